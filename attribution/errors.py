@@ -1,0 +1,54 @@
+"""Errors that a user can cause; each text says what was found, what was expected and how to mend it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AttributionError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class InputError(AttributionError, ValueError):
+    """The inputs, or a parameter of the technique, cannot be used."""
+
+
+class TargetError(AttributionError, ValueError):
+    """The target names no class of this model, or not one per image."""
+
+
+class LayerError(AttributionError, ValueError):
+    """The layer does not exist, never runs, runs several times, or does not give what the technique needs."""
+
+
+class ModelError(AttributionError, RuntimeError):
+    """The model cannot be loaded, run or differentiated, or its output is not a matrix of logits."""
+
+
+class NonFiniteError(AttributionError, ArithmeticError):
+    """NaN or infinity in the inputs or in a map."""
+
+
+class ResourceError(AttributionError, RuntimeError):
+    """Not enough memory even for the smallest chunk."""
+
+
+class OutputError(AttributionError, OSError):
+    """A result cannot be written or read."""
+
+
+class PluginError(AttributionError, RuntimeError):
+    """A distribution's attributor cannot be loaded or breaks the contract; names the distribution."""
+
+
+class UnknownAttributorError(AttributionError, LookupError):
+    """No installed distribution brings this technique by this backend."""
+
+
+class BackendNotInstalledError(AttributionError, ImportError):
+    """The attributor is known, but a library it needs is not installed."""
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
+    """A hint such as ``"; nearest: 'layer4', 'layer3'"``, or ``""`` where nothing is near."""
+    near = get_close_matches(name, list(choices), n=count, cutoff=0.5)
+    return "; nearest: " + ", ".join(map(repr, near)) if near else ""

@@ -1,0 +1,58 @@
+"""How a technique is run, never what it computes."""
+
+from dataclasses import dataclass
+
+import torch
+
+from attribution.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Size, precision and manners of one run. Changing any field leaves the question as it is.
+
+    Args:
+        batch_size: Images, windows or filters per forward (the technique says which); ``None``: all images
+            or filters at once, windows from shapes and ``memory_budget``.
+        memory_budget: Bytes of activations that one forward may need, ≥ 1. A constant rather than the free
+            memory, so that results do not depend on what else runs.
+        autocast: Run the model under autocast to ``torch.bfloat16`` or ``torch.float16``; ``None``: never,
+            also inside a caller's autocast.
+        incremental: Let an occlusion engine recompute only what a window changes, where it has one.
+        deterministic: Ask torch for deterministic kernels during the run.
+        progress: Show a progress bar on long work.
+        output: The key or index of the logits where the model returns a dict, tuple or list.
+
+    Raises:
+        InputError: A field is out of its range.
+    """
+
+    batch_size: int | None = None
+    memory_budget: int = 2**30
+    autocast: torch.dtype | None = None
+    incremental: bool = True
+    deterministic: bool = False
+    progress: bool = False
+    output: str | int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "memory_budget"):
+            value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"Execution.{name} is {value!r}; give an int of at least 1")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise InputError(f"Execution.autocast is {self.autocast!r}; give torch.bfloat16, torch.float16 or None")
+        if isinstance(self.output, bool) or not isinstance(self.output, str | int | None):
+            raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
+
+    def chunk(self, item_bytes: int, items: int) -> int:
+        """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.
+
+        Args:
+            item_bytes: Bytes of activations that one item needs.
+            items: How many there are, ≥ 1.
+        """
+        wanted = self.batch_size or self.memory_budget // max(item_bytes, 1)
+        return max(1, min(wanted, items))

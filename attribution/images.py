@@ -1,0 +1,135 @@
+"""Reads a photo from a file: upright, RGB, and refused with a reason instead of decoded wrongly."""
+
+import os
+import stat
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from attribution.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 * 2**20
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B")
+_OPAQUE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
+_ALPHA = ("LA", "PA", "RGBA")
+
+
+def read(path: Path) -> "Image.Image":
+    """The photo in a file, as a viewer shows it: upright, three channels of 8 bits.
+
+    The EXIF orientation is applied and then dropped with all other metadata; colour profiles are not
+    applied. Transparent pixels are laid over white. 16-bit grey maps 0…65535 to 0…255, rounded. Of a file
+    with several frames the first is read. Sizes are checked before anything is decoded.
+
+    Args:
+        path: a regular file in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF; the content decides, not
+            the name. Links are followed.
+
+    Returns:
+        A loaded image of mode ``RGB`` that no longer needs the file.
+
+    Raises:
+        InputError: the file is missing, unreadable, not a regular file, empty, above 256 MiB or 50 million
+            pixels, of another format, damaged or cut short, or its pixels have no declared range
+            (modes ``I`` and ``F``).
+    """
+    with _open(path) as file:
+        image = _decode(file, path)
+    return _rgb(image, path)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file, opened so that a named pipe or a device cannot block."""
+    try:
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
+            raise InputError(f"{path} is {kind}; expected an image file")
+        # Between stat and open the name may be swapped for a pipe; then open must not wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise InputError(f"no file {path}; give the path of an image") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is not a path: {error}") from error
+    if found.st_size == 0 or found.st_size > MAX_BYTES:
+        file.close()
+        size = "empty" if found.st_size == 0 else f"{found.st_size / 2**20:.0f} MiB, above {MAX_BYTES >> 20} MiB"
+        raise InputError(f"{path} is {size}; expected an image")
+    return file
+
+
+def _decode(file: BinaryIO, path: Path) -> "Image.Image":
+    """The first frame, upright, in the file's own mode."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, path)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                _check_size(upright, path)
+                return upright
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f"{path} is no image of a known format; expected {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{path} has too many pixels, the limit is {MAX_PIXELS:,}: {_line(error)}") from None
+    # Pillow's decoders answer damaged files with SyntaxError, struct.error, KeyError and others.
+    except Exception as error:
+        raise InputError(f"{path} is damaged or cut short: {_line(error)}") from error
+
+
+def _check_size(image: "Image.Image", path: Path) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{path} is {width} × {height} = {width * height:,} pixels, the limit is {MAX_PIXELS:,}; "
+            "scale it down first"
+        )
+
+
+def _rgb(image: "Image.Image", path: Path) -> "Image.Image":
+    """The image in 8-bit RGB without metadata."""
+    from PIL import Image
+
+    if image.mode in _SIXTEEN_BIT:
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise InputError(
+            f"{path} has mode {image.mode!r}, numbers without a declared range, so it is unknown what is white; "
+            "save it with 8 or 16 bits per channel"
+        )
+    elif image.mode not in (*_OPAQUE, *_ALPHA):
+        raise InputError(f"{path} has mode {image.mode!r}; expected {', '.join((*_OPAQUE, *_ALPHA))}; save it as RGB")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    rgb = image.convert("RGB")
+    rgb.info.clear()
+    return rgb
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,54 @@
+"""What a model may be shown, checked before any work."""
+
+import torch
+from torch import Tensor, nn
+
+from attribution.errors import InputError, NonFiniteError
+
+
+def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor:
+    """The inputs, if they are a finite float (N, C, H, W) tensor on the model's device and in its dtype.
+
+    Raises:
+        InputError: Not such a tensor.
+        NonFiniteError: NaN or infinity; names the first place.
+    """
+    if not isinstance(inputs, Tensor):
+        found = f"a {type(inputs).__module__}.{type(inputs).__name__}"
+        raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W), e.g. by torch.from_numpy")
+    if inputs.ndim != 4:
+        hint = "; for one image use inputs[None]" if inputs.ndim == 3 else ""
+        raise InputError(f"inputs have shape {tuple(inputs.shape)}; expected (N, C, H, W){hint}")
+    if 0 in inputs.shape:
+        raise InputError(
+            f"inputs have shape {tuple(inputs.shape)}: an axis is empty; give at least one image of one pixel"
+        )
+    if not inputs.dtype.is_floating_point:
+        raise InputError(f"inputs are {inputs.dtype}; give floats, transformed as the model was trained")
+    reference = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
+    if reference is not None and reference.device != inputs.device:
+        raise InputError(
+            f"inputs are on {inputs.device}, the model on {reference.device}; use inputs.to({str(reference.device)!r})"
+        )
+    if reference is not None and not autocast and reference.dtype != inputs.dtype:
+        dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        if inputs.dtype not in dtypes:
+            raise InputError(
+                f"inputs are {inputs.dtype}, the model is {reference.dtype}; use inputs.to({reference.dtype})"
+            )
+    _check_finite(inputs)
+    return inputs
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; one sum, and a closer look only where that is not finite."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def _check_finite(inputs: Tensor) -> None:
+    if finite(inputs):
+        return
+    first = tuple((~torch.isfinite(inputs)).nonzero()[0].tolist())
+    raise NonFiniteError(
+        f"inputs hold {inputs[first].item()} at (n, c, y, x) = {first}; remove it before asking for an explanation"
+    )

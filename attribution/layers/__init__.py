@@ -1,0 +1,17 @@
+"""Layer names ↔ modules, what each layer puts out, and the layers a technique takes by default."""
+
+from attribution.layers.defaults import activation_layers as activation_layers
+from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
+from attribution.layers.names import LayerName as LayerName
+from attribution.layers.names import cut_off as cut_off
+from attribution.layers.names import find as find
+from attribution.layers.names import never_ran as never_ran
+from attribution.layers.names import no_influence as no_influence
+from attribution.layers.names import not_a_map as not_a_map
+from attribution.layers.names import not_a_tensor as not_a_tensor
+from attribution.layers.names import runs_often as runs_often
+from attribution.layers.survey import Stop as Stop
+from attribution.layers.survey import graph_bytes as graph_bytes
+from attribution.layers.survey import peak_bytes as peak_bytes
+from attribution.layers.survey import record as record
+from attribution.layers.survey import survey as survey

@@ -1,0 +1,113 @@
+"""What each layer of a model puts out, seen in one forward."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Stop:
+    """One module that ran.
+
+    Attributes:
+        name: As ``named_modules()`` prints it.
+        module: The module.
+        calls: How often it ran.
+        order: Position by the end of its last run; a container comes after its children.
+        shape: Of its last output; ``None`` where that is not a tensor.
+        input_shape: Of its last first input, likewise.
+        output_type: ``"Tensor"``, ``"tuple"``, …
+        bytes: Size of its last output.
+    """
+
+    name: str
+    module: nn.Module
+    calls: int
+    order: int
+    shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None
+    output_type: str
+    bytes: int
+
+    @property
+    def leaf(self) -> bool:
+        """Whether the module has no children."""
+        return next(self.module.children(), None) is None
+
+    @property
+    def parametrised(self) -> bool:
+        """Whether the module, or one inside it, has parameters."""
+        return next(self.module.parameters(), None) is not None
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
+    """Note every module that runs inside the block, in this thread: name → `Stop`. Nothing is kept alive."""
+    stops: dict[str, Stop] = {}
+    owner = threading.get_ident()
+    ended = 0
+
+    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal ended
+        if threading.get_ident() != owner:
+            return
+        known = stops.get(name)
+        stops[name] = Stop(
+            name=name,
+            module=module,
+            calls=1 + (known.calls if known else 0),
+            order=(ended := ended + 1),
+            shape=tuple(output.shape) if isinstance(output, Tensor) else None,
+            input_shape=tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None,
+            output_type="Tensor" if isinstance(output, Tensor) else type(output).__name__,
+            bytes=output.numel() * output.element_size() if isinstance(output, Tensor) else 0,
+        )
+
+    def hook_for(name: str) -> Any:
+        return lambda module, args, output: note(name, module, args, output)
+
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(hook_for(name)))
+        yield stops
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def peak_bytes(stops: dict[str, Stop], images: int) -> int:
+    """Bytes per image that a forward without graph needs at its widest: input and output of the largest leaf."""
+    widest = max((2 * stop.bytes for stop in stops.values() if stop.leaf), default=0)
+    return -(-widest // images)
+
+
+def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
+    """Bytes per image that a forward with graph keeps alive: the outputs of all leaves."""
+    return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
+
+
+_surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Stop, ...]]] = WeakKeyDictionary()
+
+
+def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
+    """Every module that runs on these inputs, in the order in which they end. One forward, kept per model and shape.
+
+    Args:
+        model: Eval mode.
+        inputs: (N, C, H, W); only its first image is used.
+    """
+    key = (inputs.shape[1:], inputs.dtype)
+    known = _surveys.setdefault(model, {})
+    if key not in known:
+        with torch.no_grad(), record(model) as stops:
+            model(inputs[:1].detach().clone())
+        known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))
+    return known[key]

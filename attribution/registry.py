@@ -1,0 +1,122 @@
+"""Which attributors are installed, and the class behind (technique, backend)."""
+
+import os
+import threading
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from attribution.attributor import Attributor
+from attribution.errors import BackendNotInstalledError, PluginError, UnknownAttributorError, nearest
+from attribution.technique import Technique
+
+GROUP = "attribution.attributors"
+_OWN = "torch-attribution"
+_registered: dict[tuple[str, str], type[Attributor[Any]]] = {}
+_lock = threading.RLock()
+
+
+def available() -> list[tuple[str, str]]:
+    """Every installed (technique, backend), sorted; imports nothing."""
+    return sorted({*_registered, *_entries()})
+
+
+def distribution(technique: str, backend: str) -> str:
+    """Name and version of the distribution that brings an attributor, or ``"registered at run time"``."""
+    found = _entries().get((technique, backend), [])
+    return ", ".join(_distribution(entry) for entry in found) or "registered at run time"
+
+
+def backends(technique: str) -> list[str]:
+    """The installed backends of a technique."""
+    return [backend for name, backend in available() if name == technique]
+
+
+def get(technique: str | Technique | type[Technique], backend: str) -> type[Attributor[Any]]:
+    """The attributor class, imported on first use.
+
+    Args:
+        technique: Its name, class or an instance.
+        backend: E.g. ``"hooks"``.
+
+    Raises:
+        UnknownAttributorError: Nobody brings it; names the nearest ones.
+        BackendNotInstalledError: A library it needs is missing.
+        PluginError: Two distributions bring it, or what was loaded does not keep the contract.
+    """
+    key = (technique if isinstance(technique, str) else technique.name, backend)
+    with _lock:
+        if key in _registered:
+            return _registered[key]
+        found = _entries().get(key, [])
+        if not found:
+            names = [".".join(pair) for pair in available()]
+            raise UnknownAttributorError(
+                f"no attributor {'.'.join(key)}{nearest('.'.join(key), names)}. Installed: {', '.join(names)}"
+            )
+        if len(found) > 1:
+            owners = " and ".join(sorted(_distribution(entry) for entry in found))
+            raise PluginError(f"{'.'.join(key)} is brought by {owners}; uninstall one of them")
+        return _checked(_loaded(found[0]), key, _distribution(found[0]))
+
+
+def register(cls: type[Attributor[Any]]) -> type[Attributor[Any]]:
+    """Make an attributor known in this process without an entry point; usable as a decorator.
+
+    Raises:
+        PluginError: The class breaks the contract, or the name is taken.
+    """
+    key = (cls.technique_type.name, cls.backend)
+    with _lock:
+        if key in _registered or key in _entries():
+            raise PluginError(f"{'.'.join(key)} is taken already; choose another backend name for {cls.__qualname__}")
+        _registered[key] = _checked(cls, key, cls.__module__)
+    return cls
+
+
+def unregister(cls: type[Attributor[Any]]) -> None:
+    """Undo `register`; nothing happens to one that is not registered."""
+    with _lock:
+        _registered.pop((cls.technique_type.name, cls.backend), None)
+
+
+def _entries() -> dict[tuple[str, str], list[EntryPoint]]:
+    found: dict[tuple[str, str], list[EntryPoint]] = {}
+    only_own = os.environ.get("ATTRIBUTION_PLUGINS") == "off"
+    for entry in entry_points(group=GROUP):
+        technique, _, backend = entry.name.partition(".")
+        known = found.setdefault((technique, backend), [])
+        same = any(entry.value == other.value and _distribution(entry) == _distribution(other) for other in known)
+        if not same and not (only_own and entry.dist is not None and entry.dist.name != _OWN):
+            known.append(entry)
+    return {key: entries for key, entries in found.items() if entries}
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
+
+
+def _loaded(entry: EntryPoint) -> Any:
+    owner = _distribution(entry)
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        if error.name and entry.module.split(".")[0] == error.name.split(".")[0]:
+            raise PluginError(f"{entry.name} from {owner}: {entry.value} does not exist ({error})") from error
+        raise BackendNotInstalledError(
+            f"{entry.name} from {owner} needs {error.name!r}, which is not installed; pip install it"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{entry.name} from {owner} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _checked(cls: Any, key: tuple[str, str], owner: str) -> type[Attributor[Any]]:
+    if not (isinstance(cls, type) and issubclass(cls, Attributor)):
+        raise PluginError(f"{'.'.join(key)} from {owner} is {cls!r}, not a subclass of attribution.Attributor")
+    if cls.__abstractmethods__:
+        raise PluginError(
+            f"{'.'.join(key)} from {owner} does not implement {', '.join(sorted(cls.__abstractmethods__))}"
+        )
+    own = (cls.technique_type.name, cls.backend)
+    if own != key:
+        raise PluginError(f"{'.'.join(key)} from {owner} calls itself {'.'.join(own)}; make both names the same")
+    return cls

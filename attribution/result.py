@@ -1,0 +1,230 @@
+"""``Attribution``: the answer to one question, with all that is needed to read it again."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attribution.errors import InputError, OutputError
+from attribution.technique import Technique
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SCHEMA = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Maps and where they come from.
+
+    Attributes:
+        maps: By layer name (or ``"input"``). activation: (N, D, h, w), other ranks keep their shape · heatmap:
+            (N, T, H, W), or (N, T, h, w) if not upsampled · image: (K, C, H, W). On the model's device, in the dtype of
+            the inputs (float32 below that), without graph.
+        technique: With what was left open filled in (default layers).
+        backend: Who computed it.
+        target: (N, T) class indices, or ``None``.
+        scores: (N, T), of the clean inputs, in the technique's own score.
+        extras: What else the backend told, e.g. ``"objective"``.
+        provenance: Versions, device, dtype, engine, notes.
+        raw: The backend's maps before the shared finish; what `compare` compares. Saved only if asked.
+        computes_in: The coarsest dtype on the way.
+    """
+
+    maps: Mapping[str, Tensor]
+    technique: Technique
+    backend: str
+    target: Tensor | None = None
+    scores: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    provenance: Mapping[str, str | int | float] = field(default_factory=dict)
+    raw: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    computes_in: torch.dtype | None = None
+
+    @property
+    def map(self) -> Tensor:
+        """The only map.
+
+        Raises:
+            InputError: There are several; names them.
+        """
+        if len(self.maps) != 1:
+            raise InputError(
+                f"there are {len(self.maps)} maps: {', '.join(map(repr, self.maps))}; choose one from .maps"
+            )
+        return next(iter(self.maps.values()))
+
+    def numpy(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+        """The maps as arrays on the host, by the same keys."""
+        return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
+
+    def figure(self, image: Any = None, labels: Sequence[str] | None = None) -> "Figure":
+        """A matplotlib figure of the maps, scaled for the eye.
+
+        Args:
+            image: What the model saw, to draw heatmaps over: (H, W, 3) or (N, H, W, 3) in [0, 1], or a PIL image.
+            labels: Class names by index, for the titles.
+        """
+        from attribution import plots
+
+        title = f"{self.technique.name} · {self.backend}"
+        if self.technique.kind == "activation":
+            return plots.activation_figure(self.maps, title=title)
+        if self.technique.kind == "image":
+            return plots.image_figure(self.maps, titles=self._image_titles(), title=title)
+        return plots.heatmap_figure(
+            self.maps,
+            image=image,
+            signed=self.technique.signed,
+            titles=self._target_titles(labels),
+            title=title,
+        )
+
+    def save(self, path: str | Path, *, raw: bool = False) -> Path:
+        """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
+
+        Raises:
+            OutputError: Another suffix, a folder that does not exist, or a write that fails.
+        """
+        from safetensors.torch import save
+
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise OutputError(f"{path.name} does not end in .safetensors, the only format maps are saved in")
+        if not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist; make it first")
+        groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
+        tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
+        tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
+        header = {
+            "schema": _SCHEMA,
+            "technique": self.technique.name,
+            "parameters": json.dumps(asdict(self.technique)),
+            "backend": self.backend,
+            "computes_in": str(self.computes_in).removeprefix("torch."),
+            "provenance": json.dumps(dict(self.provenance)),
+        }
+        data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    @staticmethod
+    def header(path: str | Path) -> dict[str, str]:
+        """The metadata of a saved file: technique, parameters, backend, provenance.
+
+        Raises:
+            OutputError: The file does not exist or is not one that `save` wrote.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"cannot read {path}: {error}") from error
+        if header.get("schema") != _SCHEMA:
+            raise OutputError(
+                f"{path} was not written by Attribution.save (schema {header.get('schema')!r}, expected {_SCHEMA!r})"
+            )
+        return header
+
+    @classmethod
+    def load(cls, path: str | Path, technique_type: type[Technique] | None = None) -> Self:
+        """Read what `save` wrote, onto the CPU.
+
+        Args:
+            path: The file.
+            technique_type: The class of the technique; ``None``: one of the built-in four. `attribution.load` finds
+                those of plugins too.
+
+        Raises:
+            OutputError: The file cannot be read, or its technique is not known.
+        """
+        from safetensors.torch import load_file
+
+        header = cls.header(path)
+        technique_type = technique_type or _built_in(header["technique"])
+        tensors = load_file(path)
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+
+        parameters = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(header["parameters"]).items()
+        }
+        dtype = getattr(torch, header["computes_in"], None)
+        return cls(
+            maps=group("maps"),
+            technique=technique_type(**parameters),
+            backend=header["backend"],
+            target=tensors.get("target"),
+            scores=tensors.get("scores"),
+            extras=group("extras"),
+            provenance=json.loads(header["provenance"]),
+            raw=group("raw"),
+            computes_in=dtype if isinstance(dtype, torch.dtype) else None,
+        )
+
+    def __repr__(self) -> str:
+        maps = ", ".join(f"{name!r} {tuple(map_.shape)}" for name, map_ in self.maps.items())
+        return f"<Attribution {self.technique.name}.{self.backend}: {maps}>"
+
+    def _repr_html_(self) -> str:
+        import base64
+        import html
+        import io
+
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        buffer = io.BytesIO()
+        FigureCanvasAgg(self.figure()).print_png(buffer)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
+
+    def _target_titles(self, labels: Sequence[str] | None) -> list[str]:
+        """One title per image × target: the class and its score."""
+        if self.target is None or self.scores is None:
+            return []
+        return [
+            f"{labels[index] if labels else f'class {index}'} {score:.3g}"
+            for index, score in zip(self.target.flatten().tolist(), self.scores.flatten().tolist(), strict=True)
+        ]
+
+    def _image_titles(self) -> list[str]:
+        channels: Sequence[int] = getattr(self.technique, "channels", ())
+        status = self.extras.get("status")
+        words = ["", " (dead)", " (diverged)"]
+        return [
+            f"channel {channel}{words[int(status[index])] if status is not None else ''}"
+            for index, channel in enumerate(channels)
+        ]
+
+
+def _built_in(name: str) -> type[Technique]:
+    from attribution import techniques
+
+    for technique in (
+        techniques.Activations,
+        techniques.FilterVisualization,
+        techniques.GradCAM,
+        techniques.Occlusion,
+    ):
+        if technique.name == name:
+            return technique
+    raise OutputError(f"the technique {name!r} is not built in; load it with attribution.load, or pass its class")

@@ -1,0 +1,130 @@
+"""``Technique``: one published method, its parameters and its conventions, whoever computes it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from attribution.agreement import Agreement, agree, coarser, relative_tolerance
+
+Kind = Literal["activation", "heatmap", "image"]
+"""What a map is: layer values (N, D, h, w), one plane per target (N, T, h, w), or pictures (K, C, H, W)."""
+
+Maps = dict[str, Tensor]
+"""Layer name as given (or ``"input"`` for input space) → map."""
+
+
+class Comparable(Protocol):
+    """What an agreement needs to know of a result; ``Attribution`` satisfies it."""
+
+    @property
+    def raw(self) -> Mapping[str, Tensor]:
+        """The backend's maps on their native grid, before ``finish``."""
+
+    @property
+    def target(self) -> Tensor | None:
+        """(N, T) class indices."""
+
+    @property
+    def scores(self) -> Tensor | None:
+        """(N, T), in the technique's own score."""
+
+    @property
+    def extras(self) -> Mapping[str, Tensor]:
+        """Whatever else the backend told."""
+
+    @property
+    def computes_in(self) -> torch.dtype | None:
+        """The dtype a library computes in where it is coarser than its input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Technique(ABC):
+    """A published method with its parameters: *what* is computed, never how or by whom.
+
+    A subclass is a frozen dataclass of parameters. It states its name and kind, checks its own fields in
+    ``__post_init__``, and holds every convention that two backends must share.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind]
+    needs_target: ClassVar[bool]
+    needs_inputs: ClassVar[bool] = True
+    batch_of: ClassVar[Literal["images", "windows", "filters"]] = "images"
+    """What ``Execution.batch_size`` counts. Images are split by the core; the rest by the backend."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative values mean something, so that pictures are drawn symmetric about zero."""
+        return False
+
+    def check(self, inputs: Tensor) -> None:  # noqa: B027  # most techniques have nothing to refuse
+        """Refuse what this technique cannot do on these inputs, before any work; nothing by default.
+
+        Raises:
+            InputError: The parameters do not fit the inputs.
+        """
+
+    def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
+        """Fill in what the user left open (default layers); the same object where nothing is open.
+
+        Args:
+            model: The isolated model, eval mode.
+            inputs: (N, C, H, W).
+        """
+        return self
+
+    def start(self, model: nn.Module) -> Tensor:
+        """The inputs of a technique that makes its own (``needs_inputs`` is False)."""
+        raise NotImplementedError(f"{type(self).__name__} needs inputs")
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """The quantity that is explained, from (N, K) logits to (N, K); the logits themselves by default."""
+        return logits
+
+    @abstractmethod
+    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+        """From the backend's raw maps to what the user sees; the same code for every backend."""
+
+    def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
+        """Do two backends give the same answer? Raw maps, per layer × image × target.
+
+        By default max|a − b| ≤ tolerance · max|map|, with the tolerance of the coarser dtype.
+        """
+        return [
+            agree(name, x, y, relative=relative_tolerance(dtype))
+            for name, x, y, dtype in paired_maps(a, b, by_target=self.needs_target)
+        ]
+
+    @classmethod
+    def example(cls) -> Self:
+        """An instance for small models whose layers are ``stem``, ``body`` and ``head``; no parameters by default."""
+        return cls()
+
+
+def paired_maps(
+    a: Comparable, b: Comparable, *, by_target: bool, only: str | None = None
+) -> list[tuple[str, Tensor, Tensor, torch.dtype]]:
+    """Cut two results into comparable pieces: (name, map of a, map of b, coarser dtype).
+
+    One piece per layer × image, and × target where ``by_target``; of the map named ``only`` where one is. A
+    layer, image or target that only one side has comes with a partner of another shape, which never holds.
+    """
+    pieces = []
+    for key in [only] if only else sorted({*a.raw, *b.raw}):
+        x, y = (side.raw.get(key, torch.empty(0)) for side in (a, b))
+        dtype = coarser(x.dtype, y.dtype, a.computes_in, b.computes_in)
+        if x.shape != y.shape or not x.ndim:
+            pieces.append((key, x, y, dtype))
+            continue
+        for n in range(x.shape[0]):
+            if not by_target:
+                pieces.append((f"{key} · image {n}", x[n], y[n], dtype))
+                continue
+            for t in range(x.shape[1]):
+                label = int(a.target[n, t]) if a.target is not None else t
+                pieces.append((f"{key} · image {n} · target {label}", x[n, t], y[n, t], dtype))
+    return pieces

@@ -1,0 +1,76 @@
+"""Grad-CAM: which regions drive the prediction?"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attribution.errors import InputError
+from attribution.layers import grad_cam_layer
+from attribution.technique import Kind, Maps, Technique
+from attribution.techniques.fields import layer_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradCAM(Technique):
+    r"""Channels of a layer, weighted by the mean gradient of the score and summed.
+
+    α[k] = mean over i, j of ∂logit[target] / ∂A[k, i, j];  raw = Σ over k of α[k] · A[k];
+    map = upsample(ReLU(raw)), bilinear without aligned corners.
+
+    Sign and unit: positive where the layer's evidence raises the logit; in units of the logit. Never normalised.
+    Raw maps are (N, T, h, w), maps (N, T, H, W), or (N, T, h, w) without ``upsample``.
+
+    Args:
+        layers: Layers with output (N, D, h, w), named as in `Activations`. Empty: the last block before the
+            classifier whose output is spatial and not a pool's.
+        relu: Keep positive evidence only, as the paper does, before upsampling.
+        upsample: To the size of the inputs.
+
+    Raises:
+        InputError: A field is of the wrong type.
+        LayerError: When run: a layer does not exist, never runs, has no height and width, or no influence on the score.
+
+    Source: R. R. Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization*, ICCV 2017, section 3. Departs from the paper: nowhere (the paper's figures are scaled for display).
+    """
+
+    name: ClassVar[str] = "grad_cam"
+    kind: ClassVar[Kind] = "heatmap"
+    needs_target: ClassVar[bool] = True
+
+    layers: tuple[str, ...] = ()
+    relu: bool = True
+    upsample: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", layer_names("GradCAM", self.layers))
+        for name in ("relu", "upsample"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"GradCAM.{name} is {getattr(self, name)!r}; give True or False")
+
+    @property
+    def signed(self) -> bool:
+        """Without the ReLU, negative values are evidence against the target."""
+        return not self.relu
+
+    def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
+        """Take the default layer where none is named."""
+        return self if self.layers else replace(self, layers=(grad_cam_layer(model, inputs),))
+
+    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+        """ReLU, then bilinear upsampling to the inputs' height and width."""
+        size = tuple(inputs.shape[2:])
+        maps = {layer: torch.relu(map_) for layer, map_ in raw.items()} if self.relu else raw
+        if not self.upsample:
+            return maps
+        return {
+            layer: F.interpolate(map_, size=size, mode="bilinear", align_corners=False) for layer, map_ in maps.items()
+        }
+
+    @classmethod
+    def example(cls) -> Self:
+        """One layer of the small models."""
+        return cls(layers=("body",))

@@ -1,0 +1,1 @@
+"""The four techniques by Captum."""

@@ -1,0 +1,56 @@
+"""What Captum can be asked about a layer, settled before it is asked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import nn
+
+from attribution import layers
+from attribution.errors import AttributionError, LayerError, ModelError
+from attribution.layers import Stop
+
+
+def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The modules behind layer names.
+
+    Raises:
+        LayerError: A layer does not exist, or the name asks for one run or one item, which Captum cannot tell apart.
+    """
+    found = []
+    for text in names:
+        name, module = layers.find(model, text)
+        if name.call is not None or name.key is not None:
+            raise LayerError(
+                f"layer {text!r}: Captum takes neither one run ('#') nor one item ('[…]'); use backend='hooks'"
+            )
+        found.append(module)
+    return found
+
+
+def check(model: nn.Module, names: Sequence[str], stops: dict[str, Stop]) -> None:
+    """Refuse layers on which Captum would be silent, or fail with an assertion, given what ran.
+
+    Raises:
+        LayerError: A layer never ran, ran several times, or gives no tensor.
+    """
+    ran = {stop.module: stop for stop in stops.values()}
+    for text in names:
+        name, module = layers.find(model, text)
+        stop = ran.get(module)
+        if stop is None:
+            raise layers.never_ran(text)
+        if stop.calls > 1:
+            raise layers.runs_often(name, stop.calls)
+        if stop.shape is None:
+            raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Captum's assertions as errors of this package; they never reach the user as they are."""
+    try:
+        yield
+    except AttributionError:
+        raise
+    except (AssertionError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(f"Captum cannot explain this model: {error}. Try backend='hooks'") from error

@@ -1,0 +1,116 @@
+"""Layer outputs, caught on the way: the one place where hooks are set."""
+
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution import layers
+from attribution.layers import LayerName
+
+
+class Captured:
+    """What the layers put out during one forward; read by the name that was asked for."""
+
+    def __init__(self, names: Sequence[LayerName]) -> None:
+        self._names = {name.text: name for name in names}
+        self._calls = dict.fromkeys(self._names, 0)
+        self._tensors: dict[str, Tensor] = {}
+        self._outputs: dict[str, Any] = {}
+
+    def __getitem__(self, text: str) -> Tensor:
+        """The tensor as the layer gave it.
+
+        Raises:
+            LayerError: The layer never ran, ran several times (or not that often), or gave no tensor.
+        """
+        name, calls = self._names[text], self._calls[text]
+        if not calls:
+            raise layers.never_ran(text)
+        if (calls > 1 and name.call is None) or (name.call is not None and name.call >= calls):
+            raise layers.runs_often(name, calls)
+        if text not in self._tensors:
+            raise layers.not_a_tensor(name, self._outputs[text])
+        return self._tensors[text]
+
+    def take(self, name: LayerName, output: Any, *, leaf: bool) -> Any:
+        """Keep the output of a run that was asked for, and say what the network gets instead: a copy."""
+        call = self._calls[name.text]
+        self._calls[name.text] = call + 1
+        if call != (name.call or 0):
+            return None
+        tensor = output if name.key is None else _item(output, name.key)
+        if not isinstance(tensor, Tensor):
+            self._outputs[name.text] = output
+            return None
+        if leaf:
+            torch.set_grad_enabled(True)
+            if not tensor.requires_grad:
+                tensor = tensor.detach().requires_grad_()
+        else:
+            tensor = tensor.detach()
+        self._tensors[name.text] = tensor
+        return tensor.clone() if name.key is None else _replaced(output, name.key, tensor.clone())
+
+
+@contextmanager
+def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False) -> Iterator[Captured]:
+    """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
+
+    The layer's own output is kept and the network goes on with a copy, so that a later in-place operation
+    changes the copy alone.
+
+    Args:
+        model: Isolated.
+        names: As the user writes them.
+        leaf: Run without graph up to the first of the layers and with graph from there on, so that gradients with
+            respect to what was caught can be taken. Needs gradients switched off by the caller; the mode is
+            restored at the end.
+
+    Raises:
+        LayerError: A layer does not exist.
+    """
+    found = [layers.find(model, text) for text in names]
+    caught = Captured([name for name, _ in found])
+    owner = threading.get_ident()
+    armed = True
+
+    def hook_for(name: LayerName) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            if threading.get_ident() != owner or not armed:
+                return None
+            return caught.take(name, output, leaf=leaf)
+
+        return hook
+
+    mode = torch.is_grad_enabled()
+    handles = []
+    try:
+        for name, module in found:
+            handles.append(module.register_forward_hook(hook_for(name)))
+        yield caught
+    finally:
+        armed = False
+        torch.set_grad_enabled(mode)
+        for handle in handles:
+            handle.remove()
+
+
+def _item(output: Any, key: str | int) -> Any:
+    try:
+        return output[key]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _replaced(output: Any, key: str | int, tensor: Tensor) -> Any:
+    if isinstance(output, tuple):
+        items = [tensor if index == key else item for index, item in enumerate(output)]
+        return type(output)(*items) if hasattr(output, "_fields") else tuple(items)
+    output = copy.copy(output)
+    output[key] = tensor
+    return output
