@@ -46,14 +46,14 @@ class Run:
     scores: Tensor | None = None
     notes: dict[str, str | int | float] = field(default_factory=dict)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The model's logits (B, K) for a batch (B, C, H, W), which it gets as a copy and cannot write into.
+    def call(self, x: Tensor) -> Any:
+        """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
 
         Raises:
-            ModelError: The model fails on these inputs, or does not return a matrix of logits.
+            ModelError: The model fails on these inputs.
         """
         try:
-            output = self.model(x.clone())
+            return self.model(x.clone())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -61,7 +61,14 @@ class Run:
                 raise
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"the model failed on inputs of shape {tuple(x.shape)}, {x.dtype}: {reason}") from error
-        return _logits(output, self.execution.output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's logits (B, K) for a batch (B, C, H, W).
+
+        Raises:
+            ModelError: The model fails on these inputs, or does not return a matrix of logits.
+        """
+        return _logits(self.call(x), self.execution.output)
 
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.

@@ -14,4 +14,5 @@ from attribution.layers.survey import Stop as Stop
 from attribution.layers.survey import graph_bytes as graph_bytes
 from attribution.layers.survey import peak_bytes as peak_bytes
 from attribution.layers.survey import record as record
+from attribution.layers.survey import run_once as run_once
 from attribution.layers.survey import survey as survey

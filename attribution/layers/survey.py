@@ -1,7 +1,7 @@
 """What each layer of a model puts out, seen in one forward."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+from attribution.layers.names import find
 
 
 @dataclass
@@ -87,6 +89,12 @@ def peak_bytes(stops: dict[str, Stop], images: int) -> int:
     """Bytes per image that a forward without graph needs at its widest: input and output of the largest leaf."""
     widest = max((2 * stop.bytes for stop in stops.values() if stop.leaf), default=0)
     return -(-widest // images)
+
+
+def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
+    """Whether each of these layers is a module that runs exactly once, so that a forward may end after the last."""
+    calls = {stop.module: stop.calls for stop in survey(model, inputs)}
+    return all(calls.get(find(model, name)[1]) == 1 for name in names)
 
 
 def graph_bytes(model: nn.Module, inputs: Tensor) -> int:

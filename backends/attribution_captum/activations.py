@@ -23,7 +23,7 @@ class CaptumActivations(Attributor[Activations]):
         asked = modules(run.model, names)
         with layers.record(run.model) as stops, typed():
             try:
-                values = LayerActivation(run.model, asked).attribute(run.inputs.clone())
+                values = LayerActivation(run.call, asked).attribute(run.inputs)
             except Exception:
                 check(run.model, names, stops)
                 raise

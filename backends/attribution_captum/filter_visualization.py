@@ -24,7 +24,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
         (module,) = modules(run.model, [technique.layer])
         stops = {stop.name: stop for stop in layers.survey(run.model, run.inputs)}
         check(run.model, [technique.layer], stops)
-        neuron = NeuronGradient(run.model, module)
+        neuron = NeuronGradient(run.call, module)
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen: list[Tensor] = []

@@ -13,6 +13,10 @@ from attribution import layers
 from attribution.layers import LayerName
 
 
+class _Halt(BaseException):
+    """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
+
+
 class Captured:
     """What the layers put out during one forward; read by the name that was asked for."""
 
@@ -37,6 +41,11 @@ class Captured:
             raise layers.not_a_tensor(name, self._outputs[text])
         return self._tensors[text]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every layer was caught."""
+        return len(self._tensors) == len(self._names)
+
     def take(self, name: LayerName, output: Any, *, leaf: bool) -> Any:
         """Keep the output of a run that was asked for, and say what the network gets instead: a copy."""
         call = self._calls[name.text]
@@ -58,7 +67,7 @@ class Captured:
 
 
 @contextmanager
-def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False) -> Iterator[Captured]:
+def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop: bool = False) -> Iterator[Captured]:
     """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
 
     The layer's own output is kept and the network goes on with a copy, so that a later in-place operation
@@ -70,6 +79,8 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False) -> It
         leaf: Run without graph up to the first of the layers and with graph from there on, so that gradients with
             respect to what was caught can be taken. Needs gradients switched off by the caller; the mode is
             restored at the end.
+        stop: End the forward, and with it the block, once every layer was caught: nothing later runs. Only for
+            modules known to run once, since a later run would go unseen.
 
     Raises:
         LayerError: A layer does not exist.
@@ -78,12 +89,16 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False) -> It
     caught = Captured([name for name, _ in found])
     owner = threading.get_ident()
     armed = True
+    halt = _Halt()
 
     def hook_for(name: LayerName) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != owner or not armed:
                 return None
-            return caught.take(name, output, leaf=leaf)
+            passed_on = caught.take(name, output, leaf=leaf)
+            if stop and caught.complete:
+                raise halt
+            return passed_on
 
         return hook
 
@@ -93,6 +108,9 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False) -> It
         for name, module in found:
             handles.append(module.register_forward_hook(hook_for(name)))
         yield caught
+    except _Halt as reached:
+        if reached is not halt:
+            raise
     finally:
         armed = False
         torch.set_grad_enabled(mode)

@@ -21,11 +21,12 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
     def compute(self, run: Run) -> Maps:
         """Images after the last and after the first step."""
         technique = self.technique
+        once = layers.run_once(run.model, run.inputs, [technique.layer])
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             images = images.detach().requires_grad_()
-            with capture(run.model, [technique.layer], leaf=True) as caught:
-                run.model(images.clone())
+            with capture(run.model, [technique.layer], leaf=True, stop=once) as caught:
+                run.call(images)
             objective = technique.objective(caught[technique.layer], channels)
             (g,) = torch.autograd.grad(objective.sum(), images, allow_unused=True)
             if g is None:
