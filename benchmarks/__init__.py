@@ -1,0 +1,1 @@
+"""Do the backends agree, and how fast is each? See ``benchmarks/README.md``."""

@@ -1,0 +1,156 @@
+"""What is asked: techniques × models × batch × dtype. A new case is one more entry here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique
+from benchmarks.models import SUBJECTS, Subject
+
+Size = Literal["smoke", "full"]
+ALL_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, asked of any model.
+
+    Attributes:
+        label: As rows print it.
+        technique: The question for a model.
+        targets: How many classes, for techniques that need a target.
+        pixels: Image side.
+        stand_in: A question of equal cost per window that is timed instead where a backend's cost is the same for
+            every window; its time is scaled by the number of windows.
+        timed_targets: Likewise for targets that a backend computes one by one.
+        whole: The models for which agreement is checked on the whole question rather than on the stand-in.
+        batches: Images, by size of the run.
+        models: Which subjects, by size of the run.
+        dtypes: On CUDA; the CPU runs float32.
+    """
+
+    label: str
+    technique: Callable[[Subject], Technique]
+    targets: int = 1
+    pixels: int = 224
+    stand_in: Callable[[Subject], Technique] | None = None
+    timed_targets: int | None = None
+    whole: tuple[str, ...] = tuple(SUBJECTS)
+    batches: dict[Size, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (1,), "full": (1,)})
+    models: dict[Size, tuple[str, ...]] = field(default_factory=lambda: {"smoke": (), "full": tuple(SUBJECTS)})
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question for one model: a group of rows."""
+
+    question: Question
+    model: str
+    batch: int
+    dtype: str
+
+    @property
+    def subject(self) -> Subject:
+        """The model's description."""
+        return SUBJECTS[self.model]
+
+    @property
+    def technique(self) -> Technique:
+        """What is asked."""
+        return self.question.technique(self.subject)
+
+    @property
+    def timed(self) -> Technique:
+        """The stand-in, or the question itself."""
+        return (self.question.stand_in or self.question.technique)(self.subject)
+
+    @property
+    def group(self) -> str:
+        """The heading under which the backends' rows stand."""
+        return f"{self.question.label} · {self.model} · batch {self.batch} · {self.dtype}"
+
+    def target(self, count: int | None = None) -> list[list[int]] | None:
+        """``count`` classes (all of the question's by default), the same for each image, or ``None``."""
+        if not self.technique.needs_target:
+            return None
+        step = 1 if self.question.targets == ALL_CLASSES else 131
+        classes = [(7 + step * t) % ALL_CLASSES for t in range(count or self.question.targets)]
+        return [classes] * self.batch
+
+
+def _occlusion(window: int, stride: int, pixels: int, *, smoke: bool, whole: tuple[str, ...]) -> Question:
+    """One forward per window costs the same wherever the window lies, so 64 large ones stand in for many small ones."""
+    return Question(
+        f"occlusion, {pixels} px, window {window}, stride {stride}",
+        lambda _: Occlusion(window=window, stride=stride, score="logit"),
+        pixels=pixels,
+        stand_in=lambda _: Occlusion(window=pixels // 8, stride=pixels // 8, score="logit"),
+        whole=whole,
+        models={"smoke": ("SqueezeNet 1.1",) if smoke else (), "full": tuple(SUBJECTS)},
+    )
+
+
+def _filters(label: str, count: int, steps: int) -> Question:
+    return Question(
+        label,
+        lambda subject: FilterVisualization(
+            layer=subject.middle, channels=tuple(range(min(count, subject.middle_channels))), steps=steps
+        ),
+        models={"smoke": ("SqueezeNet 1.1",) if count < 64 else (), "full": tuple(SUBJECTS)},
+    )
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "activations, one early layer",
+        lambda subject: Activations(layers=(subject.early,)),
+        batches={"smoke": (1,), "full": (1, 16)},
+        models={"smoke": ("SqueezeNet 1.1", "ResNet-18"), "full": tuple(SUBJECTS)},
+    ),
+    Question("activations, default layers", lambda _: Activations(), batches={"smoke": (1,), "full": (1, 16)}),
+    Question(
+        "grad_cam, 1 target",
+        lambda subject: GradCAM(layers=(subject.late,)),
+        batches={"smoke": (1, 3), "full": (1, 16)},
+        models={"smoke": ("SqueezeNet 1.1", "ResNet-18", "MobileNetV2"), "full": tuple(SUBJECTS)},
+    ),
+    Question(
+        "grad_cam, 3 layers × 3 targets",
+        lambda subject: GradCAM(layers=subject.three),
+        targets=3,
+        models={"smoke": ("SqueezeNet 1.1",), "full": tuple(SUBJECTS)},
+    ),
+    Question(
+        "grad_cam, all classes",
+        lambda subject: GradCAM(layers=(subject.late,), upsample=False),
+        targets=ALL_CLASSES,
+        timed_targets=20,
+        whole=(),
+    ),
+    _occlusion(40, 20, 224, smoke=True, whole=tuple(SUBJECTS)),
+    _occlusion(16, 8, 224, smoke=False, whole=tuple(SUBJECTS)),
+    _occlusion(16, 16, 448, smoke=False, whole=("ResNet-50",)),
+    _filters("filter_visualization, 1 filter", 1, 10),
+    _filters("filter_visualization, 64 filters", 64, 2),
+)
+
+
+def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
+    """Every case of a run, in the order of `QUESTIONS`.
+
+    Args:
+        size: ``"smoke"`` or ``"full"``.
+        device: ``"cpu"`` or ``"cuda"``; large batches are 16 on the CPU and 64 on CUDA.
+        technique: Only this one.
+    """
+    found = []
+    for question in QUESTIONS:
+        for model in question.models[size]:
+            if technique and question.technique(SUBJECTS[model]).name != technique:
+                continue
+            for batch in question.batches[size]:
+                large = 64 if device == "cuda" and batch == 16 else batch
+                dtypes = question.dtypes if device == "cuda" else ("float32",)
+                found += [Case(question, model, large, dtype) for dtype in dtypes]
+    return found

@@ -1,0 +1,103 @@
+"""Options and fixtures of the benchmark suite; ``--device`` is defined in ``attribution.testing.options``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from attribution import registry
+from benchmarks.cases import Case, cases
+from benchmarks.clock import Race, race
+from benchmarks.models import missing
+from benchmarks.rows import Settled, settle, subject_of
+
+PAIRS = {"smoke": 2, "full": 7}
+ROUNDS = {"smoke": 2, "full": 3}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--size``, ``--technique`` and ``--tf32``."""
+    parser.addoption("--size", default="smoke", choices=["smoke", "full"], help="which cases run (default: smoke)")
+    parser.addoption("--technique", default=None, help="only this technique")
+    parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what both CPU and CUDA rows depend on."""
+    allowed = bool(config.getoption("--tf32", default=False))
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.benchmark = False
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per case and installed backend."""
+    if "case" not in metafunc.fixturenames:
+        return
+    option = metafunc.config.getoption
+    found = [c for c in cases(option("--size"), option("--device"), option("--technique")) if not missing(c.model)]
+    pairs = [(case, backend) for case in found for backend in registry.backends(case.technique.name)]
+    metafunc.parametrize(("case", "backend"), pairs, ids=[f"{case.group} · {backend}".replace(" · ", "/").replace("×", "x") for case, backend in pairs])
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which models are left out, and why."""
+    option = config.getoption
+    models = {case.model for case in cases(option("--size"), option("--device"), option("--technique"))}
+    return [f"left out: {name}: {reason}" for name in sorted(models) if (reason := missing(name))]
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Leave the name of the machine out of committed results."""
+    machine_info.pop("node", None)
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """``"cpu"`` or ``"cuda"``."""
+    name: str = pytestconfig.getoption("--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.exit("--device cuda: torch sees no CUDA device", returncode=2)
+    return name
+
+
+@pytest.fixture(scope="session")
+def size(pytestconfig: pytest.Config) -> str:
+    """``"smoke"`` or ``"full"``."""
+    return str(pytestconfig.getoption("--size"))
+
+
+@pytest.fixture(scope="session")
+def settled_by_case() -> dict[str, Settled]:
+    """The last case that was settled; its rows follow each other."""
+    return {}
+
+
+@pytest.fixture
+def settled(case: Case, device: str, size: str, settled_by_case: dict[str, Settled]) -> Settled:
+    """The case, answered by every backend once."""
+    if case.group not in settled_by_case:
+        settled_by_case.clear()
+        settled_by_case[case.group] = settle(case, device, sweep=size == "full")
+    return settled_by_case[case.group]
+
+
+@pytest.fixture
+def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
+    """Race two calls of a case with a bare forward as canary."""
+    model, inputs = subject_of(case, device)
+    if inputs is None:
+        inputs = torch.zeros(1, 3, 128, 128, device=device, dtype=getattr(torch, case.dtype))
+    one = inputs[:1]
+
+    def canary() -> None:
+        with torch.inference_mode():
+            model(one)
+
+    pairs = 3 if size == "full" and case.question.stand_in else PAIRS[size]
+
+    def run(call: Callable[[], object], other: Callable[[], object], **scales: float) -> Race:
+        return race(call, other, canary=canary, device=device, pairs=pairs, against="captum", **scales)
+
+    return run

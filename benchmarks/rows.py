@@ -1,0 +1,197 @@
+"""From a case to its rows: every backend answers, the answers are held against each other, and only then timed."""
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution import Attribution, Execution, Occlusion, Technique, registry
+from attribution.agreement import Agreement, all_hold, table
+from attribution.targets import Target
+from benchmarks.cases import Case
+from benchmarks.clock import timed
+from benchmarks.counters import Counts, count, peak_bytes
+from benchmarks.models import inputs_of, model_of
+
+REFERENCE = "captum"
+"""The backend that the others are raced against."""
+
+CHUNKS = (1, 4, 8, 16, 32)
+"""The values of ``perturbations_per_eval`` that the reference may choose from."""
+
+_PER_ITEM = ("dense", "captum.Occlusion")
+_sweeps: dict[tuple[str, int, str, str], dict[int, float]] = {}
+
+
+@dataclass
+class Answer:
+    """What one backend said to a case, and what saying it took."""
+
+    attribution: Attribution
+    counts: Counts
+    first_call: float
+    peak: int | None
+    sweep: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Settled:
+    """A case that every installed backend has answered.
+
+    Attributes:
+        answers: By backend.
+        agreements: By pair of backends.
+        whole: Whether the answers are to the whole question, or to its stand-in.
+    """
+
+    case: Case
+    device: str
+    whole: bool
+    answers: dict[str, Answer]
+    agreements: dict[tuple[str, str], list[Agreement]]
+
+    def disagreement(self, backend: str) -> str:
+        """The table of every pair with this backend that does not hold; empty where all hold."""
+        bad = [
+            f"{a} | {b}\n{table(pairs)}"
+            for (a, b), pairs in self.agreements.items()
+            if backend in (a, b) and not all_hold(pairs)
+        ]
+        return "\n".join(bad)
+
+    def call(self, backend: str) -> tuple[Callable[[], Attribution], float]:
+        """What to time for a backend, and the factor from its time to the whole question."""
+        answer = self.answers[backend]
+        case, technique, targets, scale = self.case, self.case.technique, self.case.question.targets, 1.0
+        if case.question.stand_in and answer.attribution.provenance.get("engine") in _PER_ITEM:
+            technique = case.timed
+            scale = windows(case.technique, case.question.pixels) / windows(technique, case.question.pixels)
+        if case.question.timed_targets and answer.attribution.provenance.get("engine") != "closed form":
+            targets = case.question.timed_targets
+            scale = case.question.targets / targets
+        best = min(answer.sweep, key=answer.sweep.__getitem__) if answer.sweep else None
+        return ask(case, backend, technique, self.device, case.target(targets), best), scale
+
+
+def ask(
+    case: Case, backend: str, technique: Technique, device: str, target: Target, batch_size: int | None = None
+) -> Callable[[], Attribution]:
+    """A call without arguments: tensor in, tensor on the device out."""
+    model, inputs = subject_of(case, device)
+    attributor = registry.get(technique, backend)(model, technique, Execution(batch_size=batch_size))
+    return lambda: attributor.attribute(inputs, target)
+
+
+def subject_of(case: Case, device: str) -> tuple[nn.Module, Tensor | None]:
+    """The case's model and inputs; ``None`` for a technique that makes its own."""
+    dtype: torch.dtype = getattr(torch, case.dtype)
+    inputs = inputs_of(case.batch, case.question.pixels, device, dtype) if case.technique.needs_inputs else None
+    return model_of(case.model, device, dtype), inputs
+
+
+def settle(case: Case, device: str, *, sweep: bool) -> Settled:
+    """Let every installed backend answer a case, and compare the answers pair by pair.
+
+    Args:
+        case: The question.
+        device: Where.
+        sweep: Look for the reference's best chunk size first, once per model and image size.
+    """
+    whole = case.model in case.question.whole
+    technique = case.technique if whole else case.timed
+    target = case.target(case.question.timed_targets)
+    answers = {}
+    for backend in registry.backends(technique.name):
+        chunks = _sweep(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
+        best = min(chunks, key=chunks.__getitem__) if chunks else None
+        call = ask(case, backend, technique, device, target, best)
+        light = ask(case, backend, case.timed, device, target, best)
+        first_call = timed(light, device)
+        attribution, counts = count(subject_of(case, device)[0], call, warm=light)
+        answers[backend] = Answer(attribution, counts, first_call, peak_bytes(light, device), chunks)
+    agreements = {
+        (a, b): technique.agreement(answers[a].attribution, answers[b].attribution) for a, b in combinations(answers, 2)
+    }
+    return Settled(case, device, whole, answers, agreements)
+
+
+def _sweep(case: Case, device: str) -> dict[int, float]:
+    key = (case.model, case.question.pixels, case.dtype, device)
+    if key not in _sweeps:
+        _sweeps[key] = {
+            chunk: timed(ask(case, REFERENCE, case.timed, device, case.target(), chunk), device) for chunk in CHUNKS
+        }
+    return _sweeps[key]
+
+
+def windows(technique: Technique, pixels: int) -> int:
+    """How many windows an occlusion lays; 1 for anything else."""
+    return len(technique.lattice(pixels, pixels).windows) if isinstance(technique, Occlusion) else 1
+
+
+def row(settled: Settled, backend: str) -> dict[str, Any]:
+    """Everything that a row says beside its times; see ``benchmarks/schema.py``."""
+    case, answer = settled.case, settled.answers[backend]
+    pairs = [a for names, found in settled.agreements.items() if backend in names for a in found]
+    counting = [a for a in pairs if not a.degenerate]
+    worst = max(counting, key=lambda a: a.difference / a.tolerance if a.tolerance else a.difference, default=None)
+    _, scale = settled.call(backend)
+    return {
+        "schema": 1,
+        "technique": case.technique.name,
+        "question": case.question.label,
+        "parameters": str(answer.attribution.technique),
+        "model": case.model,
+        "weights": case.subject.weights,
+        "batch": case.batch,
+        "pixels": case.question.pixels,
+        "dtype": case.dtype,
+        "device": settled.device,
+        "backend": backend,
+        "distribution": registry.distribution(case.technique.name, backend),
+        "tier": "tuned" if answer.sweep else "default",
+        "engine": str(answer.attribution.provenance.get("engine", backend)),
+        "agreement": {
+            "with": sorted({name for names in settled.agreements if backend in names for name in names} - {backend}),
+            "pairs": len(pairs),
+            "degenerate": len(pairs) - len(counting),
+            "scaled": worst.scaled if worst else 0.0,
+            "tolerance": worst.tolerance / worst.scale if worst else 0.0,
+            "holds": not settled.disagreement(backend),
+            "whole": settled.whole,
+        },
+        "counts": asdict(answer.counts),
+        "windows": windows(case.technique, case.question.pixels),
+        "targets": case.question.targets if case.technique.needs_target else 0,
+        "filters": len(getattr(case.technique, "channels", ())),
+        "steps": getattr(case.technique, "steps", 0),
+        "scale": scale,
+        "first_call_seconds": answer.first_call,
+        "peak_bytes": answer.peak,
+        "sweep": {str(chunk): seconds for chunk, seconds in answer.sweep.items()},
+        "race": None,
+        "environment": environment(settled.device),
+    }
+
+
+def environment(device: str) -> dict[str, str | int | bool]:
+    """What a reader must know of the machine and the settings."""
+    versions = {}
+    for name in ("torch", "torchvision", "captum", "torch-attribution", "grad-cam", "torchcam", "torch-lucent"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none",
+        "threads": torch.get_num_threads(),
+        "tf32": bool(torch.backends.cudnn.allow_tf32) if device == "cuda" else False,
+        "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
+        "python": platform.python_version(),
+        **versions,
+    }
