@@ -1,7 +1,8 @@
 """What is asked: techniques × models × batch × dtype. A new case is one more entry here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique
@@ -101,6 +102,26 @@ def _filters(label: str, count: int, steps: int) -> Question:
     )
 
 
+def _tiled(_: Subject, *, window: int) -> Technique:
+    return Occlusion(window=window, stride=window, score="logit")
+
+
+def _scaling() -> list[Question]:
+    """How time and memory grow with each number, on one model."""
+    one: dict[Size, tuple[str, ...]] = {"smoke": (), "full": ("SqueezeNet 1.1",)}
+    windows = [Question(f"scaling, windows: {(224 // w) ** 2}", partial(_tiled, window=w)) for w in (56, 28, 14)]
+    targets = [
+        Question(f"scaling, targets: {t}", lambda subject: GradCAM(layers=(subject.late,)), targets=t)
+        for t in (1, 4, 16)
+    ]
+    filters = [_filters(f"scaling, filters: {k}", k, 2) for k in (1, 4, 16)]
+    sides = [
+        Question(f"scaling, image size: {p}", lambda subject: GradCAM(layers=(subject.late,)), pixels=p)
+        for p in (112, 224, 448)
+    ]
+    return [replace(question, models=one) for question in (*windows, *targets, *filters, *sides)]
+
+
 QUESTIONS: tuple[Question, ...] = (
     Question(
         "activations, one early layer",
@@ -133,6 +154,7 @@ QUESTIONS: tuple[Question, ...] = (
     _occlusion(16, 16, 448, smoke=False, whole=("ResNet-50",)),
     _filters("filter_visualization, 1 filter", 1, 10),
     _filters("filter_visualization, 64 filters", 64, 2),
+    *_scaling(),
 )
 
 

@@ -38,7 +38,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.getoption
     found = [c for c in cases(option("--size"), option("--device"), option("--technique")) if not missing(c.model)]
     pairs = [(case, backend) for case in found for backend in registry.backends(case.technique.name)]
-    metafunc.parametrize(("case", "backend"), pairs, ids=[f"{case.group} · {backend}".replace(" · ", "/").replace("×", "x") for case, backend in pairs])
+    metafunc.parametrize(
+        ("case", "backend"),
+        pairs,
+        ids=[f"{case.group} · {backend}".replace(" · ", "/").replace("×", "x") for case, backend in pairs],
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

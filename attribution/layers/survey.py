@@ -85,10 +85,9 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
             handle.remove()
 
 
-def peak_bytes(stops: dict[str, Stop], images: int) -> int:
+def peak_bytes(model: nn.Module, inputs: Tensor) -> int:
     """Bytes per image that a forward without graph needs at its widest: input and output of the largest leaf."""
-    widest = max((2 * stop.bytes for stop in stops.values() if stop.leaf), default=0)
-    return -(-widest // images)
+    return max((2 * stop.bytes for stop in survey(model, inputs) if stop.leaf), default=0)
 
 
 def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:

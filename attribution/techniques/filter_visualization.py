@@ -105,12 +105,12 @@ class FilterVisualization(Technique):
         Raises:
             LayerError: The layer has no such channel.
         """
-        if activation.ndim < 2 or int(channels.max()) >= activation.shape[1]:
+        if activation.ndim < 2 or max(self.channels) >= activation.shape[1]:
             raise LayerError(
-                f"layer {self.layer!r} gives {tuple(activation.shape)}: it has no channel {int(channels.max())}; "
+                f"layer {self.layer!r} gives {tuple(activation.shape)}: it has no channel {max(self.channels)}; "
                 f"channels are counted from 0 to {activation.shape[1] - 1 if activation.ndim > 1 else 0}"
             )
-        own = activation[torch.arange(len(channels), device=activation.device), channels.to(activation.device)]
+        own = activation[torch.arange(len(channels), device=activation.device), channels]
         return own.reshape(len(channels), -1).mean(dim=1)
 
     def ascend(
@@ -124,7 +124,8 @@ class FilterVisualization(Technique):
             batch_size: Filters per forward.
             advance: Called after each step of each batch.
         """
-        parts = list(zip(start.split(batch_size), torch.tensor(self.channels).split(batch_size), strict=True))
+        channels = torch.tensor(self.channels, device=start.device)
+        parts = list(zip(start.split(batch_size), channels.split(batch_size), strict=True))
         done = [self._ascend(images, channels, gradient, advance) for images, channels in parts]
         finals, firsts, histories, statuses = zip(*done, strict=True)
         extras = {"objective": torch.cat(histories, dim=1), "status": torch.cat(statuses)}
@@ -139,10 +140,10 @@ class FilterVisualization(Technique):
             objective, g = gradient(images, channels)
             history.append(objective.detach())
             if step == 0:
-                status[(g == 0).flatten(1).all(dim=1)] = DEAD
+                status = status.masked_fill((g == 0).flatten(1).all(dim=1), DEAD)
             spread = g.flatten(1).std(dim=1).reshape(-1, 1, 1, 1)
             moved = images + self.step_size * g / (spread + 1e-8)
-            status[~moved.flatten(1).isfinite().all(dim=1)] = DIVERGED
+            status = status.masked_fill(~moved.flatten(1).isfinite().all(dim=1), DIVERGED)
             images = torch.where((status == DIVERGED).reshape(-1, 1, 1, 1), images, moved)
             if step == 0:
                 first = images

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from captum.attr import LayerActivation
 
-from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import Activations
@@ -21,11 +20,7 @@ class CaptumActivations(Attributor[Activations]):
         """Every layer's output, which Captum clones before the network goes on."""
         names = self.technique.layers
         asked = modules(run.model, names)
-        with layers.record(run.model) as stops, typed():
-            try:
-                values = LayerActivation(run.call, asked).attribute(run.inputs)
-            except Exception:
-                check(run.model, names, stops)
-                raise
-        check(run.model, names, stops)
+        check(run.model, names, run.inputs)
+        with typed():
+            values = LayerActivation(run.call, asked).attribute(run.inputs)
         return dict(zip(names, values, strict=True))

@@ -22,8 +22,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
         """Images after the last and after the first step. Every gradient costs a full forward."""
         technique = self.technique
         (module,) = modules(run.model, [technique.layer])
-        stops = {stop.name: stop for stop in layers.survey(run.model, run.inputs)}
-        check(run.model, [technique.layer], stops)
+        check(run.model, [technique.layer], run.inputs)
         neuron = NeuronGradient(run.call, module)
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,54 +4,47 @@ from typing import ClassVar
 
 import torch
 from captum.attr import LayerGradCam
+from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.errors import ModelError
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
-from attribution_captum.layer import check, modules, typed
+from attribution_captum.layer import check, connected, modules, typed
 
 
 class CaptumGradCAM(Attributor[GradCAM]):
-    """`GradCAM` by one ``LayerGradCam`` call per layer and target, detached."""
+    """`GradCAM` by one ``LayerGradCam`` call per layer and target, detached; Captum's own ReLU stays off."""
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
     def compute(self, run: Run) -> Maps:
-        """(N, T, h, w) for each layer; Captum's own ReLU stays off, the shared finish applies it."""
+        """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
         names = self.technique.layers
         asked = modules(run.model, names)
-        with torch.no_grad(), layers.record(run.model) as stops:
-            target = run.select(run.forward(run.inputs))
-        check(run.model, names, stops)
+        for name, stop in zip(names, check(run.model, names, run.inputs), strict=True):
+            if stop.shape is None or len(stop.shape) != 4:
+                raise layers.not_a_map(name, stop.shape or ())
         maps: Maps = {}
         for name, module in zip(names, asked, strict=True):
-            shape = next(stop.shape for stop in stops.values() if stop.module is module)
-            if shape is None or len(shape) != 4:
-                raise layers.not_a_map(name, shape or ())
-            cam = LayerGradCam(run.forward, module)
-            with typed(), _connected(name):
-                columns = [cam.attribute(run.inputs, target=target[:, t]).detach() for t in range(target.shape[1])]
+            columns: list[Tensor] = []
+            while run.target is None or len(columns) < run.target.shape[1]:
+                cam = LayerGradCam(_Score(run, column=len(columns)), module)
+                with typed(), connected(name):
+                    columns.append(cam.attribute(run.inputs).detach())
             maps[name] = torch.cat(columns, dim=1)
         return maps
 
 
-class _connected:
-    """Captum's message for a layer without influence on the score, in our words."""
+class _Score:
+    """One target's logit for each image: the forward function that Captum is given."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, run: Run, column: int) -> None:
+        self.run = run
+        self.column = column
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        cut = ("appears to not have been used", "does not require grad")
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, ModelError)
-            and any(text in str(error) for text in cut)
-        ):
-            raise layers.no_influence(self._name) from error
+    def __call__(self, x: Tensor) -> Tensor:
+        logits = self.run.forward(x)
+        target = self.run.select(logits) if self.run.target is None else self.run.target
+        return logits.gather(1, target)[:, self.column]

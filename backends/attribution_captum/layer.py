@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.errors import AttributionError, LayerError, ModelError
 from attribution.layers import Stop
+
+_CUT = ("appears to not have been used", "does not require grad")
 
 
 def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -27,13 +29,14 @@ def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return found
 
 
-def check(model: nn.Module, names: Sequence[str], stops: dict[str, Stop]) -> None:
-    """Refuse layers on which Captum would be silent, or fail with an assertion, given what ran.
+def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
+    """What the layers put out; refuses those on which Captum would be silent, or fail with an assertion.
 
     Raises:
         LayerError: A layer never ran, ran several times, or gives no tensor.
     """
-    ran = {stop.module: stop for stop in stops.values()}
+    ran = {stop.module: stop for stop in layers.survey(model, inputs)}
+    found = []
     for text in names:
         name, module = layers.find(model, text)
         stop = ran.get(module)
@@ -43,6 +46,8 @@ def check(model: nn.Module, names: Sequence[str], stops: dict[str, Stop]) -> Non
             raise layers.runs_often(name, stop.calls)
         if stop.shape is None:
             raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
+        found.append(stop)
+    return found
 
 
 @contextmanager
@@ -54,3 +59,16 @@ def typed() -> Iterator[None]:
         raise
     except (AssertionError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(f"Captum cannot explain this model: {error}. Try backend='hooks'") from error
+
+
+@contextmanager
+def connected(name: str) -> Iterator[None]:
+    """Torch's complaint about a layer without influence on the score, in our words."""
+    try:
+        yield
+    except AttributionError:
+        raise
+    except RuntimeError as error:
+        if any(text in str(error) for text in _CUT):
+            raise layers.no_influence(name) from error
+        raise

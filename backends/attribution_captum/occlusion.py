@@ -12,6 +12,9 @@ from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution_captum.layer import typed
 
+_COPIES = 6
+"""Full-size copies of a batch that Captum holds beside the activations: masks, masked images, sums."""
+
 
 class CaptumOcclusion(Attributor[Occlusion]):
     """`Occlusion` by one call of Captum's class per target; Captum folds in float32 whatever it is given."""
@@ -23,37 +26,35 @@ class CaptumOcclusion(Attributor[Occlusion]):
     def compute(self, run: Run) -> Maps:
         """(N, T, H, W) under ``"input"``, on the lattice that Captum lays itself."""
         technique, inputs = self.technique, run.inputs
-        with torch.no_grad(), layers.record(run.model) as stops:
-            target = run.select(run.forward(inputs))
         lattice = technique.lattice(*inputs.shape[2:])
         height, width = lattice.extent
-        size = len(inputs) * (6 * inputs[0].numel() * inputs.element_size() + layers.peak_bytes(stops, len(inputs)))
-        chunk = run.execution.chunk(size, len(lattice.windows))
+        image = _COPIES * inputs[0].numel() * inputs.element_size() + layers.peak_bytes(run.model, inputs)
+        chunk = run.execution.chunk(len(inputs) * image, len(lattice.windows))
         run.note("engine", "captum.Occlusion")
         run.note("windows", len(lattice.windows))
         run.note("windows_per_forward", chunk)
-        forwards = target.shape[1] * (1 + -(-len(lattice.windows) // chunk))
-        total = torch.zeros(
-            (len(inputs), target.shape[1], *inputs.shape[2:]), dtype=torch.float32, device=inputs.device
-        )
-        with torch.no_grad(), typed(), run.progress(forwards, "forward") as advance:
+        maps: list[Tensor] = []
+        with torch.no_grad(), typed(), run.progress(1 + -(-len(lattice.windows) // chunk), "forward") as advance:
 
             def score(covered: Tensor) -> Tensor:
-                copies = len(covered) // len(inputs)
-                images = inputs.repeat(copies, 1, 1, 1)
+                images = inputs.repeat(len(covered) // len(inputs), 1, 1, 1)
                 images[..., :height, :width] = covered
+                logits = run.forward(images)
+                target = run.select(logits) if run.target is None else run.target
                 advance()
-                return technique.scores(run.forward(images))
+                own = target[:, len(maps)].repeat(len(covered) // len(inputs))
+                return technique.scores(logits).gather(1, own[:, None])[:, 0]
 
             method = CaptumOcclusionMethod(score)
-            for t in range(target.shape[1]):
+            while run.target is None or len(maps) < run.target.shape[1]:
                 map_ = method.attribute(
                     inputs[..., :height, :width],
                     sliding_window_shapes=(inputs.shape[1], *technique.size),
                     strides=(inputs.shape[1], *technique.step),
                     baselines=technique.cover(inputs),
-                    target=target[:, t],
                     perturbations_per_eval=chunk,
                 )
-                total[:, t, :height, :width] = map_[:, 0]
-        return {"input": total}
+                whole = torch.zeros((len(inputs), *inputs.shape[2:]), dtype=map_.dtype, device=map_.device)
+                whole[:, :height, :width] = map_[:, 0]
+                maps.append(whole)
+        return {"input": torch.stack(maps, dim=1)}

@@ -22,11 +22,10 @@ class HooksOcclusion(Attributor[Occlusion]):
         technique, inputs = self.technique, run.inputs
         lattice = technique.lattice(*inputs.shape[2:])
         with torch.no_grad():
-            with layers.record(run.model) as stops:
-                logits = run.forward(inputs)
+            logits = run.forward(inputs)
             target = run.select(logits)
             clean = technique.scores(logits).gather(1, target)
-            size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(stops, len(inputs))
+            size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs))
             deltas = differences(run, technique, lattice, clean, target, chunk)
         run.note("engine", "dense")

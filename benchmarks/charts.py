@@ -1,0 +1,83 @@
+"""Pictures of the results: ratios with their intervals, and how time and memory grow."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from benchmarks.schema import Result
+
+SCALING = "scaling"
+"""Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
+
+_COLOURS = {"hooks": "#1f77b4", "captum": "#d62728"}
+_AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
+    ("windows", "windows", lambda result: result.row.windows),
+    ("targets", "targets", lambda result: result.row.targets),
+    ("filters", "filters", lambda result: result.row.filters),
+    ("image size", "image side (px)", lambda result: result.row.pixels),
+)
+
+
+def ratios(results: Sequence[Result], path: Path, title: str) -> None:
+    """One bar per raced row, with its 95 % interval, on a logarithmic axis with 1 marked."""
+    raced = [r for r in results if r.row.race and not r.row.question.startswith(SCALING)]
+    figure = Figure(figsize=(9, 1.2 + 0.24 * len(raced)), layout="constrained")
+    axes = figure.add_subplot()
+    for position, result in enumerate(reversed(raced)):
+        race = result.row.race
+        if race is None:
+            continue
+        error = [[max(race.ratio - race.low, 0)], [max(race.high - race.ratio, 0)]]
+        colour = "#2ca02c" if race.low > 1 else "#d62728" if race.high < 1 else "#999999"
+        axes.barh(position, race.ratio, xerr=error, color=colour, height=0.7, error_kw={"lw": 1})
+    axes.set_yticks(range(len(raced)), [_name(result) for result in reversed(raced)], fontsize=7)
+    axes.axvline(1, color="black", lw=0.8)
+    axes.set_xscale("log")
+    axes.set_ylim(-0.6, len(raced) - 0.4)
+    axes.set_xlabel("times as fast as the row's opponent (median of interleaved pairs, 95 % interval)")
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def growth(results: Sequence[Result], path: Path, title: str) -> bool:
+    """Time (top) and memory (bottom) against windows, targets, filters, image size; False without such rows."""
+    rows = [r for r in results if r.row.question.startswith(SCALING)]
+    if not rows:
+        return False
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    panels = figure.subplots(2, len(_AXES), squeeze=False)
+    for column, (name, label, value) in enumerate(_AXES):
+        chosen = [r for r in rows if f"{SCALING}, {name}" in r.row.question]
+        _line(panels[0][column], chosen, value, lambda r: r.whole_seconds)
+        _line(panels[1][column], chosen, value, lambda r: (r.row.peak_bytes or 0) / 2**20)
+        panels[0][column].set_title(f"against {name}", fontsize=10)
+        panels[1][column].set_xlabel(label)
+    panels[0][0].set_ylabel("seconds")
+    panels[1][0].set_ylabel("peak memory (MiB)")
+    panels[0][0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+    return True
+
+
+def _line(axes: Axes, rows: Sequence[Result], x: Callable[[Result], int], y: Callable[[Result], float]) -> None:
+    for backend in sorted({r.row.backend for r in rows}):
+        points = sorted((x(r), y(r)) for r in rows if r.row.backend == backend)
+        axes.plot(*zip(*points, strict=True), marker="o", label=backend, color=_COLOURS.get(backend))
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+
+
+def _name(result: Result) -> str:
+    row = result.row
+    against = row.race.against if row.race else ""
+    return f"{row.question} · {row.model} · b{row.batch} · {row.dtype}: {row.backend} vs {against}"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)

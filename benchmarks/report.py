@@ -1,0 +1,125 @@
+"""``python -m benchmarks.report RESULTS.json…``: check results files, write ``docs/benchmarks.md`` and its pictures."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import charts
+from benchmarks.schema import Result, ResultsFile, read
+
+_HEAD = """# Benchmarks
+
+This page is written by `uv run python -m benchmarks.report {files}`; nothing in it is typed by hand.
+How rows are measured, and how to run them yourself: [benchmarks/README.md](../benchmarks/README.md).
+
+Ratios are medians of interleaved pairs in one process, with a 95 % bootstrap interval. A ratio above 1 means that
+the row is faster than its opponent. Rows whose answers disagree are not timed, so every row below agrees.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read, check, write; 0, or 2 with a line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="written by pytest --benchmark-json")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of benchmarks.md (default: docs)")
+    options = parser.parse_args(arguments)
+    try:
+        files = [read(path) for path in options.files]
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    pictures = options.out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    named = " ".join(f"benchmarks/results/{path.name}" for path in options.files)
+    page = "\n".join([_HEAD.format(files=named), *(_section(file, pictures) for file in files)])
+    (options.out / "benchmarks.md").write_text(page)
+    return 0
+
+
+def _section(file: ResultsFile, pictures: Path) -> str:
+    first = file.results[0].row
+    cpu = file.machine.get("cpu", {})
+    lines = [
+        f"## {file.name}",
+        "",
+        f"{file.date} · {first.device} · {cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count', '?')} cores · "
+        + " · ".join(f"{key} {value}" for key, value in first.environment.items()),
+        "",
+        _verdict(file.results),
+        "",
+    ]
+    charts.ratios(file.results, pictures / f"benchmark-ratios-{file.name}.png", file.name)
+    lines += [f"![Ratios](pictures/benchmark-ratios-{file.name}.png)", ""]
+    if charts.growth(file.results, pictures / f"benchmark-growth-{file.name}.png", f"{file.name}, SqueezeNet 1.1"):
+        lines += [f"![Growth](pictures/benchmark-growth-{file.name}.png)", ""]
+    for technique in dict.fromkeys(result.row.technique for result in file.results):
+        rows = [result for result in file.results if result.row.technique == technique]
+        lines += [f"### {technique}", "", *_table(rows), ""]
+    return "\n".join(lines)
+
+
+def _verdict(results: Sequence[Result]) -> str:
+    races = [r.row.race for r in results if r.row.race]
+    wins, losses = sum(race.low > 1 for race in races), sum(race.high < 1 for race in races)
+    worst: dict[str, float] = {}
+    for result in results:
+        worst[result.row.technique] = max(worst.get(result.row.technique, 0.0), result.row.agreement.scaled)
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in worst.items())
+    return (
+        f"{len(results)} rows, all agree. Of {len(races)} races {wins} were won, {losses} lost, "
+        f"{len(races) - wins - losses} undecided (the interval holds 1). "
+        f"Largest difference between backends, as a part of the map's maximum: {differences}."
+    )
+
+
+def _table(results: Sequence[Result]) -> list[str]:
+    head = (
+        "question | model | batch | dtype | backend | tier | seconds | ratio | forwards | GMAC | peak MiB | difference"
+    )
+    lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
+    for result in results:
+        row = result.row
+        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}"
+        scaled = f" (× {row.scale:.3g})" if row.scale > 1 else ""
+        cells = [
+            row.question,
+            row.model,
+            str(row.batch),
+            row.dtype,
+            row.backend,
+            _tier(result),
+            f"{result.whole_seconds:.3g}{scaled}",
+            _ratio(result),
+            str(row.counts.forwards),
+            f"{row.counts.macs / 1e9:.3g}",
+            peak,
+            f"{row.agreement.scaled:.1e} of {row.agreement.tolerance:.0e}" + (" ¹" if row.agreement.stated else ""),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    stated = dict.fromkeys(r.row.agreement.stated for r in results if r.row.agreement.stated)
+    if stated:
+        lines += ["", *(f"¹ {text}" for text in stated)]
+    lines += [
+        "",
+        "`(× n)`: timed on fewer windows or targets of equal cost and scaled by n; forwards, GMAC and peak memory are "
+        "those of the question on which agreement was checked.",
+    ]
+    return lines
+
+
+def _tier(result: Result) -> str:
+    sweep = result.row.sweep
+    return f"{result.row.tier}, {min(sweep, key=sweep.__getitem__)} per forward" if sweep else result.row.tier
+
+
+def _ratio(result: Result) -> str:
+    race = result.row.race
+    if race is None:
+        return "reference"
+    noisy = ", noisy" if race.disturbed else ""
+    return f"{race.ratio:.2f} [{race.low:.2f}, {race.high:.2f}] vs {race.against}{noisy}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
