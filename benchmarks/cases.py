@@ -1,12 +1,12 @@
 """What is asked: techniques × models × batch × dtype. A new case is one more entry here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique
-from benchmarks.models import SUBJECTS, Subject
+from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, registry
+from benchmarks.models import MODELS, SMALL, SUBJECTS, Subject
 
 Size = Literal["smoke", "full"]
 ALL_CLASSES = 1000
@@ -54,7 +54,7 @@ class Case:
     @property
     def subject(self) -> Subject:
         """The model's description."""
-        return SUBJECTS[self.model]
+        return MODELS[self.model]
 
     @property
     def technique(self) -> Technique:
@@ -158,6 +158,21 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
+def strangers(names: Iterable[str]) -> list[Question]:
+    """One question for each technique that no entry above asks about: its own example, on the small model."""
+    known = {question.technique(SMALL).name for question in QUESTIONS}
+    only: dict[Size, tuple[str, ...]] = {"smoke": (SMALL.name,), "full": (SMALL.name,)}
+    return [
+        Question(f"{name}, its example", partial(_example, name=name), pixels=32, models=only, whole=(SMALL.name,))
+        for name in sorted(set(names) - known)
+    ]
+
+
+def _example(_: Subject, *, name: str) -> Technique:
+    backend = registry.backends(name)[0]
+    return registry.get(name, backend).technique_type.example()
+
+
 def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
     """Every case of a run, in the order of `QUESTIONS`.
 
@@ -167,9 +182,9 @@ def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
         technique: Only this one.
     """
     found = []
-    for question in QUESTIONS:
+    for question in (*QUESTIONS, *strangers(name for name, _ in registry.available())):
         for model in question.models[size]:
-            if technique and question.technique(SUBJECTS[model]).name != technique:
+            if technique and question.technique(MODELS[model]).name != technique:
                 continue
             for batch in question.batches[size]:
                 large = 64 if device == "cuda" and batch == 16 else batch

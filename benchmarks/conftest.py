@@ -1,5 +1,6 @@
 """Options and fixtures of the benchmark suite; ``--device`` is defined in ``attribution.testing.options``."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--size``, ``--technique`` and ``--tf32``."""
     parser.addoption("--size", default="smoke", choices=["smoke", "full"], help="which cases run (default: smoke)")
     parser.addoption("--technique", default=None, help="only this technique")
+    parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
 
 
@@ -55,6 +57,20 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Leave the name of the machine out of committed results."""
     machine_info.pop("node", None)
+
+
+@pytest.fixture(scope="session")
+def started() -> float:
+    """When the session began."""
+    return time.monotonic()
+
+
+@pytest.fixture(autouse=True)
+def within_budget(pytestconfig: pytest.Config, started: float) -> None:
+    """Begin no case once the budget is spent."""
+    budget = pytestconfig.getoption("--budget")
+    if budget is not None and time.monotonic() - started > budget:
+        pytest.skip(f"the budget of {budget:g} s is spent")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from attribution.testing import small_residual
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -96,11 +98,16 @@ SUBJECTS: dict[str, Subject] = {
     )
 }  # fmt: skip
 
+SMALL = Subject("small residual", small_residual, "random", "body", ("stem", "body", "pool"), "stem", "body", 6)
+"""For techniques of plugins, whose examples know these layers."""
+
+MODELS = {**SUBJECTS, SMALL.name: SMALL}
+
 
 @cache
 def model_of(name: str, device: str, dtype: torch.dtype) -> nn.Module:
     """A subject's model on a device, built once per process."""
-    return SUBJECTS[name].build().to(device, dtype)
+    return MODELS[name].build().to(device, dtype)
 
 
 def missing(name: str) -> str | None:

@@ -1,0 +1,190 @@
+"""The harness itself: races, schema, report, and the refusal to time what disagrees."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attribution import Attributor, GradCAM, Occlusion, Run, registry
+from attribution.technique import Maps
+from benchmarks import clock, report
+from benchmarks.cases import QUESTIONS, cases, strangers
+from benchmarks.models import SUBJECTS
+from benchmarks.rows import row, settle, windows
+from benchmarks.schema import read
+
+
+class _Clock:
+    """Stands for time: every call takes as long as it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, canaries: Iterator[float]) -> None:
+        self.order: list[str] = []
+        self.now = 0.0
+        self.canaries = canaries
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def takes(self, name: str, seconds: float) -> Any:
+        def call() -> None:
+            self.order.append(name)
+            self.now += seconds
+
+        return call
+
+    def canary(self) -> None:
+        self.now += next(self.canaries)
+
+
+def _steady() -> Iterator[float]:
+    while True:
+        yield 1.0
+
+
+def _shaken() -> Iterator[float]:
+    for pair in range(1000):
+        yield from [2.0 if pair == 1 else 1.0] * 3
+
+
+def test_a_race_interleaves_and_reports_the_median_of_paired_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = _Clock(monkeypatch, _steady())
+    found = clock.race(
+        time.takes("a", 2.0), time.takes("b", 3.0), against="b", canary=time.canary, device="cpu", pairs=4, scale=10
+    )
+    assert time.order == ["a", "b", "b", "a"] * 2
+    assert (found.ratio, found.low, found.high) == pytest.approx((0.15, 0.15, 0.15))
+    assert (found.seconds, found.against_seconds, found.pairs, found.disturbed) == (20.0, 3.0, 4, False)
+
+
+def test_pairs_around_which_the_canary_moved_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = _Clock(monkeypatch, _shaken())
+    found = clock.race(
+        time.takes("a", 1.0), time.takes("b", 1.0), against="b", canary=time.canary, device="cpu", pairs=3
+    )
+    assert (found.pairs, found.discarded, found.disturbed) == (3, 2, False)
+
+
+def test_a_race_without_quiet_pairs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    restless = iter([float(2 ** (pair % 2)) for pair in range(100) for _ in range(3)])
+    time = _Clock(monkeypatch, restless)
+    found = clock.race(
+        time.takes("a", 1.0), time.takes("b", 2.0), against="b", canary=time.canary, device="cpu", pairs=3
+    )
+    assert (found.pairs, found.disturbed) == (6, True)
+
+
+def test_the_interval_holds_the_median_and_shrinks_to_a_constant() -> None:
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    low, high = clock.interval(values)
+    assert 1.0 <= low < 4.0 < high <= 7.0
+    assert clock.interval(np.full(7, 2.5)) == (2.5, 2.5)
+
+
+def test_full_size_asks_every_question_of_every_model() -> None:
+    asked = {(case.question.label, case.model) for case in cases("full", "cpu")}
+    own = [question for question in QUESTIONS if not question.label.startswith("scaling")]
+    assert {(question.label, model) for question in own for model in SUBJECTS} <= asked
+    assert {case.dtype for case in cases("full", "cuda")} == {"float32", "bfloat16"}
+    assert {case.batch for case in cases("full", "cuda")} == {1, 64}
+
+
+def test_a_stand_in_has_at_least_64_windows() -> None:
+    for case in cases("full", "cpu"):
+        if isinstance(case.technique, Occlusion) and case.question.stand_in:
+            assert windows(case.timed, case.question.pixels) >= 64
+
+
+@pytest.fixture
+def wrong() -> Iterator[type[Attributor[GradCAM]]]:
+    """A backend that is off by 0.1 %, known to the registry for one test."""
+
+    class Wrong(Attributor[GradCAM]):
+        technique_type = GradCAM
+        backend = "wrong"
+
+        def compute(self, run: Run) -> Maps:
+            (maps,) = (registry.get("grad_cam", "hooks")(run.model, self.technique, run.execution).compute(run),)
+            return {name: 1.001 * map_ for name, map_ in maps.items()}
+
+    yield registry.register(Wrong)
+    registry.unregister(Wrong)
+
+
+def test_every_installed_backend_takes_part_and_one_that_disagrees_is_not_timed(
+    wrong: type[Attributor[GradCAM]],
+) -> None:
+    (case,) = [case for case in cases("smoke", "cpu", "grad_cam") if case.group.startswith("grad_cam, 1 target · Squ")][
+        :1
+    ]
+    settled = settle(case, "cpu", sweep=False)
+    assert set(settled.answers) == {"captum", "hooks", "wrong"}
+    assert "DIFFERS" in settled.disagreement("wrong")
+    assert row(settled, "wrong")["agreement"]["holds"] is False
+    pairs = settled.agreements["captum", "hooks"]
+    assert all(pair.holds and not pair.degenerate for pair in pairs)
+
+
+def test_a_strangers_technique_is_asked_on_the_small_model() -> None:
+    labels = {question.label for question in strangers({"grad_cam", "saliency"})}
+    assert labels == {"saliency, its example"}
+
+
+def _row() -> dict[str, Any]:
+    return {
+        "schema": 1, "technique": "grad_cam", "question": "grad_cam, 1 target", "parameters": "GradCAM()",
+        "model": "ResNet-18", "weights": "random", "batch": 1, "pixels": 224, "dtype": "float32", "device": "cpu",
+        "backend": "hooks", "distribution": "torch-attribution 0.1.0", "tier": "default", "engine": "hooks",
+        "agreement": {
+            "with": ["captum"], "pairs": 1, "degenerate": 0, "scaled": 2e-7, "tolerance": 1e-5, "holds": True,
+            "whole": True,
+        },
+        "counts": {"forwards": 1, "images": 1, "macs": 1_814_073_344, "modules": 60, "parameter_gradients": 0},
+        "windows": 1, "targets": 1, "filters": 0, "steps": 0, "scale": 1.0, "first_call_seconds": 0.1,
+        "peak_bytes": 2**20, "sweep": {}, "environment": {"threads": 2, "torch": "2.15.0"},
+        "race": {
+            "against": "captum", "pairs": 7, "discarded": 0, "disturbed": False, "ratio": 1.5, "low": 1.4, "high": 1.6,
+            "seconds": 0.02, "against_seconds": 0.03,
+        },
+    }  # fmt: skip
+
+
+def _file(folder: Path, **changes: Any) -> Path:
+    row = copy.deepcopy(_row())
+    for key, value in changes.items():
+        target, _, name = key.rpartition("__")
+        (row[target] if target else row)[name] = value
+    benchmark = {"name": "t", "group": "g", "stats": {"median": 0.02}, "extra_info": row}
+    path = folder / "machine.json"
+    path.write_text(json.dumps({"machine_info": {}, "datetime": "2026-01-02T03:04:05", "benchmarks": [benchmark]}))
+    return path
+
+
+def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
+    assert report.main([str(_file(tmp_path)), "--out", str(tmp_path / "docs")]) == 0
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "1.50 [1.40, 1.60] vs captum" in page
+    assert "Of 1 races 1 were won, 0 lost" in page
+    assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
+
+
+def test_a_lost_race_is_published_as_lost(tmp_path: Path) -> None:
+    path = _file(tmp_path, race__ratio=0.5, race__low=0.4, race__high=0.6)
+    report.main([str(path), "--out", str(tmp_path / "docs")])
+    assert "0 were won, 1 lost" in (tmp_path / "docs" / "benchmarks.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"agreement__holds": False}, {"device": "tpu"}, {"scale": 0.5}, {"race__ratio": float("nan")}, {"surprise": 1}],
+)
+def test_a_row_that_breaks_the_schema_is_refused(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _file(tmp_path, **changes)
+    with pytest.raises(ValueError, match=r"machine\.json: t: "):
+        read(path)
+    assert report.main([str(path), "--out", str(tmp_path / "docs")]) == 2
+    assert "machine.json" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
