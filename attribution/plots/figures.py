@@ -168,26 +168,20 @@ def _heatmap(map: Tensor, backdrop: Pixels | None, signed: bool, title: str) -> 
     values = array(map)
     if signed:
         reach = float(abs(values).max()) or 1.0
-        return Panel(
-            pixels=values, title=title, cmap="RdBu_r", limits=(-reach, reach), backdrop=backdrop, bar="{:.3g}"
-        )
+        return Panel(pixels=values, title=title, cmap="RdBu_r", limits=(-reach, reach), backdrop=backdrop, bar="{:.3g}")
     if backdrop is not None:
         return Panel(pixels=overlay(backdrop, map), title=title)
     return Panel(pixels=values, title=title, cmap="jet", limits=(0.0, max(float(values.max()), 0.0) or 1.0))
 
 
-def _compared(
-    pair: tuple[Pixels, Pixels], names: tuple[str, str], where: str, backdrop: Pixels | None
-) -> list[Panel]:
+def _compared(pair: tuple[Pixels, Pixels], names: tuple[str, str], where: str, backdrop: Pixels | None) -> list[Panel]:
     reach = float(max(abs(pair[0]).max(), abs(pair[1]).max())) or 1.0
     negative = min(pair[0].min(), pair[1].min()) < 0
     cmap, limits = ("RdBu_r", (-reach, reach)) if negative else ("viridis", (0.0, reach))
     delta = pair[0] - pair[1]
     apart = float(abs(delta).max())
     panels = [
-        Panel(
-            pixels=values, title=f"{where}\n{name}", cmap=cmap, limits=limits, backdrop=backdrop, bar="{:.3g}"
-        )
+        Panel(pixels=values, title=f"{where}\n{name}", cmap=cmap, limits=limits, backdrop=backdrop, bar="{:.3g}")
         for values, name in zip(pair, names, strict=True)
     ]
     title = f"{where}\n{names[0]} − {names[1]}" + ("" if apart else ": no difference")

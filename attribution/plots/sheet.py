@@ -38,9 +38,7 @@ class Panel:
     wide: bool = False
 
 
-def draw(
-    lines: Sequence[Sequence[Panel]], *, width: float, title: str = "", labels: Sequence[str] = ()
-) -> "Figure":
+def draw(lines: Sequence[Sequence[Panel]], *, width: float, title: str = "", labels: Sequence[str] = ()) -> "Figure":
     """Lays panels out, ``width`` inches each, in lines that may carry a label on their left."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -132,6 +130,4 @@ def _shortened(title: str, room: float) -> str:
     """Each line cut in the middle to at most ``room`` letters."""
     keep = max(int(room), 8)
     lines = title.split("\n")
-    return "\n".join(
-        t if len(t) <= keep else f"{t[: keep // 2]}…{t[len(t) - keep // 2 + 1 :]}" for t in lines
-    )
+    return "\n".join(t if len(t) <= keep else f"{t[: keep // 2]}…{t[len(t) - keep // 2 + 1 :]}" for t in lines)

@@ -1,0 +1,178 @@
+"""Commands and their options; what they do lies beside this module and is imported when it is run."""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from attribution.errors import AttributionError
+
+app = typer.Typer(
+    name="attribution",
+    help="Shows what PyTorch vision models learn and why they predict what they predict.",
+    pretty_exceptions_enable=False,
+)
+
+_Images = Annotated[list[Path] | None, typer.Argument(metavar="IMAGE", show_default=False)]
+_OneImage = Annotated[Path | None, typer.Argument(metavar="IMAGE", show_default=False)]
+_Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="SPEC", help="bundled:NAME, torchvision:NAME, timm:NAME or FILE.py:FUNCTION."
+    ),
+]
+_Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="State dict to load into the model.")]
+_Technique = Annotated[str, typer.Option("--technique", "-t", metavar="NAME", help="`attribution list` has all.")]
+_Backend = Annotated[
+    str, typer.Option("--backend", "-b", metavar="NAME", help="Who computes: hooks, captum or a plugin.")
+]
+_Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", "-l", metavar="NAME", help="Repeatable; `attribution layers` has all."),
+]
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", metavar="LABEL|INDEX", help="Class to explain; repeatable, or `all`. Default: the prediction."
+    ),
+]
+_Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="Of the technique, in TOML: -p window=48. Repeatable."),
+]
+_Device = Annotated[
+    str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto takes CUDA where there is some.")
+]
+_Stretch = Annotated[bool, typer.Option("--stretch", help="Squeeze the whole photo into the input, uncropped.")]
+_Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; made if missing.")]
+
+_MODEL = "bundled:squeezenet1_1"
+_OUT = Path("attribution-out")
+
+
+@app.command()
+def demo(
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="Photo; default: a cup of coffee.")] = None,
+    model: _Model = _MODEL,
+    weights: _Weights = None,
+    backend: _Backend = "hooks",
+    device: _Device = "auto",
+    stretch: _Stretch = False,
+    out: _Out = _OUT,
+) -> None:
+    """All four techniques on one photo: what the model sees, likes, looks at and needs."""
+    from attribution.cli import demo
+    from attribution.cli.files import result_folder
+    from attribution.cli.setting import Setting
+
+    photo = demo.photo(image, backend)
+    with result_folder(out) as folder:
+        demo.run(photo, Setting.of(model, weights, device, stretch), backend, folder)
+
+
+@app.command()
+def explain(
+    images: _Images = None,
+    technique: _Technique = "grad_cam",
+    backend: _Backend = "hooks",
+    model: _Model = _MODEL,
+    weights: _Weights = None,
+    layer: _Layers = None,
+    target: _Targets = None,
+    param: _Parameters = None,
+    device: _Device = "auto",
+    stretch: _Stretch = False,
+    out: _Out = _OUT,
+) -> None:
+    """One technique on one or more images: a picture and the maps for each."""
+    from attribution.cli import question
+    from attribution.cli.files import result_folder
+    from attribution.cli.setting import Setting
+
+    asked = question.parse(technique, backend, images or [], layer or [], target or [], param or [])
+    with result_folder(out) as folder:
+        question.explain(asked, Setting.of(model, weights, device, stretch), backend, folder)
+
+
+@app.command()
+def compare(
+    image: _OneImage = None,
+    technique: _Technique = "grad_cam",
+    model: _Model = _MODEL,
+    weights: _Weights = None,
+    layer: _Layers = None,
+    target: _Targets = None,
+    param: _Parameters = None,
+    device: _Device = "auto",
+    stretch: _Stretch = False,
+    out: _Out = _OUT,
+) -> None:
+    """One technique by every installed backend, and whether they agree; exit code 1 if not."""
+    from attribution.cli import question
+    from attribution.cli.files import result_folder
+    from attribution.cli.setting import Setting
+
+    images = [image] if image else []
+    asked = question.parse(technique, None, images, layer or [], target or [], param or [])
+    with result_folder(out) as folder:
+        agreed = question.compare(asked, Setting.of(model, weights, device, stretch), folder)
+    if not agreed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_() -> None:
+    """Techniques, the backends that compute them, and the distributions that bring them."""
+    from attribution.cli import listing
+
+    typer.echo(listing.attributors())
+
+
+@app.command()
+def layers(model: _Model = _MODEL, weights: _Weights = None, device: _Device = "auto") -> None:
+    """Layers of a model: names, types, output shapes."""
+    from attribution.cli import listing
+    from attribution.cli.setting import Setting
+
+    typer.echo(listing.layers(Setting.of(model, weights, device, stretch=False)))
+
+
+# Public in every Typer, unlike its parent, which has moved between packages.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; ``None``: those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 backends disagree, 2 a mistake of the user, told in one or two lines on stderr,
+        130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        status = app(given or ["--help"], prog_name="attribution", standalone_mode=False)
+    except AttributionError as error:
+        return _refused(str(error))
+    except _UsageError as error:
+        return _refused(cast(typer.BadParameter, error).format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _refused(text: str) -> int:
+    """The error on one line, or two where it has more."""
+    first, *rest = text.strip().splitlines() or ["unknown"]
+    typer.echo(f"error: {first}", err=True)
+    if rest:
+        typer.echo(" ".join(line.strip() for line in rest), err=True)
+    return 2

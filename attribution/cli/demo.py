@@ -1,0 +1,102 @@
+"""``attribution demo``: all four techniques on one photo."""
+
+from pathlib import Path
+
+import numpy as np
+import typer
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from attribution import api, images, plots, registry, zoo
+from attribution.cli.files import ResultFolder
+from attribution.cli.report import summary
+from attribution.cli.setting import Setting
+from attribution.errors import LayerError
+from attribution.layers import Stop, survey
+from attribution.result import Attribution
+from attribution.technique import Technique
+from attribution.techniques import Activations, FilterVisualization, GradCAM, Occlusion
+
+_CHANNELS = (0, 4, 8, 12)
+_PICTURES = {"activations": "activations", "grad_cam": "gradcam", "occlusion": "occlusion"}
+
+
+def photo(path: Path | None, backend: str) -> Image.Image:
+    """The photo to show, after making sure that the backend has all four techniques.
+
+    Raises:
+        InputError: the file is no image, or there is no sample photo.
+        UnknownAttributorError: the backend lacks a technique.
+    """
+    for kind in (Activations, FilterVisualization, GradCAM, Occlusion):
+        registry.get(kind, backend)
+    return zoo.sample_photo() if path is None else images.read(path)
+
+
+def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder) -> None:
+    """Print the top five, and write ``input_image.png``, a picture per technique, and the maps."""
+    inputs = setting.inputs(photo)
+    best = setting.top(inputs)
+    typer.echo(f"{setting.loaded.name} sees:")
+    for label, index, probability in best:
+        typer.echo(f"  {probability:6.1%}  {label} ({index})")
+    asked = tqdm(techniques(setting.model, inputs), unit="technique", disable=None)
+    results = [_answer(technique, setting, inputs, backend) for technique in asked]
+    lines = _write(results, setting, setting.picture(inputs), folder)
+    for path in folder.publish():
+        typer.echo(f"{path}  {lines[path.name]}")
+
+
+def techniques(model: nn.Module, inputs: Tensor) -> list[Technique]:
+    """What the demo asks: defaults everywhere, and filters of an early and of a middle convolution."""
+    filters = [
+        FilterVisualization(layer=stop.name, channels=tuple(c for c in _CHANNELS if stop.shape and c < stop.shape[1]))
+        for stop in _early_and_middle(model, inputs)
+    ]
+    return [Activations(), *filters, GradCAM(), Occlusion()]
+
+
+def _early_and_middle(model: nn.Module, inputs: Tensor) -> list[Stop]:
+    """Convolutions that look at more than a pixel, a sixth and half of the way through the network."""
+    stops = [stop for stop in survey(model, inputs) if _reach(stop.module) > 1 and stop.calls == 1]
+    if not stops:
+        raise LayerError(f"{type(model).__name__} has no convolution wider than a pixel; demo another model")
+    return [stops[i] for i in dict.fromkeys((len(stops) // 6, len(stops) // 2))]
+
+
+def _reach(module: nn.Module) -> int:
+    return max(module.kernel_size) if isinstance(module, nn.Conv2d) else 0
+
+
+def _answer(technique: Technique, setting: Setting, inputs: Tensor, backend: str) -> Attribution:
+    shown = inputs if technique.needs_inputs else None
+    return api.explain(setting.model, shown, technique, backend=backend, execution=setting.execution)
+
+
+def _write(results: list[Attribution], setting: Setting, picture: np.ndarray, folder: ResultFolder) -> dict[str, str]:
+    """Every file of the demo into the stage; what each shows, by its name."""
+    lines = {"input_image.png": f"what {setting.loaded.name} sees"}
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder.stage / "input_image.png")
+    filters: dict[str, Tensor] = {}
+    titles: list[str] = []
+    for result in results:
+        told = summary(result, setting.loaded)
+        if isinstance(result.technique, FilterVisualization):
+            name = f"filter_visualization.{result.technique.layer}"
+            filters |= result.maps
+            dead = result.extras["status"].tolist()
+            titles += [
+                f"channel {c}{' (dead)' * (d == 1)}" for c, d in zip(result.technique.channels, dead, strict=True)
+            ]
+        else:
+            name = _PICTURES[result.technique.name]
+            plots.save(result.figure(picture, setting.loaded.labels), folder.stage / f"{name}.png")
+            lines[f"{name}.png"] = told
+        result.save(folder.stage / f"{name}.safetensors")
+        lines[f"{name}.safetensors"] = told
+    backend = results[0].backend
+    figure = plots.image_figure(filters, titles=titles, title=f"filter_visualization · {backend}")
+    plots.save(figure, folder.stage / "filter_visualization.png")
+    lines["filter_visualization.png"] = f"{', '.join(filters)} · {backend}"
+    return lines

@@ -1,0 +1,41 @@
+"""``attribution list`` and ``attribution layers``: what there is."""
+
+from PIL import Image
+
+from attribution import registry
+from attribution.cli.report import table
+from attribution.cli.setting import Setting
+from attribution.errors import ModelError
+from attribution.layers import Stop, survey
+
+
+def attributors() -> str:
+    """A table of techniques, backends and the distributions that bring them."""
+    rows = [(name, backend, registry.distribution(name, backend)) for name, backend in registry.available()]
+    return table([("technique", "backend", "distribution"), *rows])
+
+
+def layers(setting: Setting) -> str:
+    """A table of the layers that run: name, type, output shape without the image axis.
+
+    Raises:
+        ModelError: the model fails on an input of its own size.
+    """
+    inputs = setting.inputs(Image.new("RGB", (256, 256)))
+    try:
+        stops = survey(setting.model, inputs)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{setting.loaded.name} fails on inputs {tuple(inputs.shape)}: {reason}") from error
+    order = {name: position for position, (name, _) in enumerate(setting.model.named_modules())}
+    rows = [
+        (stop.name, type(stop.module).__name__, _shape(stop)) for stop in sorted(stops, key=lambda s: order[s.name])
+    ]
+    return table([("layer", "type", "output"), *rows])
+
+
+def _shape(stop: Stop) -> str:
+    text = stop.output_type if stop.shape is None else " × ".join(map(str, stop.shape[1:])) or "1"
+    if stop.calls > 1:
+        text += f"  (runs {stop.calls} times: {stop.name}#0 … {stop.name}#{stop.calls - 1})"
+    return text

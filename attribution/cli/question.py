@@ -1,0 +1,121 @@
+"""``attribution explain`` and ``attribution compare``: one technique, asked about images."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import typer
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from attribution import api, images, layers, plots, registry
+from attribution.cli import parameters
+from attribution.cli.files import ResultFolder, stems
+from attribution.cli.report import summary
+from attribution.cli.setting import Setting
+from attribution.errors import InputError, TargetError
+from attribution.targets import Target
+from attribution.technique import Technique
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked, read and checked as far as that goes without the model."""
+
+    technique: Technique
+    paths: tuple[Path, ...]
+    targets: tuple[str, ...]
+
+
+def parse(
+    name: str,
+    backend: str | None,
+    paths: Sequence[Path],
+    layer_names: Sequence[str],
+    targets: Sequence[str],
+    settings: Sequence[str],
+) -> Question:
+    """Understand a command line.
+
+    Args:
+        name: of the technique.
+        backend: who computes; ``None``: all that are installed, at least two.
+        paths: of the images; one given twice counts once.
+        layer_names: ``--layer``.
+        targets: ``--target``.
+        settings: ``-p``.
+
+    Raises:
+        UnknownAttributorError: no such technique or backend.
+        InputError: parameters that the technique does not take; images missing, or given to a technique that
+            makes its own.
+        TargetError: a target for a technique that explains no class.
+    """
+    installed = registry.backends(name)
+    if backend is None and len(installed) == 1:
+        raise InputError(f"{name} has one backend, {installed[0]}; comparing needs two: install another")
+    kind = registry.get(name, backend or next(iter(installed), "hooks")).technique_type
+    technique = parameters.technique(kind, settings, layer_names)
+    if kind.needs_inputs and not paths:
+        raise InputError(f"{name} needs an image; give the path of one")
+    if not kind.needs_inputs and paths:
+        raise InputError(f"{name} makes its own images; leave {paths[0]} out")
+    if not kind.needs_target and targets:
+        raise TargetError(f"{name} explains no class; leave --target out")
+    distinct = {os.path.realpath(path): path for path in paths}
+    return Question(technique, tuple(distinct.values()), tuple(targets))
+
+
+def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
+    """Answer for each image, and write ``STEM.TECHNIQUE.png`` and ``.safetensors``."""
+    technique, target = question.technique, _checked(question, setting)
+    for stem, inputs, picture in _asked(question, setting):
+        result = api.explain(
+            setting.model, inputs, technique, backend=backend, target=target, execution=setting.execution
+        )
+        figure = result.figure(picture, setting.loaded.labels)
+        plots.save(figure, folder.stage / f"{stem}{technique.name}.png")
+        result.save(folder.stage / f"{stem}{technique.name}.safetensors")
+        for path in folder.publish():
+            tqdm.write(f"{path}  {summary(result, setting.loaded)}")
+
+
+def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
+    """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
+    technique, target = question.technique, _checked(question, setting)
+    ((stem, inputs, picture),) = _asked(question, setting)
+    found = api.compare(setting.model, inputs, technique, target=target, execution=setting.execution)
+    typer.echo(found.table())
+    for names in found.agreements:
+        a, b = (found.attributions[name].raw for name in names)
+        figure = plots.difference_figure(a, b, names, image=picture)
+        plots.save(figure, folder.stage / f"{stem}{technique.name}.{'-'.join(names)}.png")
+    for path in folder.publish():
+        typer.echo(path)
+    verdict = "agree" if found.holds else "DISAGREE"
+    typer.echo(f"{', '.join(found.attributions)}: {verdict}, largest scaled difference {found.largest:.1e}")
+    return found.holds
+
+
+def _checked(question: Question, setting: Setting) -> Target:
+    """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
+    for name in parameters.layers_of(question.technique):
+        layers.find(setting.model, name)
+    target = setting.target(question.targets)
+    for path in question.paths:
+        question.technique.check(setting.inputs(images.read(path)))
+    return target
+
+
+def _asked(question: Question, setting: Setting) -> Iterator[tuple[str, Tensor | None, np.ndarray | None]]:
+    """Per image the beginning of its results' names, the model's inputs and what the model sees."""
+    if not question.technique.needs_inputs:
+        yield "", None, None
+        return
+    names = zip(question.paths, stems(question.paths), strict=True)
+    silent = None if len(question.paths) > 1 else True  # None: silent where nobody watches
+    for path, stem in tqdm(list(names), unit="image", disable=silent):
+        inputs = setting.inputs(images.read(path))
+        yield f"{stem}.", inputs, setting.picture(inputs)

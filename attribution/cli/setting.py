@@ -1,0 +1,87 @@
+"""What a question is asked of: a model on a device, and how photos reach it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from attribution import zoo
+from attribution.attributor import Run
+from attribution.errors import InputError, TargetError
+from attribution.execution import Execution
+from attribution.targets import Target
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A loaded model, where it runs, and whether photos are stretched."""
+
+    loaded: zoo.LoadedModel
+    device: torch.device
+    stretch: bool
+
+    @classmethod
+    def of(cls, spec: str, weights: Path | None, device: str, stretch: bool) -> Self:
+        """Load a model onto a device.
+
+        Raises:
+            InputError: there is no such device.
+            ModelError: the model cannot be loaded.
+        """
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"no device {device!r}; give cpu, cuda or auto")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("no CUDA device found; take --device cpu or auto")
+        chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        loaded = zoo.load(spec, weights=weights)
+        loaded.model.to(chosen)
+        return cls(loaded, torch.device(chosen), stretch)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.loaded.model
+
+    @property
+    def execution(self) -> Execution:
+        """Progress bars where somebody sees them."""
+        return Execution(progress=sys.stderr.isatty())
+
+    def inputs(self, photo: Image.Image) -> Tensor:
+        """(1, C, H, W) on the model's device and in its dtype."""
+        dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+        return self.loaded.inputs(photo, stretch=self.stretch).to(self.device, dtype)
+
+    def picture(self, inputs: Tensor) -> np.ndarray:
+        """What the model saw, (H, W, 3) in [0, 1]."""
+        seen: np.ndarray = self.loaded.picture(inputs)[0]
+        return seen
+
+    def target(self, texts: Sequence[str]) -> Target:
+        """Class names or indices, as `explain` takes them for one image.
+
+        Raises:
+            TargetError: no class is called so, or ``all`` is not alone.
+        """
+        if not texts:
+            return None
+        if "all" in texts:
+            if len(texts) > 1:
+                raise TargetError("--target all means every class; leave the other targets out")
+            return "all"
+        return [list(dict.fromkeys(self.loaded.index(text) for text in texts))]
+
+    def top(self, inputs: Tensor) -> list[tuple[str, int, float]]:
+        """The five most probable classes of one image: (label, index, probability).
+
+        Raises:
+            ModelError: the model fails, or does not return a matrix of logits.
+        """
+        with torch.no_grad():
+            return self.loaded.top(Run(self.model, inputs, self.execution).forward(inputs))[0]
