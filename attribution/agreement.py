@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Agreement:
         scale: max(max|a|, max|b|), the size of the maps.
         tolerance: The largest ``difference`` that is put down to rounding, in the maps' own unit.
         degenerate: Both maps are zero everywhere: nothing was proved, and the pair does not count.
-        holds: ``difference`` ≤ ``tolerance``. NaN never holds.
+        holds: ``difference`` ≤ ``tolerance``. NaN and infinity never hold.
     """
 
     name: str
@@ -71,7 +72,7 @@ def agree(name: str, a: Tensor, b: Tensor, *, relative: float, absolute: float =
     scale = torch.maximum(x.abs().max(), y.abs().max()).item()
     difference = (x - y).abs().max().item()
     tolerance = relative * scale + absolute
-    return Agreement(name, difference, scale, tolerance, scale == 0.0, difference <= tolerance)
+    return Agreement(name, difference, scale, tolerance, scale == 0.0, difference <= tolerance and isfinite(difference))
 
 
 def all_hold(agreements: Sequence[Agreement]) -> bool:

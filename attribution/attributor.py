@@ -15,8 +15,16 @@ from torch import Tensor, nn
 from attribution import inputs as inputs_
 from attribution import targets
 from attribution.agreement import coarser
-from attribution.errors import InputError, ModelError, NonFiniteError, PluginError, TargetError
-from attribution.execution import Execution
+from attribution.errors import (
+    AttributionError,
+    InputError,
+    ModelError,
+    NonFiniteError,
+    PluginError,
+    ResourceError,
+    TargetError,
+)
+from attribution.execution import Execution, out_of_memory, running
 from attribution.isolation import isolated, modes, unwrap
 from attribution.result import Attribution
 from attribution.targets import Target
@@ -52,15 +60,8 @@ class Run:
         Raises:
             ModelError: The model fails on these inputs.
         """
-        try:
+        with running(x):
             return self.model(x.clone())
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error):
-                raise
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"the model failed on inputs of shape {tuple(x.shape)}, {x.dtype}: {reason}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         """The model's logits (B, K) for a batch (B, C, H, W).
@@ -114,7 +115,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         execution: How to run it.
 
     Raises:
-        ModelError: ``model`` is not a module.
+        ModelError: ``model`` is not a module, or is TorchScript.
         InputError: ``technique`` is not of ``technique_type``, or ``execution`` no `Execution`.
     """
 
@@ -126,6 +127,8 @@ class Attributor(ABC, Generic[TechniqueT]):
     def __init__(self, model: nn.Module, technique: TechniqueT, execution: Execution = Execution()) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+            raise ModelError("model is TorchScript, which takes no hooks; give the eager module it was made from")
         if not isinstance(technique, self.technique_type):
             hint = f"{self.technique_type.__name__}(…)"
             raise InputError(f"{type(self).__name__} computes {hint}; technique is {technique!r}")
@@ -186,7 +189,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
             provenance={**_provenance(self, start, isolation), **notes},
             raw=raw,
-            computes_in=coarser(start.dtype, execution.autocast, self.computes_in),
+            computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
         )
 
     def _asked(self, target: Target, images: int) -> Tensor | Literal["all"] | None:
@@ -196,12 +199,20 @@ class Attributor(ABC, Generic[TechniqueT]):
 
     def _checked(self, run: Run) -> Maps:
         who = f"{self.technique.name}.{self.backend}"
-        maps = self.compute(run)
+        try:
+            maps = self.compute(run)
+        except RuntimeError as error:
+            if isinstance(error, AttributionError) or not out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"{who} ran out of memory ({str(error).splitlines()[0]}); give Execution a smaller batch_size or "
+                f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
+            ) from error
         if not isinstance(maps, dict) or not maps or not all(isinstance(map_, Tensor) for map_ in maps.values()):
             raise PluginError(f"{who}: compute returned {type(maps).__name__}, expected a non-empty dict of tensors")
         for name, map_ in maps.items():
-            if len(map_) != len(run.inputs):
-                raise PluginError(f"{who}: map {name!r} has {len(map_)} rows for {len(run.inputs)} images")
+            if map_.shape[:1] != run.inputs.shape[:1]:
+                raise PluginError(f"{who}: map {name!r} is {tuple(map_.shape)} for {len(run.inputs)} images")
             if not inputs_.finite(map_):
                 part = (~torch.isfinite(map_)).float().mean().item()
                 raise NonFiniteError(
@@ -246,6 +257,12 @@ def _parts(
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if present else None
+
+
+def _tf32(inputs: Tensor) -> torch.dtype | None:
+    """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
+    allowed = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    return torch.float16 if allowed and inputs.is_cuda and inputs.dtype == torch.float32 else None
 
 
 def _provenance(attributor: Attributor[Any], inputs: Tensor, isolation: str) -> dict[str, str | int | float]:

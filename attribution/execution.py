@@ -1,10 +1,13 @@
 """How a technique is run, never what it computes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from attribution.errors import InputError
+from attribution.errors import AttributionError, InputError, ModelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +59,28 @@ class Execution:
         """
         wanted = self.batch_size or self.memory_budget // max(item_bytes, 1)
         return max(1, min(wanted, items))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory, on CUDA or on the host."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def running(inputs: Tensor) -> Iterator[None]:
+    """Around one forward of the user's model: what torch refuses becomes a `ModelError` that names the inputs.
+
+    Raises:
+        ModelError: The model fails on these inputs. Lack of memory is passed on as it is.
+    """
+    try:
+        yield
+    except AttributionError:
+        raise
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"the model failed on inputs of shape {tuple(inputs.shape)}, {inputs.dtype}: {reason}"
+        ) from error

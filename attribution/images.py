@@ -85,7 +85,6 @@ def _decode(file: BinaryIO, path: Path) -> "Image.Image":
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, path)
-                image.load()
                 upright = ImageOps.exif_transpose(image)
                 _check_size(upright, path)
                 return upright
@@ -95,9 +94,9 @@ def _decode(file: BinaryIO, path: Path) -> "Image.Image":
         raise InputError(f"{path} is no image of a known format; expected {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path} has too many pixels, the limit is {MAX_PIXELS:,}: {_line(error)}") from None
-    # Pillow's decoders answer damaged files with SyntaxError, struct.error, KeyError and others.
+    # Pillow's decoders answer bad files with ValueError, SyntaxError, struct.error and others.
     except Exception as error:
-        raise InputError(f"{path} is damaged or cut short: {_line(error)}") from error
+        raise InputError(f"{path} cannot be decoded, it may be damaged or cut short: {_line(error)}") from error
 
 
 def _check_size(image: "Image.Image", path: Path) -> None:

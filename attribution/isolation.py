@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,7 +29,8 @@ _locks_guard = threading.Lock()
 def unwrap(model: nn.Module) -> nn.Module:
     """The eager module inside ``torch.compile``, ``DistributedDataParallel`` and ``DataParallel``."""
     while True:
-        if isinstance(inner := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):
+        modules = vars(model).get("_modules")
+        if isinstance(modules, dict) and isinstance(inner := modules.get("_orig_mod"), nn.Module):
             model = inner
         elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
@@ -47,7 +49,8 @@ def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     model = unwrap(model)
     shadow = _shadow(model)
     if shadow is not None:
-        yield shadow, "shadow"
+        with _buffers_kept(model):
+            yield shadow, "shadow"
         return
     with _locks_guard:
         lock = _locks.setdefault(model, threading.RLock())
@@ -55,7 +58,8 @@ def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         training = {module: module.training for module in model.modules()}
         try:
             model.eval()
-            yield model, "guarded"
+            with _buffers_kept(model):
+                yield model, "guarded"
         finally:
             for module, mode in training.items():
                 module.training = mode
@@ -63,10 +67,14 @@ def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 @contextmanager
 def modes(execution: Execution, device: torch.device) -> Iterator[None]:
-    """Torch's modes as a run needs them, whatever the caller set: gradients on, autocast as asked, restored after."""
+    """Torch's modes as a run needs them, whatever the caller set: gradients on, autocast as asked.
+
+    They are restored after, and so are the random number generators, for models that draw also in eval mode.
+    """
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         enabled = execution.autocast is not None
@@ -77,17 +85,30 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers that a forward writes into (counters, caches) get their values back."""
+    before = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, version, values in before:
+                if buffer._version != version:
+                    buffer.copy_(values)
+
+
 def _shadow(model: nn.Module) -> nn.Module | None:
     print_ = _fingerprint(model)
     known = _shadows.known.get(model)
-    if known is not None and known[0] == print_:
+    if known is not None and known[0] == print_ and _same_attributes(model, known[1]):
         return known[1]
     if any("forward" in vars(module) for module in model.modules()):
         return None
     shared: list[Tensor] = [*model.parameters(), *model.buffers()]
     try:
         shadow = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    except (TypeError, RuntimeError, NotImplementedError, AttributeError):
+    except Exception:  # whatever a part of the model raises, it cannot be copied
         return None
     shadow.eval()
     _shadows.known[model] = (print_, shadow)
@@ -95,18 +116,44 @@ def _shadow(model: nn.Module) -> nn.Module | None:
 
 
 def _fingerprint(model: nn.Module) -> object:
-    """Changes whenever the shadow would no longer be a copy: structure, tensors, hooks, plain attributes."""
+    """Changes whenever the shadow would no longer be a copy: structure, tensors, hooks."""
     return tuple(
         (
             name,
             id(module),
             tuple(map(id, module._parameters.values())),
             tuple(map(id, module._buffers.values())),
-            tuple(map(id, module._forward_hooks.values())),
-            tuple(map(id, module._forward_pre_hooks.values())),
-            tuple(
-                (key, id(value)) for key, value in vars(module).items() if not key.startswith("_") and key != "training"
-            ),
+            tuple(module._forward_hooks),  # the handles' numbers, which are never used twice
+            tuple(module._forward_pre_hooks),
         )
         for name, module in model.named_modules(remove_duplicate=False)
     )
+
+
+_REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
+
+
+def _same_attributes(model: nn.Module, shadow: nn.Module) -> bool:
+    """Whether all plain attributes of the copy still are those of the model; a doubt counts as a change."""
+    for mine, theirs in zip(model.modules(), shadow.modules(), strict=True):
+        a, b = (
+            {name: value for name, value in vars(module).items() if name not in _REGISTRIES}
+            for module in (mine, theirs)
+        )
+        if not _same(a, b):
+            return False
+    return True
+
+
+def _same(a: object, b: object) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, partial) and isinstance(b, partial):
+        return a.func is b.func and _same(a.args, b.args) and _same(a.keywords, b.keywords)
+    return isinstance(a, bool | int | float | str | bytes) and a == b

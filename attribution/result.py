@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SCHEMA = "1"
+_HEADER = ("technique", "parameters", "backend", "computes_in", "provenance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +142,8 @@ class Attribution:
             raise OutputError(
                 f"{path} was not written by Attribution.save (schema {header.get('schema')!r}, expected {_SCHEMA!r})"
             )
+        if missing := [name for name in _HEADER if name not in header]:
+            raise OutputError(f"the header of {path} lacks {', '.join(missing)}; write it with Attribution.save")
         return header
 
     @classmethod
@@ -164,19 +167,25 @@ class Attribution:
         def group(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
 
-        parameters = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in json.loads(header["parameters"]).items()
-        }
+        try:
+            parameters = json.loads(header["parameters"])
+            technique = technique_type(
+                **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+            )
+            provenance = dict(json.loads(header["provenance"]))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise OutputError(
+                f"the header of {path} does not fit {technique_type.__name__} as installed: {error}"
+            ) from error
         dtype = getattr(torch, header["computes_in"], None)
         return cls(
             maps=group("maps"),
-            technique=technique_type(**parameters),
+            technique=technique,
             backend=header["backend"],
             target=tensors.get("target"),
             scores=tensors.get("scores"),
             extras=group("extras"),
-            provenance=json.loads(header["provenance"]),
+            provenance=provenance,
             raw=group("raw"),
             computes_in=dtype if isinstance(dtype, torch.dtype) else None,
         )

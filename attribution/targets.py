@@ -80,6 +80,6 @@ def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) ->
 def _leaves(target: object) -> list[object]:
     if isinstance(target, Sequence) and not isinstance(target, str | bytes):
         return [leaf for item in target for leaf in _leaves(item)]
-    if getattr(target, "ndim", 0):
-        return list(target.reshape(-1).tolist())  # type: ignore[attr-defined]  # a numpy array, by duck type
+    if hasattr(target, "ndim"):
+        return list(target.reshape(-1).tolist())  # type: ignore[attr-defined]  # an array of any rank, by duck type
     return [target]

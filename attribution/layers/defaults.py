@@ -24,7 +24,7 @@ def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
     """
     stops = survey(model, inputs)
     block = _last_block(model, stops, "", inputs)
-    if block is None or _tokens_follow(block, stops):
+    if block is None or _tokens_follow(block, stops, inputs):
         raise LayerError(
             f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
             "Name one whose output is (N, D, h, w): layers=('…',)"
@@ -88,15 +88,29 @@ def _opened(trunk: Stop, stops: Sequence[Stop], inputs: Tensor) -> Stop:
     return blocks[-1]
 
 
-def _tokens_follow(block: Stop, stops: Sequence[Stop]) -> bool:
+def _tokens_follow(block: Stop, stops: Sequence[Stop], inputs: Tensor) -> bool:
     return any(
-        stop.order > block.order
-        and stop.parametrised
-        and stop.shape
-        and len(stop.shape) == 3
-        and min(stop.shape[1:]) > 1
+        stop.order > block.order and stop.parametrised and (_sequence(stop) or _channels_last(stop, inputs))
         for stop in stops
     )
+
+
+def _sequence(stop: Stop) -> bool:
+    """(N, tokens, D)."""
+    return stop.shape is not None and len(stop.shape) == 3 and min(stop.shape[1:]) > 1
+
+
+def _channels_last(stop: Stop, inputs: Tensor) -> bool:
+    """(N, h, w, D) rather than (N, D, h, w): axes 1 and 2 have the aspect of the image, axes 2 and 3 have not."""
+    if stop.shape is None or len(stop.shape) != 4 or 0 in stop.shape or stop.shape[1] * stop.shape[2] == 1:
+        return False
+    return _stretch(stop.shape[1:3], inputs) < 1.2 and _stretch(stop.shape[2:4], inputs) > 1.5
+
+
+def _stretch(size: tuple[int, ...], inputs: Tensor) -> float:
+    """How much wider or narrower than the image a grid is, ≥ 1."""
+    (height, width), (h, w) = inputs.shape[2:], size
+    return max(h * width / (w * height), w * height / (h * width))
 
 
 def _shrinks(stop: Stop) -> bool:
@@ -109,8 +123,8 @@ def _shrinks(stop: Stop) -> bool:
 
 
 def _spatial(stop: Stop, inputs: Tensor) -> bool:
-    """(N, D, h, w) with h·w > 1 and roughly the aspect of the image, which tells (N, h, w, D) apart."""
-    if stop.shape is None or len(stop.shape) != 4:
+    """(N, D, h, w) with h·w > 1, no larger than the image and of roughly its aspect."""
+    if stop.shape is None or len(stop.shape) != 4 or _channels_last(stop, inputs):
         return False
     (height, width), (h, w) = inputs.shape[2:], stop.shape[2:]
-    return h * w > 1 and h <= height and w <= width and h * width <= 3 * w * height and w * height <= 3 * h * width
+    return h * w > 1 and h <= height and w <= width and _stretch((h, w), inputs) <= 3

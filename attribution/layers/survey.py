@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from attribution.execution import running
 from attribution.layers.names import find
 
 
@@ -110,11 +111,15 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
     Args:
         model: Eval mode.
         inputs: (N, C, H, W); only its first image is used.
+
+    Raises:
+        ModelError: The model fails on these inputs.
     """
     key = (inputs.shape[1:], inputs.dtype)
     known = _surveys.setdefault(model, {})
     if key not in known:
-        with torch.no_grad(), record(model) as stops:
-            model(inputs[:1].detach().clone())
+        first = inputs[:1].detach().clone()
+        with torch.no_grad(), record(model) as stops, running(first):
+            model(first)
         known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))
     return known[key]

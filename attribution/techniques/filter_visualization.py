@@ -143,12 +143,14 @@ class FilterVisualization(Technique):
                 status = status.masked_fill((g == 0).flatten(1).all(dim=1), DEAD)
             spread = g.flatten(1).std(dim=1).reshape(-1, 1, 1, 1)
             moved = images + self.step_size * g / (spread + 1e-8)
-            status = status.masked_fill(~moved.flatten(1).isfinite().all(dim=1), DIVERGED)
-            images = torch.where((status == DIVERGED).reshape(-1, 1, 1, 1), images, moved)
+            finite = moved.flatten(1).isfinite().all(dim=1) & objective.isfinite()
+            status = status.masked_fill(~finite & (status != DEAD), DIVERGED)
+            images = torch.where((status == OK).reshape(-1, 1, 1, 1), moved, images)
             if step == 0:
                 first = images
             advance()
         history.append(gradient(images, channels)[0].detach())
+        status = status.masked_fill(~history[-1].isfinite(), DIVERGED)
         return images, first, torch.stack(history), status
 
     def finish(self, raw: Maps, inputs: Tensor) -> Maps:

@@ -9,7 +9,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
-from attribution_captum.layer import check, modules, typed
+from attribution_captum.layer import check, connected, modules, typed
 
 
 class CaptumFilterVisualization(Attributor[FilterVisualization]):
@@ -32,7 +32,8 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
                 seen.append(technique.objective(activation, channels))
                 return seen[0]
 
-            g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
+            with connected(layers.cut_off(technique.layer)):
+                g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
             return seen[0].detach(), g.detach()
 
         batch = run.execution.chunk(layers.graph_bytes(run.model, run.inputs), len(run.inputs))

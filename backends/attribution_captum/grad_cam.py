@@ -31,7 +31,7 @@ class CaptumGradCAM(Attributor[GradCAM]):
             columns: list[Tensor] = []
             while run.target is None or len(columns) < run.target.shape[1]:
                 cam = LayerGradCam(_Score(run, column=len(columns)), module)
-                with typed(), connected(name):
+                with typed(), connected(layers.no_influence(name)):
                     columns.append(cam.attribute(run.inputs).detach())
             maps[name] = torch.cat(columns, dim=1)
         return maps

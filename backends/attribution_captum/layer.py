@@ -62,13 +62,13 @@ def typed() -> Iterator[None]:
 
 
 @contextmanager
-def connected(name: str) -> Iterator[None]:
-    """Torch's complaint about a layer without influence on the score, in our words."""
+def connected(otherwise: LayerError) -> Iterator[None]:
+    """Torch's complaint about a gradient that does not exist, in our words."""
     try:
         yield
     except AttributionError:
         raise
     except RuntimeError as error:
         if any(text in str(error) for text in _CUT):
-            raise layers.no_influence(name) from error
+            raise otherwise from error
         raise

@@ -61,7 +61,8 @@ class Captured:
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
         else:
-            tensor = tensor.detach()
+            self._tensors[name.text] = tensor.detach().clone()
+            return None
         self._tensors[name.text] = tensor
         return tensor.clone() if name.key is None else _replaced(output, name.key, tensor.clone())
 
@@ -70,8 +71,8 @@ class Captured:
 def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop: bool = False) -> Iterator[Captured]:
     """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
 
-    The layer's own output is kept and the network goes on with a copy, so that a later in-place operation
-    changes the copy alone.
+    A copy is kept, and the network goes on with the layer's own output (with ``leaf`` the other way round), so that a
+    later in-place operation, also on what the output is a view of, changes nothing that was caught.
 
     Args:
         model: Isolated.

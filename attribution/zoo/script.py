@@ -1,0 +1,105 @@
+"""A model that a function in somebody's Python file returns."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from attribution.errors import ModelError, nearest
+from attribution.zoo import labels
+from attribution.zoo.loaded import LoadedModel
+from attribution.zoo.weights import fill, first_line, read_state
+
+
+def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
+    """``FILE.py:FUNCTION``: what the function returns, called without arguments.
+
+    The file runs with the rights of its user, as ``python FILE.py`` would. A bare module gets the usual ImageNet
+    transform (shorter side to 256, middle 224 × 224) and, if it returns 1000 logits, the ImageNet class names.
+
+    Raises:
+        ModelError: there is no such file or function, one of them fails, or the function returns neither an
+            ``nn.Module`` nor a ``LoadedModel``.
+    """
+    if not path.is_file():
+        raise ModelError(f"no file {path}; a model from a file is written FILE.py:FUNCTION")
+    with _import_path(path.resolve().parent):
+        made = _call(_execute(path), function, path)
+    loaded = made if isinstance(made, LoadedModel) else None
+    model = loaded.model if loaded else made
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{path}:{function} returned {type(made).__name__}; expected nn.Module or LoadedModel")
+    model = model.cpu().eval()
+    if weights is not None:
+        fill(model, read_state(weights), str(weights))
+    name = f"{path}:{function}"
+    return replace(loaded, name=name, model=model) if loaded else _described(name, model)
+
+
+def _described(name: str, model: nn.Module) -> LoadedModel:
+    from torchvision.models import ResNet18_Weights
+
+    transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    return LoadedModel(
+        name=name,
+        model=model,
+        transform=transform,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        labels=labels.imagenet() if _has_1000_classes(model) else None,
+    )
+
+
+def _has_1000_classes(model: nn.Module) -> bool:
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(1, 3, 224, 224))
+    # A foreign model may refuse this input in any way; then its classes are simply unknown.
+    except Exception:
+        return False
+    return isinstance(logits, Tensor) and logits.shape == (1, 1000)
+
+
+def _execute(path: Path) -> ModuleType:
+    # A name of its own for each file, so that two called model.py do not replace each other.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = spec_from_file_location(f"{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{path} is no Python file")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling look their own module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[spec.name]
+        raise ModelError(f"{path} fails: {type(error).__name__}: {first_line(error)}") from error
+    return module
+
+
+def _call(module: ModuleType, function: str, path: Path) -> object:
+    make = getattr(module, function, None)
+    if not callable(make):
+        functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise ModelError(f"{path} has no function {function!r}{nearest(function, functions)}")
+    try:
+        made: object = make()
+    except Exception as error:
+        raise ModelError(f"{path}:{function}() fails: {type(error).__name__}: {first_line(error)}") from error
+    return made
+
+
+@contextmanager
+def _import_path(folder: Path) -> Iterator[None]:
+    """Let the file import its neighbours, as it could if it were run."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

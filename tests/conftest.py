@@ -1,0 +1,45 @@
+"""What several test files share."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Attributor, registry
+from attribution.testing import small_cnn, small_depthwise, small_residual
+
+MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depthwise}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Small models gain nothing from threads, and on busy cores lose a factor of ten by them."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=list(MODELS))
+def model_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def registered() -> Iterator[Any]:
+    """``registry.register`` for the length of one test."""
+    known: list[type[Attributor[Any]]] = []
+
+    def register(cls: type[Attributor[Any]]) -> type[Attributor[Any]]:
+        known.append(registry.register(cls))
+        return cls
+
+    yield register
+    for cls in known:
+        registry.unregister(cls)
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    return MODELS[name](dtype=dtype)

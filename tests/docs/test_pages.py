@@ -1,0 +1,92 @@
+"""Links lead somewhere, pictures are shown, and pages keep to their form."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
+PICTURES = sorted((ROOT / "docs/pictures").iterdir())
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """The page without its code."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+def anchors(page: Path) -> list[str]:
+    """What a heading is called in a link, as GitHub forms it."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def targets(page: Path) -> list[Path]:
+    """The files that a page links to."""
+    links = [link.partition("#")[0] for link in LINK.findall(prose(page)) if "://" not in link]
+    return [(page.parent / link).resolve() for link in links if link]
+
+
+def broken(page: Path) -> list[str]:
+    """Internal links of a page that lead nowhere."""
+    found = []
+    for link in LINK.findall(prose(page)):
+        file, _, anchor = link.partition("#")
+        place = (page.parent / file).resolve() if file else page
+        if "://" not in link and (not place.exists() or (anchor and anchor not in anchors(place))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_resolve(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_caught(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A rule: *of* its own\n[a](#a-rule-of-its-own) [b](#none) [c](none.md) `[d](code.md)`\n")
+    assert broken(page) == ["#none", "none.md"]
+
+
+def test_every_rule_has_an_anchor_of_its_own() -> None:
+    names = anchors(ROOT / "docs/conventions.md")
+    assert len(names) == len(set(names))
+
+
+def test_every_picture_is_shown_and_every_page_found() -> None:
+    shown = {place for page in PAGES for place in targets(page)}
+    assert [picture.name for picture in PICTURES if picture not in shown] == []
+    listed = {ROOT / "README.md", *DECISIONS}
+    assert [page.name for page in PAGES if page not in shown | listed] == []
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
+def test_pictures_are_small_and_not_blank(picture: Path) -> None:
+    assert picture.stat().st_size < 200_000
+    with Image.open(picture) as image:
+        assert min(high - low for low, high in image.convert("RGB").getextrema()) > 128
+
+
+def test_every_picture_is_made_by_the_script() -> None:
+    script = (ROOT / "docs/make_pictures.py").read_text(encoding="utf-8")
+    stems = {picture.stem for picture in PICTURES}
+    assert stems == {"activations", "difference", "filters_early", "filters_middle", "grad_cam", "occlusion"}
+    assert all(stem.split("_")[0] in script for stem in stems)
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_decisions_are_short_and_complete(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    assert [line for line in lines if line.startswith("## ")] == ["## Context", "## Decision", "## Cost"]
+    assert lines[0].startswith(f"# {int(page.name[:4])}. ")
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    assert [int(page.name[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))

@@ -1,0 +1,128 @@
+"""What ``import attribution`` loads, and that nothing depends on assertions."""
+
+import subprocess
+import sys
+
+HEAVY = ("captum", "matplotlib", "PIL", "typer", "pydantic", "timm", "skimage", "ndf", "pytorch_lightning", "jinja2")
+OURS = ("attribution_hooks", "attribution_captum")
+
+
+def python(code: str, *options: str) -> str:
+    done = subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_loads_only_torch_and_numpy() -> None:
+    code = f"""
+import sys, torch, numpy
+before = set(sys.modules)
+import attribution
+loaded = {{name.split('.')[0] for name in set(sys.modules) - before}}
+print(sorted(loaded & {{*{HEAVY + OURS!r}, 'tqdm', 'torchvision', 'safetensors'}}))
+"""
+    assert python(code) == "[]"
+
+
+def test_importing_changes_nothing() -> None:
+    code = """
+import random, sys, warnings, logging
+import numpy, torch
+state = lambda: (random.getstate(), torch.get_rng_state().tolist(), torch.get_num_threads(), warnings.filters[:],
+    torch.is_grad_enabled(), torch.get_default_dtype(), logging.getLogger().handlers[:], sys.path[:])
+before = state()
+import attribution
+print(before == state(), logging.getLogger("attribution").handlers)
+"""
+    assert python(code) == "True []"
+
+
+def test_a_backend_loads_only_what_it_needs() -> None:
+    code = """
+import sys, torch
+from attribution import GradCAM, explain
+from attribution.testing import small_cnn
+explain(small_cnn(), torch.rand(1, 3, 17, 23), GradCAM())
+print(sorted({"captum", "attribution_captum", "matplotlib", "PIL"} & set(sys.modules)))
+"""
+    assert python(code) == "[]"
+
+
+ERRORS = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from torch import nn
+import attribution as a
+from attribution import agreement, registry
+from attribution.testing import small_cnn
+assert False, "assertions are on"
+model, x = small_cnn(), torch.randn(2, 3, 17, 23)
+body = ("body",)
+class Tuple(nn.Module):
+    def forward(self, x): return (x, x)
+class Nan(nn.Module):
+    def forward(self, x): return x.mean((2, 3)) / 0
+cases = [
+    (a.InputError, lambda: a.explain(model, x[0], a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x.numpy(), a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x.int(), a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x.double(), a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x[:0], a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, None, a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x.to("meta"), a.GradCAM())),
+    (a.InputError, lambda: a.explain(model, x, "grad_cam")),
+    (a.InputError, lambda: a.explain(model, x, a.GradCAM(), execution={})),
+    (a.InputError, lambda: a.explain(model, x, a.Occlusion(window=18, stride=1))),
+    (a.InputError, lambda: a.explain(model, x, a.Occlusion(window=5, stride=5, baseline=(1.0, 2.0)))),
+    (a.InputError, lambda: a.Occlusion(window=4, stride=5)),
+    (a.InputError, lambda: a.Occlusion(window=0)),
+    (a.InputError, lambda: a.Execution(batch_size=0)),
+    (a.InputError, lambda: a.FilterVisualization(layer="body", channels=())),
+    (a.InputError, lambda: a.explain(model, x, a.FilterVisualization(layer="body", channels=(0,)))),
+    (a.InputError, lambda: a.compare(model, x, a.GradCAM(), backends=["hooks"])),
+    (a.NonFiniteError, lambda: a.explain(model, x * float("nan"), a.GradCAM())),
+    (a.NonFiniteError, lambda: a.explain(Nan(), x, a.Occlusion(window=9, stride=9))),
+    (a.TargetError, lambda: a.explain(model, x, a.GradCAM(layers=body), target=5)),
+    (a.TargetError, lambda: a.explain(model, x, a.GradCAM(layers=body), target=True)),
+    (a.LayerError, lambda: a.explain(model, x, a.GradCAM(layers=("bodi",)))),
+    (a.ModelError, lambda: a.explain(3, x, a.GradCAM())),
+    (a.ModelError, lambda: a.explain(Tuple(), x, a.Occlusion(window=9, stride=9))),
+    (a.ModelError, lambda: a.explain(model, x[:, :2], a.Occlusion(window=9, stride=9))),
+    (a.OutputError, lambda: a.load("nowhere.safetensors")),
+    (a.OutputError, lambda: a.explain(model, x, a.GradCAM(layers=body)).save("x.npz")),
+    (a.UnknownAttributorError, lambda: a.explain(model, x, a.GradCAM(), backend="x")),
+    (a.PluginError, lambda: registry.register(
+        type("X", (a.Attributor,), {"technique_type": a.GradCAM, "backend": "x"}))),
+]
+for backend in ("hooks", "captum"):
+    for wrong, case in [
+        (a.LayerError, lambda: a.explain(model, x, a.GradCAM(layers=("head",)), backend=backend)),
+        (a.LayerError, lambda: a.explain(model, x, a.Activations(layers=("nope",)), backend=backend)),
+        (a.ModelError, lambda: a.explain(model, x[:, :2], a.Activations(layers=body), backend=backend)),
+        (a.ModelError, lambda: a.explain(model, x[:, :2], a.GradCAM(), backend=backend)),
+        (a.ModelError, lambda: a.explain(
+            model, None, a.FilterVisualization(layer="body", channels=(0,), in_channels=2), backend=backend)),
+        (a.ModelError, lambda: a.explain(model, x, a.Occlusion(window=9, stride=9),
+            backend=backend, execution=a.Execution(output="logits"))),
+    ]:
+        try:
+            case()
+        except wrong:
+            pass
+        else:
+            sys.exit(f"{backend}: no {wrong.__name__}")
+for index, (wrong, case) in enumerate(cases):
+    try:
+        case()
+    except wrong as error:
+        if len(str(error)) < 20 or str(error).count("\\n") > 1 or not isinstance(error, a.AttributionError):
+            sys.exit(f"{index}: {error}")
+    else:
+        sys.exit(f"{index}: no {wrong.__name__}")
+print(len(cases), "of them")
+"""
+
+
+def test_every_error_also_without_assertions() -> None:
+    assert python(ERRORS, "-O") == "29 of them"

@@ -1,0 +1,136 @@
+"""Inputs that cannot be used are refused before any work, in words that say how to mend them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Activations, Execution, GradCAM, InputError, ModelError, NonFiniteError, Occlusion, explain
+from attribution.errors import AttributionError
+from tests.conftest import build, noise
+
+GOOD = noise(2, 3, 17, 23)
+
+
+def with_value(value: float) -> Tensor:
+    inputs = GOOD.clone()
+    inputs[1, 2, 3, 4] = value
+    return inputs
+
+
+BAD: dict[str, tuple[Any, type[AttributionError], str]] = {
+    "none": (None, InputError, r"builtins\.NoneType; give a torch\.Tensor of shape \(N, C, H, W\)"),
+    "numpy": (np.zeros((1, 3, 17, 23)), InputError, r"numpy\.ndarray; .*torch\.from_numpy"),
+    "one image": (GOOD[0], InputError, r"shape \(3, 17, 23\); expected \(N, C, H, W\); .*inputs\[None\]"),
+    "grey": (GOOD[0, 0], InputError, r"shape \(17, 23\); expected \(N, C, H, W\)"),
+    "no image": (GOOD[:0], InputError, "an axis is empty"),
+    "no pixel": (GOOD[..., :0], InputError, "an axis is empty"),
+    "bytes": (torch.zeros(1, 3, 17, 23, dtype=torch.uint8), InputError, r"torch\.uint8; give floats"),
+    "complex": (GOOD.to(torch.complex64), InputError, "give floats"),
+    "double": (
+        GOOD.double(),
+        InputError,
+        r"torch\.float64, the model is torch\.float32; use inputs\.to\(torch\.float32\)",
+    ),
+    "elsewhere": (GOOD.to("meta"), InputError, r"on meta, the model on cpu; use inputs\.to\('cpu'\)"),
+    "nan": (with_value(float("nan")), NonFiniteError, r"nan at \(n, c, y, x\) = \(1, 2, 3, 4\)"),
+    "infinity": (with_value(float("-inf")), NonFiniteError, r"-inf at \(n, c, y, x\) = \(1, 2, 3, 4\)"),
+}
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+@pytest.mark.parametrize("case", BAD)
+def test_refused(case: str, backend: str) -> None:
+    inputs, error, says = BAD[case]
+    calls: list[None] = []
+    model = build("cnn")
+    model.register_forward_hook(lambda *args: calls.append(None))
+    for technique in (GradCAM(), Activations(), Occlusion(window=5, stride=5)):
+        with pytest.raises(error, match=says):
+            explain(model, inputs, technique, backend=backend)
+    assert not calls, "the model ran before the inputs were checked"
+
+
+def test_large_finite_values_are_no_infinity() -> None:
+    inputs = torch.full((1, 3, 17, 23), 3e38)
+    result = explain(nn.Sequential(nn.Identity()), inputs, Activations(layers=("0",)))
+    assert torch.equal(result.map, inputs)
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_a_model_that_fails_is_told_with_the_shape(backend: str) -> None:
+    wrong = noise(2, 4, 17, 23)
+    for technique in (
+        GradCAM(),
+        GradCAM(layers=("body",)),
+        Activations(layers=("body",)),
+        Occlusion(window=5, stride=5),
+    ):
+        with pytest.raises(
+            ModelError, match=r"the model failed on inputs of shape \(\d, 4, 17, 23\), torch\.float32: Given"
+        ):
+            explain(build("cnn"), wrong, technique, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_a_single_output_has_no_probability(backend: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    inputs = noise(1, 3, 4, 4)
+    with pytest.raises(ModelError, match=r"softmax is always 1; use Occlusion\(score='logit'\)"):
+        explain(model, inputs, Occlusion(window=2, stride=2), backend=backend)
+    assert explain(model, inputs, Occlusion(window=2, stride=2, score="logit"), backend=backend).map.abs().max() > 0
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_logits_that_are_not_finite(backend: str) -> None:
+    model = build("cnn")
+    with torch.no_grad():
+        model.head[2].bias[1] = float("inf")  # type: ignore[index, union-attr]
+    for technique in (GradCAM(layers=("body",)), Occlusion(window=9, stride=9)):
+        with pytest.raises(NonFiniteError, match="logits hold NaN or infinity on the clean inputs"):
+            explain(model, GOOD, technique, backend=backend, target=0)
+    assert explain(model, GOOD, Activations(layers=("body",)), backend=backend).map.isfinite().all()
+
+
+def test_autocast_takes_the_models_inputs() -> None:
+    assert explain(build("cnn"), GOOD, GradCAM(), execution=Execution(autocast=torch.bfloat16)).map.isfinite().all()
+
+
+PARAMETERS: list[tuple[type, dict[str, Any], str]] = [
+    (Occlusion, {"window": 0}, "window is 0; give an int of at least 1"),
+    (Occlusion, {"window": 2.0}, "window"),
+    (Occlusion, {"window": True}, "window"),
+    (Occlusion, {"window": (4, 4, 4)}, r"give one int or \(height, width\)"),
+    (Occlusion, {"window": "40"}, "window"),
+    (Occlusion, {"stride": -1}, "stride is -1"),
+    (Occlusion, {"window": (4, 9), "stride": (5, 9)}, "larger than the window"),
+    (Occlusion, {"baseline": float("nan")}, "baseline is nan"),
+    (Occlusion, {"baseline": "0"}, "baseline"),
+    (Occlusion, {"baseline": ()}, "baseline is empty"),
+    (Occlusion, {"baseline": (0.0, True)}, "baseline"),
+    (Occlusion, {"score": "loss"}, r"score is 'loss'; give one of \('probability', 'logit'\)"),
+    (Occlusion, {"border": "wrap"}, "border is 'wrap'"),
+    (GradCAM, {"relu": 1}, "relu is 1; give True or False"),
+    (GradCAM, {"upsample": None}, "upsample is None"),
+]
+
+
+@pytest.mark.parametrize(("technique", "fields", "says"), PARAMETERS, ids=str)
+def test_parameters_are_checked_when_the_technique_is_made(technique: type, fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=rf"{technique.__name__}.*{says}"):
+        technique(**fields)
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_parameters_that_do_not_fit_the_image(backend: str) -> None:
+    with pytest.raises(InputError, match=r"window \(18, 5\) is larger than the image \(17, 23\)"):
+        explain(build("cnn"), GOOD, Occlusion(window=(18, 5), stride=5), backend=backend)
+    with pytest.raises(InputError, match="baseline has 2 values for 3 channels; give one, or 3"):
+        explain(build("cnn"), GOOD, Occlusion(window=5, stride=5, baseline=(0.0, 1.0)), backend=backend)
+
+
+def test_equal_questions_are_equal() -> None:
+    assert Occlusion(window=(40, 40), stride=[20, 20]) == Occlusion()  # type: ignore[arg-type]
+    assert hash(Occlusion(baseline=[0, 1, 2])) == hash(Occlusion(baseline=(0.0, 1.0, 2.0)))  # type: ignore[arg-type]

@@ -1,0 +1,35 @@
+"""Lack of memory becomes a typed error that says what to change; other errors stay what they are."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Execution, ModelError, Occlusion, ResourceError, explain
+
+
+class _Hungry(nn.Module):
+    """Fails as torch does when more than ``limit`` images come at once."""
+
+    def __init__(self, limit: int, message: str) -> None:
+        super().__init__()
+        self.limit, self.message = limit, message
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > self.limit:
+            raise RuntimeError(self.message)
+        pooled: Tensor = self.linear(x.mean((2, 3)))
+        return pooled
+
+
+def test_out_of_memory_is_a_resource_error_that_names_the_way_out() -> None:
+    model = _Hungry(2, "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+    inputs = torch.rand(1, 3, 17, 23)
+    with pytest.raises(ResourceError, match=r"ran out of memory .* smaller batch_size or memory_budget \(now 8 and"):
+        explain(model, inputs, Occlusion(window=5, stride=3), execution=Execution(batch_size=8))
+    explain(model, inputs, Occlusion(window=5, stride=3), execution=Execution(batch_size=2))
+
+
+def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory() -> None:
+    with pytest.raises(ModelError, match="mat1 and mat2"):
+        explain(_Hungry(2, "mat1 and mat2"), torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3))
