@@ -92,7 +92,7 @@ def sizes_of(technique: Technique, backend: str, execution: Execution) -> list[i
     """The batch of every forward through the model's first layer."""
     model, sizes = build("cnn"), []
     ask(technique, backend, execution, model)
-    model.stem.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    model.get_submodule("stem").register_forward_hook(lambda module, args, output: sizes.append(len(output)))
     ask(technique, backend, execution, model)
     return sizes
 

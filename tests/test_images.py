@@ -1,13 +1,13 @@
-import io
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from attribution import images
 from attribution.errors import InputError
@@ -27,7 +27,6 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
 
 
 def by_pillow(path: Path) -> Image.Image:
-    """What a reader gets that asks for nothing but the file."""
     with Image.open(path) as image:
         image.load()
         return image.copy()
@@ -38,6 +37,13 @@ def pixels(path: Path) -> np.ndarray:
     assert image.mode == "RGB"
     assert image.info == {}
     return np.asarray(image)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        images.read(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
@@ -67,9 +73,6 @@ def test_the_file_can_be_deleted_and_linked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(image), CORNERS)
 
 
-# --- modes ----------------------------------------------------------------------------------------------
-
-
 def test_black_and_white_and_grey(tmp_path: Path) -> None:
     bits = Image.fromarray(np.array([[0, 255, 0]], dtype=np.uint8)).convert("1")
     assert pixels(saved(tmp_path / "1.png", bits)).tolist() == [[[0] * 3, [255] * 3, [0] * 3]]
@@ -97,7 +100,7 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert pixels(saved(tmp_path / "rgba.png", colour)).tolist() == [[[255] * 3, [255, 0, 0], [255, 204, 204]]]
     keyed = Image.fromarray(CORNERS)
     assert pixels(saved(tmp_path / "key.png", keyed, transparency=(9, 9, 9)))[1, 2].tolist() == [255] * 3
-    # Dropping the alpha channel instead would show the hidden red.
+    # Without the alpha channel the hidden red would show.
     assert colour.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -131,17 +134,11 @@ def test_sixteen_bits_of_the_other_byte_order(tmp_path: Path) -> None:
     assert pixels(path)[0, :, 0].tolist() == [0, 1, 255]
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_numbers_without_a_range_are_refused(tmp_path: Path, mode: str) -> None:
-    path = saved(tmp_path / "a.tif", Image.new(mode, (3, 2), 5))
-    with pytest.raises(InputError, match="without a declared range"):
-        images.read(path)
-
-
-def test_other_modes_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.tif", Image.new("LAB", (3, 2)))
-    with pytest.raises(InputError, match="mode 'LAB'"):
-        images.read(path)
+@pytest.mark.parametrize("mode", ["I", "F", "LAB"])
+def test_modes_without_a_meaning_on_the_screen_are_refused(tmp_path: Path, mode: str) -> None:
+    message = refused(saved(tmp_path / "a.tif", Image.new(mode, (3, 2), 5)))
+    assert f"mode '{mode}'" in message
+    assert ("without a declared range" in message) == (mode != "LAB")
 
 
 def test_of_several_frames_the_first_is_read(tmp_path: Path) -> None:
@@ -195,16 +192,6 @@ def test_orientation_of_sixteen_bits(tmp_path: Path) -> None:
     info[0x0112] = 6
     path = saved(tmp_path / "a.tif", Image.fromarray(np.array([[0], [65535]], dtype=np.uint16)), tiffinfo=info)
     assert pixels(path)[:, :, 0].tolist() == [[255, 0]]
-
-
-# --- what is no photo -----------------------------------------------------------------------------------
-
-
-def refused(path: Path) -> str:
-    with pytest.raises(InputError) as caught:
-        images.read(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
@@ -306,14 +293,7 @@ def test_too_much_text_beside_the_pixels_is_refused(tmp_path: Path) -> None:
     assert "cannot be decoded" in refused(path)
 
 
-def test_no_warning_and_no_global_setting_is_left(tmp_path: Path) -> None:
-    from PIL import ImageFile
-
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-    buffer = io.BytesIO()
-    image = Image.new("P", (2, 1))
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    image.save(buffer, "PNG", transparency=b"\x00\x80")
-    (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    assert pixels(tmp_path / "a.png")[0, 0].tolist() == [255] * 3
-    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+def test_no_global_setting_is_left(tmp_path: Path) -> None:
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, warnings.filters[:]
+    images.read(saved(tmp_path / "a.png", Image.fromarray(CORNERS)))
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, warnings.filters)

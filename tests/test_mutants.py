@@ -19,6 +19,7 @@ from attribution import (
     compare,
     registry,
 )
+from attribution.agreement import all_hold
 from attribution.technique import Maps
 from attribution.techniques.filter_visualization import FIRST_STEP
 from tests.conftest import build, noise
@@ -232,14 +233,12 @@ def verdict(registered: Any, technique: str, compute: Compute, dtype: torch.dtyp
     registered(cls)
     inputs = None if technique == "filter_visualization" else noise(2, 3, 17, 23, dtype=dtype)
     target = None if technique in ("activations", "filter_visualization") else [[3, 1], [0, 2]]
-    found = [
-        compare(build(model, dtype), inputs, TECHNIQUES[technique], backends=[good, "stranger"], target=target).holds
-        for good in registry.backends(technique)
-        if good != "stranger"
-    ]
-    assert len(found) == 2
-    assert len(set(found)) == 1, "the good backends do not agree about the stranger"
-    return found[0]
+    found = compare(build(model, dtype), inputs, TECHNIQUES[technique], target=target).agreements
+    verdicts = {pair: all_hold(pairs) for pair, pairs in found.items()}
+    assert verdicts.pop(("captum", "hooks"))
+    assert len(verdicts) == 2
+    assert len({*verdicts.values()}) == 1, "the good backends do not agree about the stranger"
+    return verdicts["hooks", "stranger"]
 
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

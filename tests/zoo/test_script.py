@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from attribution import zoo
 from attribution.errors import ModelError
