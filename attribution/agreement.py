@@ -23,9 +23,9 @@ def relative_tolerance(dtype: torch.dtype) -> float:
 
 
 def coarser(*dtypes: torch.dtype | None) -> torch.dtype:
-    """The dtype with the fewest digits among those given; ``None`` is skipped."""
-    known = [dtype for dtype in dtypes if dtype is not None]
-    return max(known, key=lambda dtype: torch.finfo(dtype).eps)
+    """The floating dtype with the fewest digits among those given, float64 where there is none."""
+    known = [dtype for dtype in dtypes if dtype is not None and dtype.is_floating_point]
+    return max(known, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from attribution import inputs as inputs_
 from attribution import targets
@@ -115,7 +116,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         execution: How to run it.
 
     Raises:
-        ModelError: ``model`` is not a module, or is TorchScript.
+        ModelError: ``model`` is not a module, is TorchScript, or was never run and has lazy parameters.
         InputError: ``technique`` is not of ``technique_type``, or ``execution`` no `Execution`.
     """
 
@@ -129,6 +130,9 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise ModelError(f"model is a {type(model).__name__}; give a torch.nn.Module")
         if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
             raise ModelError("model is TorchScript, which takes no hooks; give the eager module it was made from")
+        lazy = (UninitializedParameter, UninitializedBuffer)
+        if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
+            raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
         if not isinstance(technique, self.technique_type):
             hint = f"{self.technique_type.__name__}(…)"
             raise InputError(f"{type(self).__name__} computes {hint}; technique is {technique!r}")

@@ -80,6 +80,21 @@ def test_tolerances() -> None:
         relative_tolerance(torch.int64)
     assert coarser(torch.float64, None, torch.float32) == torch.float32
     assert coarser(torch.float16, torch.bfloat16) == torch.bfloat16
+    assert coarser(torch.int64, None) == torch.float64
+
+
+class Largest(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(dim=1)
+
+
+def test_layers_of_integers_are_compared_too() -> None:
+    model = torch.nn.Sequential(build("cnn"), Largest())
+    found = compare(model, noise(4, 3, 17, 23), Activations(layers=("1",)))
+    assert found.holds
+    (result, _) = found.attributions.values()
+    assert result.maps["1"].dtype == torch.float32
+    assert torch.equal(result.raw["1"], model(noise(4, 3, 17, 23)))
 
 
 def test_the_rule_at_its_edge() -> None:

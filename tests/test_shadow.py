@@ -97,6 +97,14 @@ def test_the_weights_are_not_copied() -> None:
     assert set(seen) == {model.net.get_parameter("stem.0.weight").data_ptr()}
 
 
+def test_a_lazy_model_is_refused_and_stays_lazy() -> None:
+    lazy = nn.LazyConv2d(4, 3)
+    model = nn.Sequential(lazy, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ModelError, match="lazy parameters"):
+        explain(model, noise(1, 3, 17, 23), GradCAM(layers=("0",)))
+    assert lazy.has_uninitialized_params()
+
+
 def test_torchscript_is_refused() -> None:
     model = nn.Sequential(torch.jit.ScriptModule())
     with pytest.raises(ModelError, match=r"model is TorchScript.*eager"):
