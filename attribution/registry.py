@@ -1,7 +1,9 @@
 """Which attributors are installed, and the class behind (technique, backend)."""
 
 import os
+import sys
 import threading
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -80,8 +82,13 @@ def unregister(cls: type[Attributor[Any]]) -> None:
 
 
 def _entries() -> dict[tuple[str, str], list[EntryPoint]]:
+    return _scan(tuple(sys.path), os.environ.get("ATTRIBUTION_PLUGINS") == "off")
+
+
+@lru_cache(maxsize=8)
+def _scan(path: tuple[str, ...], only_own: bool) -> dict[tuple[str, str], list[EntryPoint]]:
+    """The installed entry points; read once for each ``sys.path``, since reading takes longer than a small model."""
     found: dict[tuple[str, str], list[EntryPoint]] = {}
-    only_own = os.environ.get("ATTRIBUTION_PLUGINS") == "off"
     for entry in entry_points(group=GROUP):
         technique, _, backend = entry.name.partition(".")
         known = found.setdefault((technique, backend), [])

@@ -35,7 +35,9 @@ def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
 def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     """The max-pools of the main path where there are at least three, else the last module of each resolution.
 
-    A pool is on the main path if it makes the map smaller (the stride-1 pools of Inception blocks are not).
+    A pool is on the main path if it makes the map smaller (the stride-1 pools of Inception blocks are not). What
+    lies inside a block that leaves the resolution is no layer of that resolution: ResNet-50's 56-pixel layer is
+    ``layer1``, not the first convolution of ``layer2``.
 
     Raises:
         LayerError: No layer has a spatial output.
@@ -46,11 +48,21 @@ def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
         return tuple(stop.name for stop in pools)
     last: dict[tuple[int, ...], Stop] = {}
     for stop in stops:
-        if _spatial(stop, inputs) and stop.calls == 1 and stop.shape:
+        if _spatial(stop, inputs) and stop.calls == 1 and stop.shape and not _in_passing(stop, stops):
             last[stop.shape[2:]] = stop
     if not last:
         raise LayerError(f"no layer of {type(model).__name__} has a spatial output; name layers: layers=('…',)")
     return tuple(stop.name for stop in sorted(last.values(), key=lambda stop: stop.order))
+
+
+def _in_passing(stop: Stop, stops: Sequence[Stop]) -> bool:
+    """Whether the module lies in a block (no plain sequence) that ends at another resolution."""
+    blocks = [other for other in stops if stop.name.startswith(f"{other.name}.")]
+    return any(
+        not isinstance(block.module, nn.Sequential) and block.shape is not None and block.shape[2:] != stop.shape[2:]
+        for block in blocks
+        if stop.shape is not None
+    )
 
 
 def _last_block(scope: nn.Module, stops: Sequence[Stop], prefix: str, inputs: Tensor) -> Stop | None:
