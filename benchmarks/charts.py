@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.schema import Result
+from benchmarks.schema import Duel, Result
 
 SCALING = "scaling"
 """Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
@@ -23,21 +23,18 @@ _AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
 
 def ratios(results: Sequence[Result], path: Path, title: str) -> None:
     """One bar per raced row, with its 95 % interval, on a logarithmic axis with 1 marked."""
-    raced = [r for r in results if r.row.race and not r.row.question.startswith(SCALING)]
+    raced = [(r, r.duel) for r in results if r.duel and not r.row.question.startswith(SCALING)]
     figure = Figure(figsize=(9, 1.2 + 0.24 * len(raced)), layout="constrained")
     axes = figure.add_subplot()
-    for position, result in enumerate(reversed(raced)):
-        race = result.row.race
-        if race is None:
-            continue
-        error = [[max(race.ratio - race.low, 0)], [max(race.high - race.ratio, 0)]]
-        colour = "#2ca02c" if race.low > 1 else "#d62728" if race.high < 1 else "#999999"
-        axes.barh(position, race.ratio, xerr=error, color=colour, height=0.7, error_kw={"lw": 1})
-    axes.set_yticks(range(len(raced)), [_name(result) for result in reversed(raced)], fontsize=7)
+    for position, (_, duel) in enumerate(reversed(raced)):
+        error = [[max(duel.ratio - duel.low, 0)], [max(duel.high - duel.ratio, 0)]]
+        colour = "#2ca02c" if duel.low > 1 else "#d62728" if duel.high < 1 else "#999999"
+        axes.barh(position, duel.ratio, xerr=error, color=colour, height=0.7, error_kw={"lw": 1})
+    axes.set_yticks(range(len(raced)), [_name(result, duel) for result, duel in reversed(raced)], fontsize=7)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xscale("log")
     axes.set_ylim(-0.6, len(raced) - 0.4)
-    axes.set_xlabel("times as fast as the row's opponent (median of interleaved pairs, 95 % interval)")
+    axes.set_xlabel("times as fast (median of interleaved pairs, 95 % interval)")
     axes.set_title(title, fontsize=10)
     _save(figure, path)
 
@@ -72,10 +69,9 @@ def _line(axes: Axes, rows: Sequence[Result], x: Callable[[Result], int], y: Cal
     axes.tick_params(labelsize=8)
 
 
-def _name(result: Result) -> str:
+def _name(result: Result, duel: Duel) -> str:
     row = result.row
-    against = row.race.against if row.race else ""
-    return f"{row.question} · {row.model} · b{row.batch} · {row.dtype}: {row.backend} vs {against}"
+    return f"{row.question} · {row.model} · b{row.batch} · {row.dtype}: {duel.ours} vs {duel.other}"
 
 
 def _save(figure: Figure, path: Path) -> None:

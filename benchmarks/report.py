@@ -60,15 +60,15 @@ def _section(file: ResultsFile, pictures: Path) -> str:
 
 
 def _verdict(results: Sequence[Result]) -> str:
-    races = [r.row.race for r in results if r.row.race]
+    races = [r.duel for r in results if r.duel]
     wins, losses = sum(race.low > 1 for race in races), sum(race.high < 1 for race in races)
     worst: dict[str, float] = {}
     for result in results:
         worst[result.row.technique] = max(worst.get(result.row.technique, 0.0), result.row.agreement.scaled)
     differences = ", ".join(f"{name} {value:.1e}" for name, value in worst.items())
     return (
-        f"{len(results)} rows, all agree. Of {len(races)} races {wins} were won, {losses} lost, "
-        f"{len(races) - wins - losses} undecided (the interval holds 1). "
+        f"{len(results)} rows, all agree. Of {len(races)} races our backends won {wins}, lost {losses}, and "
+        f"{len(races) - wins - losses} are undecided (the interval holds 1). "
         f"Largest difference between backends, as a part of the map's maximum: {differences}."
     )
 

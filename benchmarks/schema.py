@@ -1,6 +1,7 @@
 """What a row of a results file says; every committed file is read through this."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,12 +83,34 @@ class Row(_Strict):
     environment: dict[str, str | int | bool]
 
 
+@dataclass(frozen=True)
+class Duel:
+    """How many times as fast ``ours`` is as ``other``, with the 95 % interval."""
+
+    ours: str
+    other: str
+    ratio: float
+    low: float
+    high: float
+
+
 class Result(_Strict):
     """A row with its time."""
 
     row: Row
     group: str
     seconds: Seconds
+
+    @property
+    def duel(self) -> "Duel | None":
+        """The row's race seen from our side: a peer that was raced against ``hooks`` is the opponent."""
+        race = self.row.race
+        if race is None:
+            return None
+        if race.against == "hooks":
+            name = f"{self.row.backend} ({self.row.tier})"
+            return Duel("hooks", name, 1 / race.ratio, 1 / race.high, 1 / race.low)
+        return Duel(self.row.backend, race.against, race.ratio, race.low, race.high)
 
     @property
     def whole_seconds(self) -> float:

@@ -165,14 +165,25 @@ def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
     assert report.main([str(_file(tmp_path)), "--out", str(tmp_path / "docs")]) == 0
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "1.50 [1.40, 1.60] vs captum" in page
-    assert "Of 1 races 1 were won, 0 lost" in page
+    assert "Of 1 races our backends won 1, lost 0" in page
     assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
 
 
 def test_a_lost_race_is_published_as_lost(tmp_path: Path) -> None:
     path = _file(tmp_path, race__ratio=0.5, race__low=0.4, race__high=0.6)
     report.main([str(path), "--out", str(tmp_path / "docs")])
-    assert "0 were won, 1 lost" in (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "our backends won 0, lost 1" in (tmp_path / "docs" / "benchmarks.md").read_text()
+
+
+def test_a_peer_that_was_slower_than_hooks_is_a_race_won(tmp_path: Path) -> None:
+    changes = {"backend": "torchcam", "race__against": "hooks", "race__ratio": 0.5, "race__low": 0.4, "race__high": 0.8}
+    path = _file(tmp_path, **changes)
+    duel = read(path).results[0].duel
+    assert duel is not None
+    assert (duel.ours, duel.other) == ("hooks", "torchcam (default)")
+    assert (duel.ratio, duel.low, duel.high) == (2.0, 1.25, 2.5)
+    report.main([str(path), "--out", str(tmp_path / "docs")])
+    assert "our backends won 1, lost 0" in (tmp_path / "docs" / "benchmarks.md").read_text()
 
 
 @pytest.mark.parametrize(

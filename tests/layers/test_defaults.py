@@ -41,6 +41,7 @@ ACTIVATIONS = {
     "vgg16": ("features.4", "features.9", "features.16", "features.23", "features.30"),
     "vgg16_bn": ("features.6", "features.13", "features.23", "features.33", "features.43"),
     "resnet18": ("relu", "layer1", "layer2", "layer3", "layer4"),
+    "resnet50": ("relu", "layer1", "layer2", "layer3", "layer4"),
     "squeezenet1_1": ("features.2", "features.5", "features.8"),
     "googlenet": ("maxpool1", "maxpool2", "maxpool3", "maxpool4"),
 }
@@ -85,7 +86,7 @@ def test_grad_cam(name: str) -> None:
     assert shapes[0][2] >= 7, "nothing coarser than the usual 7 × 7"
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "densenet121", "squeezenet1_1", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50", "densenet121", "squeezenet1_1", "mobilenet_v2"])
 def test_grad_cam_does_not_depend_on_the_image_size(name: str) -> None:
     assert grad_cam_layer(bare(name), torch.empty(1, 3, 160, 256, device="meta")) == GRAD_CAM[name]
 
