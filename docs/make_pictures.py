@@ -1,0 +1,53 @@
+"""Makes the pictures of the documentation: ``uv run --extra demo python docs/make_pictures.py``.
+
+Bundled SqueezeNet 1.1 on scikit-image's photo "coffee" (CC0); nothing is downloaded.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from attribution import Activations, FilterVisualization, GradCAM, Occlusion, compare, explain, plots, zoo
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).parent / "pictures"
+CHANNELS = (0, 4, 8, 12)
+
+
+def main() -> None:
+    """Write every picture that the pages show."""
+    loaded = zoo.load("bundled:squeezenet1_1")
+    model, inputs = loaded.model, loaded.inputs(zoo.sample_photo("coffee"))
+    espresso, seen = loaded.index("espresso"), loaded.picture(inputs)
+
+    write(explain(model, inputs, GradCAM(), target=espresso).figure(seen, loaded.labels), "grad_cam.jpg")
+    write(explain(model, inputs, Occlusion(), target=espresso).figure(seen, loaded.labels), "occlusion.jpg")
+    write(explain(model, inputs, Activations()).figure(), "activations.png")
+    for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
+        filters = FilterVisualization(layer=layer, channels=CHANNELS)
+        write(explain(model, None, filters).figure(), f"filters_{name}.png")
+
+    both = compare(model, inputs, Occlusion(), backends=("hooks", "captum"), target=espresso).attributions
+    figure = plots.difference_figure(both["hooks"].maps, both["captum"].maps, ("hooks", "captum"), image=seen[0])
+    write(figure, "difference.jpg")
+
+
+def write(figure: "Figure", name: str) -> None:
+    """Save a figure by the project's own function, then smaller: photos as JPEG, small squares with a palette."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "figure.png")
+        plots.save(figure, path)
+        with Image.open(path) as image:
+            colours = image.convert("RGB")
+    if name.endswith(".jpg"):
+        colours.save(FOLDER / name, quality=85, subsampling=0, optimize=True)
+    else:
+        colours.quantize(256, dither=Image.Dither.NONE).save(FOLDER / name, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
