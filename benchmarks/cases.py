@@ -76,11 +76,19 @@ class Case:
         if not self.technique.needs_target:
             return None
         step = 1 if self.question.targets == ALL_CLASSES else 131
-        classes = [(7 + step * t) % ALL_CLASSES for t in range(count or self.question.targets)]
+        classes = [(7 + step * t) % self.subject.classes for t in range(count or self.question.targets)]
         return [classes] * self.batch
 
 
-def _occlusion(window: int, stride: int, pixels: int, *, smoke: bool, whole: tuple[str, ...]) -> Question:
+def _occlusion(
+    window: int,
+    stride: int,
+    pixels: int,
+    *,
+    smoke: tuple[str, ...] = (),
+    full: tuple[str, ...] = tuple(SUBJECTS),
+    whole: tuple[str, ...] = tuple(SUBJECTS),
+) -> Question:
     """One forward per window costs the same wherever the window lies, so 64 large ones stand in for many small ones."""
     return Question(
         f"occlusion, {pixels} px, window {window}, stride {stride}",
@@ -88,15 +96,15 @@ def _occlusion(window: int, stride: int, pixels: int, *, smoke: bool, whole: tup
         pixels=pixels,
         stand_in=lambda _: Occlusion(window=pixels // 8, stride=pixels // 8, score="logit"),
         whole=whole,
-        models={"smoke": ("SqueezeNet 1.1",) if smoke else (), "full": tuple(SUBJECTS)},
+        models={"smoke": smoke, "full": full},
     )
 
 
-def _filters(label: str, count: int, steps: int) -> Question:
+def _filters(label: str, count: int, steps: int, size: int = 128) -> Question:
     return Question(
         label,
         lambda subject: FilterVisualization(
-            layer=subject.middle, channels=tuple(range(min(count, subject.middle_channels))), steps=steps
+            layer=subject.middle, channels=tuple(range(min(count, subject.middle_channels))), steps=steps, size=size
         ),
         models={"smoke": ("SqueezeNet 1.1",) if count < 64 else (), "full": tuple(SUBJECTS)},
     )
@@ -149,11 +157,11 @@ QUESTIONS: tuple[Question, ...] = (
         timed_targets=20,
         whole=(),
     ),
-    _occlusion(40, 20, 224, smoke=True, whole=tuple(SUBJECTS)),
-    _occlusion(16, 8, 224, smoke=False, whole=tuple(SUBJECTS)),
-    _occlusion(16, 16, 448, smoke=False, whole=("ResNet-50",)),
+    _occlusion(40, 20, 224, smoke=("SqueezeNet 1.1",)),
+    _occlusion(16, 8, 224, whole=tuple(name for name in SUBJECTS if name != "VGG16")),
+    _occlusion(16, 16, 448, full=("ResNet-50", "SqueezeNet 1.1"), whole=()),
     _filters("filter_visualization, 1 filter", 1, 10),
-    _filters("filter_visualization, 64 filters", 64, 2),
+    _filters("filter_visualization, 64 filters", 64, 2, size=64),
     *_scaling(),
 )
 

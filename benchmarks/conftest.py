@@ -11,6 +11,7 @@ from attribution import registry
 from benchmarks.cases import Case, cases
 from benchmarks.clock import Race, race
 from benchmarks.models import missing
+from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
 
 PAIRS = {"smoke": 2, "full": 7}
@@ -51,7 +52,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say which models are left out, and why."""
     option = config.getoption
     models = {case.model for case in cases(option("--size"), option("--device"), option("--technique"))}
-    return [f"left out: {name}: {reason}" for name in sorted(models) if (reason := missing(name))]
+    asked = (option("--size"), option("--device"), option("--technique"))
+    return [f"left out: {name}: {reason}" for name in sorted(models) if (reason := missing(name))] + left_out(*asked)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

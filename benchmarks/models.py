@@ -24,6 +24,7 @@ class Subject:
         early: A layer in the first half, for truncated activations.
         middle: A convolution of medium depth, for filter visualisation.
         middle_channels: How many filters it has.
+        classes: How many logits the model gives.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Subject:
     early: str
     middle: str
     middle_channels: int
+    classes: int = 1000
 
 
 def healthy(name: str) -> nn.Module:
@@ -98,7 +100,9 @@ SUBJECTS: dict[str, Subject] = {
     )
 }  # fmt: skip
 
-SMALL = Subject("small residual", small_residual, "random", "body", ("stem", "body", "pool"), "stem", "body", 6)
+SMALL = Subject(
+    "small residual", small_residual, "random", "body", ("stem", "body", "pool"), "stem", "body", 6, classes=5
+)
 """For techniques of plugins, whose examples know these layers."""
 
 MODELS = {**SUBJECTS, SMALL.name: SMALL}

@@ -78,8 +78,10 @@ def _table(results: Sequence[Result]) -> list[str]:
         "question | model | batch | dtype | backend | tier | seconds | ratio | forwards | GMAC | peak MiB | difference"
     )
     lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
+    stated = list(dict.fromkeys(r.row.agreement.stated for r in results if r.row.agreement.stated))
     for result in results:
         row = result.row
+        note = f" [{stated.index(row.agreement.stated) + 1}]" if row.agreement.stated else ""
         peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}"
         scaled = f" (× {row.scale:.3g})" if row.scale > 1 else ""
         cells = [
@@ -94,12 +96,10 @@ def _table(results: Sequence[Result]) -> list[str]:
             str(row.counts.forwards),
             f"{row.counts.macs / 1e9:.3g}",
             peak,
-            f"{row.agreement.scaled:.1e} of {row.agreement.tolerance:.0e}" + (" ¹" if row.agreement.stated else ""),
+            f"{row.agreement.scaled:.1e} of {row.agreement.tolerance:.0e}{note}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    stated = dict.fromkeys(r.row.agreement.stated for r in results if r.row.agreement.stated)
-    if stated:
-        lines += ["", *(f"¹ {text}" for text in stated)]
+    lines += ["", *(f"- [{number}] {text}" for number, text in enumerate(stated, start=1))] if stated else []
     lines += [
         "",
         "`(× n)`: timed on fewer windows or targets of equal cost and scaled by n; forwards, GMAC and peak memory are "

@@ -107,20 +107,22 @@ def settle(case: Case, device: str, *, sweep: bool) -> Settled:
     target = case.target(case.question.timed_targets)
     answers = {}
     for backend in registry.backends(technique.name):
-        chunks = _sweep(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
+        chunks = sweep_of(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
         best = min(chunks, key=chunks.__getitem__) if chunks else None
         call = ask(case, backend, technique, device, target, best)
         light = ask(case, backend, case.timed, device, target, best)
-        first_call = timed(light, device)
-        attribution, counts = count(subject_of(case, device)[0], call, warm=light)
-        answers[backend] = Answer(attribution, counts, first_call, peak_bytes(light, device), chunks)
+        first: list[float] = []
+        model, warm = subject_of(case, device)[0], lambda: first.append(timed(light, device))
+        attribution, counts = count(model, call, warm=warm)
+        answers[backend] = Answer(attribution, counts, first[0], peak_bytes(light, device), chunks)
     agreements = {
         (a, b): technique.agreement(answers[a].attribution, answers[b].attribution) for a, b in combinations(answers, 2)
     }
     return Settled(case, device, whole, answers, agreements)
 
 
-def _sweep(case: Case, device: str) -> dict[int, float]:
+def sweep_of(case: Case, device: str) -> dict[int, float]:
+    """Seconds of the reference on the stand-in by windows per forward; looked for once per model and image size."""
     key = (case.model, case.question.pixels, case.dtype, device)
     if key not in _sweeps:
         _sweeps[key] = {

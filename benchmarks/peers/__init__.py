@@ -1,0 +1,58 @@
+"""Other libraries as contestants; a new one is one more entry of `PEERS`."""
+
+from benchmarks.cases import Case, Size, cases
+from benchmarks.models import missing
+from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
+from benchmarks.peers.lucent import Lucent
+from benchmarks.peers.peer import Peer
+from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM
+from benchmarks.peers.torchcam import TorchCAM
+
+_ACTIVATIONS = ("activations, one early layer",)
+_GRAD_CAM = ("grad_cam, 1 target",)
+_OCCLUSION = ("occlusion, 224 px, window 40, stride 20",)
+_QUICK = ("ResNet-50", "MobileNetV2", "SqueezeNet 1.1")
+_FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters")
+
+PEERS: tuple[Peer, ...] = (
+    CaptumActivations(tier="default", questions=_ACTIVATIONS),
+    CaptumActivations(tier="tuned", questions=_ACTIVATIONS),
+    CaptumGradCAM(tier="default", questions=_GRAD_CAM),
+    CaptumGradCAM(tier="tuned", questions=_GRAD_CAM),
+    CaptumGradCAM(tier="compiled", questions=_GRAD_CAM, models=("ResNet-50",)),
+    PytorchGradCAM(tier="default", questions=_GRAD_CAM),
+    TorchCAM(tier="default", questions=_GRAD_CAM),
+    CaptumOcclusion(tier="default", questions=_OCCLUSION, models=_QUICK),
+    CaptumOcclusion(tier="tuned", questions=_OCCLUSION, models=_QUICK),
+    CaptumOcclusion(tier="compiled", questions=_OCCLUSION, models=("ResNet-50",)),
+    Lucent(tier="default", questions=_FILTERS),
+    Lucent(tier="tuned", questions=_FILTERS),
+)
+"""In the order in which their rows stand."""
+
+
+def entries(size: Size, device: str, technique: str | None = None) -> list[tuple[Case, Peer]]:
+    """Who runs what: case by case, so that a case's rows share its answer; in smoke size one case per peer."""
+    present = [peer for peer in PEERS if peer.missing() is None]
+    found = []
+    taken: set[int] = set()
+    for case in cases(size, device, technique):
+        if missing(case.model):
+            continue
+        for index, peer in enumerate(present):
+            if peer.asked(case, device) and not peer.refuses(case, device) and (size == "full" or index not in taken):
+                taken.add(index)
+                found.append((case, peer))
+    return found
+
+
+def left_out(size: Size, device: str, technique: str | None = None) -> list[str]:
+    """One line per peer that is missing, and per reason for which one refuses cases."""
+    lines = []
+    for peer in PEERS:
+        asked = [case for case in cases(size, device, technique) if peer.asked(case, device)]
+        reason = peer.missing() if asked else None
+        refused = {peer.refuses(case, device) for case in asked} - {None}
+        reasons = [f"{len(asked)} rows: {reason}"] if reason else sorted(f"some rows: {r}" for r in refused)
+        lines += [f"left out: {peer.name} ({peer.tier}), {text}" for text in reasons]
+    return lines
