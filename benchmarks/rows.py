@@ -104,21 +104,22 @@ def settle(case: Case, device: str, *, sweep: bool) -> Settled:
     """
     whole = case.model in case.question.whole
     technique = case.technique if whole else case.timed
-    target = case.target(case.question.timed_targets)
-    answers = {}
-    for backend in registry.backends(technique.name):
-        chunks = sweep_of(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
-        best = min(chunks, key=chunks.__getitem__) if chunks else None
-        call = ask(case, backend, technique, device, target, best)
-        light = ask(case, backend, case.timed, device, target, best)
-        first: list[float] = []
-        model, warm = subject_of(case, device)[0], lambda: first.append(timed(light, device))
-        attribution, counts = count(model, call, warm=warm)
-        answers[backend] = Answer(attribution, counts, first[0], peak_bytes(light, device), chunks)
+    answers = {name: _answer(case, name, technique, device, sweep) for name in registry.backends(technique.name)}
     agreements = {
         (a, b): technique.agreement(answers[a].attribution, answers[b].attribution) for a, b in combinations(answers, 2)
     }
     return Settled(case, device, whole, answers, agreements)
+
+
+def _answer(case: Case, backend: str, technique: Technique, device: str, sweep: bool) -> Answer:
+    chunks = sweep_of(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
+    best = min(chunks, key=chunks.__getitem__) if chunks else None
+    target = case.target(case.question.timed_targets)
+    call = ask(case, backend, technique, device, target, best)
+    light = ask(case, backend, case.timed, device, target, best)
+    first: list[float] = []
+    attribution, counts = count(subject_of(case, device)[0], call, warm=lambda: first.append(timed(light, device)))
+    return Answer(attribution, counts, first[0], peak_bytes(light, device), chunks)
 
 
 def sweep_of(case: Case, device: str) -> dict[int, float]:
