@@ -9,6 +9,9 @@ from torch import Tensor
 
 from attribution.errors import AttributionError, InputError, ModelError
 
+CPU_WINDOWS = 16
+"""Occluded images per forward on a CPU: more of them fall out of its caches and are slower (``docs/benchmarks.md``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
@@ -50,14 +53,16 @@ class Execution:
         if isinstance(self.output, bool) or not isinstance(self.output, str | int | None):
             raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
 
-    def chunk(self, item_bytes: int, items: int) -> int:
+    def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:
         """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.
 
         Args:
             item_bytes: Bytes of activations that one item needs.
             items: How many there are, ≥ 1.
+            most: An upper bound where no ``batch_size`` is given, e.g. `CPU_WINDOWS`.
         """
-        wanted = self.batch_size or self.memory_budget // max(item_bytes, 1)
+        fitting = self.memory_budget // max(item_bytes, 1)
+        wanted = self.batch_size or min(fitting, most or fitting)
         return max(1, min(wanted, items))
 
 

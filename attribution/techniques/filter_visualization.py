@@ -1,7 +1,7 @@
 """Filter visualisation by gradient ascent: which pattern excites this filter most?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import ClassVar, Literal, Self
 
@@ -96,7 +96,7 @@ class FilterVisualization(Technique):
         images = []
         for channel in self.channels:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + channel) % 2**63)
-            images.append(self.noise * torch.randn(shape, generator=generator))
+            images.append(self.noise * torch.randn(shape, generator=generator, dtype=torch.float32))
         return torch.stack(images).to(parameter.device, parameter.dtype)
 
     def objective(self, activation: Tensor, channels: Tensor) -> Tensor:
@@ -160,12 +160,20 @@ class FilterVisualization(Technique):
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
         """The images after one step (1e-6 in float32, 1e-10 in float64), and the final objectives within 1 %.
 
-        Later images are not compared: 60 float32 steps spread rounding to tens of percent.
+        Later images are not compared: 60 float32 steps spread rounding to tens of percent. A channel that is dead on
+        both sides proves nothing: its image is the start that both share.
         """
+        pieces = paired_maps(a, b, by_target=False, only=FIRST_STEP)
         pairs = [
             agree(name, x, y, relative=relative_tolerance(dtype) / (10 if dtype == torch.float32 else 1))
-            for name, x, y, dtype in paired_maps(a, b, by_target=False, only=FIRST_STEP)
+            for name, x, y, dtype in pieces
         ]
+        if len(pairs) == len(self.channels):
+            dead = [_dead(side, len(pairs)) for side in (a, b)]
+            pairs = [
+                replace(pair, name=f"{self.layer} · channel {channel} · first step", degenerate=pair.degenerate or both)
+                for pair, channel, both in zip(pairs, self.channels, (dead[0] & dead[1]).tolist(), strict=True)
+            ]
         finals = [side.extras.get("objective", torch.empty(1, 0))[-1] for side in (a, b)]
         if finals[0].shape != finals[1].shape:
             return [*pairs, agree("final objective", *finals, relative=0.0)]
@@ -177,6 +185,11 @@ class FilterVisualization(Technique):
     def example(cls) -> Self:
         """Two filters of the small models, three steps."""
         return cls(layer="body", channels=(0, 2), steps=3, size=(17, 23))
+
+
+def _dead(result: Comparable, channels: int) -> Tensor:
+    status = result.extras.get("status", torch.zeros(channels, dtype=torch.int8))
+    return status.cpu() == DEAD
 
 
 def _first_channels(model: nn.Module) -> int:

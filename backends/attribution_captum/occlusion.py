@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.execution import CPU_WINDOWS
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution_captum.layer import typed
@@ -29,7 +30,8 @@ class CaptumOcclusion(Attributor[Occlusion]):
         lattice = technique.lattice(*inputs.shape[2:])
         height, width = lattice.extent
         image = _COPIES * inputs[0].numel() * inputs.element_size() + layers.peak_bytes(run.model, inputs)
-        chunk = run.execution.chunk(len(inputs) * image, len(lattice.windows))
+        most = max(1, CPU_WINDOWS // len(inputs)) if inputs.device.type == "cpu" else None
+        chunk = run.execution.chunk(len(inputs) * image, len(lattice.windows), most=most)
         run.note("engine", "captum.Occlusion")
         run.note("windows", len(lattice.windows))
         run.note("windows_per_forward", chunk)

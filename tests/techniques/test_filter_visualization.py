@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import FilterVisualization, InputError, LayerError, ModelError, explain, zoo
+from attribution import FilterVisualization, InputError, LayerError, ModelError, compare, explain, zoo
 from attribution.execution import Execution
 from attribution.techniques.filter_visualization import DEAD, DIVERGED, FIRST_STEP, OK
+from attribution.testing import small_cnn
 from tests.conftest import build, noise
 
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
@@ -151,3 +152,27 @@ def test_channels_of_the_image_come_from_the_first_convolution() -> None:
         explain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), None, FilterVisualization(layer="1", channels=(0,)))
     technique = FilterVisualization(layer="1", channels=(0,), in_channels=1, size=(6, 8), steps=1)
     assert explain(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), None, technique).map.shape == (1, 1, 6, 8)
+
+
+def test_backends_that_saw_only_dead_channels_have_proved_nothing() -> None:
+    model = small_cnn()
+    body = model.get_submodule("body")
+    assert isinstance(body, torch.nn.Conv2d)
+    with torch.no_grad():
+        body.weight[:2] = 0.0
+    both_dead = compare(model, None, FilterVisualization(layer="body", channels=(0, 1), steps=2, size=16))
+    assert not both_dead.holds
+    one_alive = compare(model, None, FilterVisualization(layer="body", channels=(0, 2), steps=2, size=16))
+    assert one_alive.holds
+    (pairs,) = one_alive.agreements.values()
+    assert [pair.degenerate for pair in pairs if "first step" in pair.name] == [True, False]
+
+
+def test_the_start_does_not_depend_on_the_default_dtype() -> None:
+    technique = FilterVisualization(layer="body", channels=(0, 1), size=16)
+    before = technique.start(small_cnn())
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(technique.start(small_cnn()), before)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -6,6 +6,7 @@ import torch
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.execution import CPU_WINDOWS
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution_hooks.occlusion.dense import differences, fold
@@ -26,7 +27,8 @@ class HooksOcclusion(Attributor[Occlusion]):
             target = run.select(logits)
             clean = technique.scores(logits).gather(1, target)
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
-            chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs))
+            most = CPU_WINDOWS if inputs.device.type == "cpu" else None
+            chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
             deltas = differences(run, technique, lattice, clean, target, chunk)
         run.note("engine", "dense")
         run.note("windows", len(lattice.windows))
