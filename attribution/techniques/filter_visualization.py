@@ -168,18 +168,16 @@ class FilterVisualization(Technique):
             agree(name, x, y, relative=relative_tolerance(dtype) / (10 if dtype == torch.float32 else 1))
             for name, x, y, dtype in pieces
         ]
-        if len(pairs) == len(self.channels):
-            dead = [_dead(side, len(pairs)) for side in (a, b)]
-            pairs = [
-                replace(pair, name=f"{self.layer} · channel {channel} · first step", degenerate=pair.degenerate or both)
-                for pair, channel, both in zip(pairs, self.channels, (dead[0] & dead[1]).tolist(), strict=True)
-            ]
         finals = [side.extras.get("objective", torch.empty(1, 0))[-1] for side in (a, b)]
-        if finals[0].shape != finals[1].shape:
+        if len(pairs) != len(self.channels) or finals[0].shape != finals[1].shape:
             return [*pairs, agree("final objective", *finals, relative=0.0)]
-        for index, (x, y) in enumerate(zip(*finals, strict=True)):
-            pairs.append(agree(f"{self.layer} · channel {self.channels[index]} · final objective", x, y, relative=1e-2))
-        return pairs
+        dead = (_dead(a, len(pairs)) & _dead(b, len(pairs))).tolist()
+        names = [f"{self.layer} · channel {channel}" for channel in self.channels]
+        steps = [replace(pair, name=f"{name} · first step") for name, pair in zip(names, pairs, strict=True)]
+        ends = [
+            agree(f"{name} · final objective", x, y, relative=1e-2) for name, x, y in zip(names, *finals, strict=True)
+        ]
+        return [replace(p, degenerate=p.degenerate or d) for p, d in zip([*steps, *ends], [*dead, *dead], strict=True)]
 
     @classmethod
     def example(cls) -> Self:
