@@ -11,6 +11,9 @@ import torch
 MOVED = 0.05
 """A pair counts as disturbed when the canary before and after it differ by more than this part."""
 
+SPARE = 3
+"""How many disturbed pairs a race makes up for."""
+
 
 def timed(call: Callable[[], object], device: str) -> float:
     """Seconds for one call; on CUDA from an idle device to an idle device."""
@@ -71,14 +74,14 @@ def race(
         against: B's name.
         canary: A dense forward whose time should not change.
         device: ``"cpu"`` or ``"cuda"``.
-        pairs: How many quiet pairs are wanted; up to twice as many are run to get them.
+        pairs: How many quiet pairs are wanted; up to `SPARE` more are run to get them.
         scale: Factor from what A runs to the whole question.
         other_scale: Likewise for B.
     """
     quiet: list[tuple[float, float]] = []
     loud: list[tuple[float, float]] = []
     before = _canary(canary, device)
-    while len(quiet) < pairs and len(quiet) + len(loud) < 2 * pairs:
+    while len(quiet) < pairs and len(quiet) + len(loud) < pairs + SPARE:
         order = (call, other) if (len(quiet) + len(loud)) % 2 == 0 else (other, call)
         first, second = (timed(contestant, device) for contestant in order)
         after = _canary(canary, device)

@@ -25,7 +25,7 @@ CHUNKS = (1, 4, 8, 16, 32)
 """The values of ``perturbations_per_eval`` that the reference may choose from."""
 
 _PER_ITEM = ("dense", "captum.Occlusion")
-_sweeps: dict[tuple[str, int, str, str], dict[int, float]] = {}
+_sweeps: dict[tuple[str, str, str], dict[int, float]] = {}
 
 
 @dataclass
@@ -100,7 +100,7 @@ def settle(case: Case, device: str, *, sweep: bool) -> Settled:
     Args:
         case: The question.
         device: Where.
-        sweep: Look for the reference's best chunk size first, once per model and image size.
+        sweep: Look for the reference's best chunk size first, once per model.
     """
     whole = case.model in case.question.whole
     technique = case.technique if whole else case.timed
@@ -123,8 +123,8 @@ def _answer(case: Case, backend: str, technique: Technique, device: str, sweep: 
 
 
 def sweep_of(case: Case, device: str) -> dict[int, float]:
-    """Seconds of the reference on the stand-in by windows per forward; looked for once per model and image size."""
-    key = (case.model, case.question.pixels, case.dtype, device)
+    """Seconds of the reference on the stand-in by windows per forward; looked for once per model."""
+    key = (case.model, case.dtype, device)
     if key not in _sweeps:
         _sweeps[key] = {
             chunk: timed(ask(case, REFERENCE, case.timed, device, case.target(), chunk), device) for chunk in CHUNKS

@@ -15,18 +15,18 @@ _QUICK = ("ResNet-50", "MobileNetV2", "SqueezeNet 1.1")
 _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters")
 
 PEERS: tuple[Peer, ...] = (
-    CaptumActivations(tier="default", questions=_ACTIVATIONS),
-    CaptumActivations(tier="tuned", questions=_ACTIVATIONS),
-    CaptumGradCAM(tier="default", questions=_GRAD_CAM),
-    CaptumGradCAM(tier="tuned", questions=_GRAD_CAM),
+    CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
+    CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
+    CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),
+    CaptumGradCAM(tier="tuned", questions=_GRAD_CAM, models=_QUICK),
     CaptumGradCAM(tier="compiled", questions=_GRAD_CAM, models=("ResNet-50",)),
     PytorchGradCAM(tier="default", questions=_GRAD_CAM),
     TorchCAM(tier="default", questions=_GRAD_CAM),
     CaptumOcclusion(tier="default", questions=_OCCLUSION, models=_QUICK),
     CaptumOcclusion(tier="tuned", questions=_OCCLUSION, models=_QUICK),
     CaptumOcclusion(tier="compiled", questions=_OCCLUSION, models=("ResNet-50",)),
-    Lucent(tier="default", questions=_FILTERS),
-    Lucent(tier="tuned", questions=_FILTERS),
+    Lucent(tier="default", questions=_FILTERS, models=_QUICK),
+    Lucent(tier="tuned", questions=_FILTERS, models=_QUICK),
 )
 """In the order in which their rows stand."""
 

@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 Tier = Literal["default", "tuned", "compiled"]
 """As its documentation shows it, at its best setting, and that with ``torch.compile`` on the model it is given."""
 
-LARGE_BATCHES = ("ResNet-50", "SqueezeNet 1.1")
+LARGE_BATCHES = ("SqueezeNet 1.1",)
 """The models that peers run on more than one image on the CPU, where a batch takes seconds per pair."""
 
 
