@@ -38,7 +38,7 @@ step() {  # step LIMIT LOG COMMAND…: run, keep the log, go on after a failure 
 }
 
 NVIDIA_TF32_OVERRIDE=0 step 100 agreement.log \
-  python3 -m pytest tests -q --device "$device" -m "device"
+  python3 -m pytest tests/test_agreement.py -q --device "$device" -m device
 step 270 "$device-tf32-off.log" \
   python3 -m pytest benchmarks -q --device "$device" --size "$size" --budget 220 --benchmark-json "$out/$device-tf32-off.json"
 if [ "$device" = cuda ]; then

@@ -18,6 +18,18 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Where the tests marked ``device`` run; TF32 is off, since they hold float32 against float32's tolerance."""
+    name: str = pytestconfig.getoption("--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.exit("--device cuda: torch sees no CUDA device", returncode=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        patch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+        yield name
+
+
 @pytest.fixture(params=list(MODELS))
 def model_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -36,11 +36,15 @@ def check(pairs: dict[tuple[str, str], list[Agreement]], count: int) -> None:
         assert all(a.holds for a in found), table(found)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("images", "size"), BATCHES, ids=str)
 @pytest.mark.parametrize("name", HEATMAPS)
-def test_heatmaps(model_name: str, name: str, images: int, size: tuple[int, int], dtype: torch.dtype) -> None:
-    model, inputs, technique = build(model_name, dtype), noise(images, 3, *size, dtype=dtype), HEATMAPS[name]
+def test_heatmaps(
+    model_name: str, name: str, images: int, size: tuple[int, int], dtype: torch.dtype, device: str
+) -> None:
+    model, technique = build(model_name, dtype).to(device), HEATMAPS[name]
+    inputs = noise(images, 3, *size, dtype=dtype).to(device)
     layers = len(technique.layers) or 1 if isinstance(technique, GradCAM) else 1
     per_image = {0: 1, 1: 1, 2: 1, 3: 2, 4: 5, 5: 1}
     for index, target in enumerate(targets(images)):
@@ -55,21 +59,25 @@ def test_heatmaps(model_name: str, name: str, images: int, size: tuple[int, int]
         assert torch.equal(a, b)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("images", "size"), BATCHES, ids=str)
-def test_activations(model_name: str, images: int, size: tuple[int, int], dtype: torch.dtype) -> None:
-    model, inputs = build(model_name, dtype), noise(images, 3, *size, dtype=dtype)
+def test_activations(model_name: str, images: int, size: tuple[int, int], dtype: torch.dtype, device: str) -> None:
+    model, inputs = build(model_name, dtype).to(device), noise(images, 3, *size, dtype=dtype).to(device)
     layers = ("stem", "stem_relu", "pool", "body", "head", "head.0")
     check(compare(model, inputs, Activations(layers=layers)).agreements, len(layers) * images)
     assert compare(model, inputs, Activations()).holds
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels", [(1,), (0, 2, 5)], ids=str)
 @pytest.mark.parametrize("layer", ["stem", "body"])
-def test_filter_visualization(model_name: str, layer: str, channels: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_filter_visualization(
+    model_name: str, layer: str, channels: tuple[int, ...], dtype: torch.dtype, device: str
+) -> None:
     technique = FilterVisualization(layer=layer, channels=channels, steps=15, size=(17, 23))
-    found = compare(build(model_name, dtype), None, technique)
+    found = compare(build(model_name, dtype).to(device), None, technique)
     check(found.agreements, 2 * len(channels))
 
 
