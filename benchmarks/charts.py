@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmarks.schema import Duel, Result
 
@@ -75,5 +77,8 @@ def _name(result: Result, duel: Duel) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(100)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(32, dither=Image.Dither.NONE).save(path, optimize=True)
