@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.schema import Duel, Result
+from benchmarks.schema import Duel, Result, ResultsFile
 
 SCALING = "scaling"
 """Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
@@ -41,21 +41,24 @@ def ratios(results: Sequence[Result], path: Path, title: str) -> None:
     _save(figure, path)
 
 
-def growth(results: Sequence[Result], path: Path, title: str) -> bool:
-    """Time (top) and memory (bottom) against windows, targets, filters, image size; False without such rows."""
-    rows = [r for r in results if r.row.question.startswith(SCALING)]
+def growth(file: ResultsFile, path: Path, title: str) -> bool:
+    """Time, and memory where it is known, against windows, targets, filters, image size; False without such rows."""
+    rows = [r for r in file.results if r.row.question.startswith(SCALING)]
     if not rows:
         return False
-    figure = Figure(figsize=(12, 6), layout="constrained")
-    panels = figure.subplots(2, len(_AXES), squeeze=False)
+    remembered = all(r.peak_bytes is not None for r in rows)
+    figure = Figure(figsize=(12, 3 + 3 * remembered), layout="constrained")
+    panels = figure.subplots(1 + remembered, len(_AXES), squeeze=False)
     for column, (name, label, value) in enumerate(_AXES):
         chosen = [r for r in rows if f"{SCALING}, {name}" in r.row.question]
-        _line(panels[0][column], chosen, value, lambda r: r.whole_seconds)
-        _line(panels[1][column], chosen, value, lambda r: (r.row.peak_bytes or 0) / 2**20)
+        _line(panels[0][column], chosen, value, file.seconds)
+        if remembered:
+            _line(panels[1][column], chosen, value, lambda r: (r.peak_bytes or 0) / 2**20)
         panels[0][column].set_title(f"against {name}", fontsize=10)
-        panels[1][column].set_xlabel(label)
+        panels[-1][column].set_xlabel(label)
     panels[0][0].set_ylabel("seconds")
-    panels[1][0].set_ylabel("peak memory (MiB)")
+    if remembered:
+        panels[1][0].set_ylabel("peak memory (MiB)")
     panels[0][0].legend(fontsize=8)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)

@@ -51,11 +51,11 @@ def _section(file: ResultsFile, pictures: Path) -> str:
     ]
     charts.ratios(file.results, pictures / f"benchmark-ratios-{file.name}.png", file.name)
     lines += [f"![Ratios](pictures/benchmark-ratios-{file.name}.png)", ""]
-    if charts.growth(file.results, pictures / f"benchmark-growth-{file.name}.png", f"{file.name}, SqueezeNet 1.1"):
+    if charts.growth(file, pictures / f"benchmark-growth-{file.name}.png", f"{file.name}, SqueezeNet 1.1"):
         lines += [f"![Growth](pictures/benchmark-growth-{file.name}.png)", ""]
     for technique in dict.fromkeys(result.row.technique for result in file.results):
         rows = [result for result in file.results if result.row.technique == technique]
-        lines += [f"### {technique}", "", *_table(rows), ""]
+        lines += [f"### {technique}", "", *_table(file, rows), ""]
     return "\n".join(lines)
 
 
@@ -73,7 +73,7 @@ def _verdict(results: Sequence[Result]) -> str:
     )
 
 
-def _table(results: Sequence[Result]) -> list[str]:
+def _table(file: ResultsFile, results: Sequence[Result]) -> list[str]:
     head = (
         "question | model | batch | dtype | backend | tier | seconds | ratio | forwards | GMAC | peak MiB | difference"
     )
@@ -82,7 +82,7 @@ def _table(results: Sequence[Result]) -> list[str]:
     for result in results:
         row = result.row
         note = f" [{stated.index(row.agreement.stated) + 1}]" if row.agreement.stated else ""
-        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}"
+        peak = "" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f}"
         scaled = f" (× {row.scale:.3g})" if row.scale > 1 else ""
         cells = [
             row.question,
@@ -91,7 +91,7 @@ def _table(results: Sequence[Result]) -> list[str]:
             row.dtype,
             row.backend,
             _tier(result),
-            f"{result.whole_seconds:.3g}{scaled}",
+            f"{file.seconds(result):.3g}{scaled}",
             _ratio(result),
             str(row.counts.forwards),
             f"{row.counts.macs / 1e9:.3g}",

@@ -195,6 +195,7 @@ def environment(device: str) -> dict[str, str | int | bool]:
         "threads": torch.get_num_threads(),
         "tf32": bool(torch.backends.cudnn.allow_tf32) if device == "cuda" else False,
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
+        "heap_trimmed": True,
         "python": platform.python_version(),
         **versions,
     }

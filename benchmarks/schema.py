@@ -113,9 +113,10 @@ class Result(_Strict):
         return Duel(self.row.backend, race.against, race.ratio, race.low, race.high)
 
     @property
-    def whole_seconds(self) -> float:
-        """Seconds for the whole question: of the race where there was one, else of the rounds."""
-        return self.row.race.seconds if self.row.race else self.seconds * self.row.scale
+    def peak_bytes(self) -> int | None:
+        """Peak memory; ``None`` where freed memory was not given back before, which hides what a CPU call needs."""
+        trimmed = self.row.device == "cuda" or bool(self.row.environment.get("heap_trimmed"))
+        return self.row.peak_bytes if trimmed else None
 
 
 class ResultsFile(BaseModel):
@@ -125,6 +126,14 @@ class ResultsFile(BaseModel):
     machine: dict[str, Any]
     date: str
     results: list[Result]
+
+    def seconds(self, result: Result) -> float:
+        """Seconds for the whole question: of its race, or of the one it was the opponent in, else of rounds."""
+        if result.row.race:
+            return result.row.race.seconds
+        races = [other.row.race for other in self.results if other.group == result.group and other.row.race]
+        found = [race.against_seconds for race in races if race.against == result.row.backend]
+        return found[0] if found else result.seconds * result.row.scale
 
 
 def read(path: Path) -> ResultsFile:
