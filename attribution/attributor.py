@@ -1,17 +1,15 @@
 """``Attributor``: one technique by one backend. The one abstract class that a backend implements."""
 
 import copy
-import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from itertools import chain
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from attribution import inputs as inputs_
 from attribution import targets
@@ -26,7 +24,9 @@ from attribution.errors import (
     TargetError,
 )
 from attribution.execution import Execution, out_of_memory, running
-from attribution.isolation import isolated, modes, unwrap
+from attribution.isolation import admit, alone, isolated, modes, unwrap
+from attribution.offload import CudaLane, Offload
+from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
@@ -70,10 +70,20 @@ class Run:
         Raises:
             ModelError: The model fails on these inputs, or does not return a matrix of logits.
         """
-        return _logits(self.call(x), self.execution.output)
+        return self.logits(self.call(x))
+
+    def logits(self, output: Any) -> Tensor:
+        """The logits (B, K) in what the model returned.
+
+        Raises:
+            ModelError: There are none.
+        """
+        return _logits(output, self.execution.output)
 
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
+
+        ``extras["largest_score"]`` (N,) is the largest |score| of any class, the size that rounding goes by.
 
         Raises:
             TargetError: A class is out of range.
@@ -85,7 +95,9 @@ class Run:
                 "the model's logits hold NaN or infinity on the clean inputs; nothing can be explained"
             )
         self.target = targets.resolve(self.asked, logits)
-        self.scores = self.score_of(logits).gather(1, self.target)
+        scores = self.score_of(logits)
+        self.scores = scores.gather(1, self.target)
+        self.extras["largest_score"] = scores.abs().amax(dim=1)
         return self.target
 
     def note(self, key: str, value: str | int | float) -> None:
@@ -128,11 +140,7 @@ class Attributor(ABC, Generic[TechniqueT]):
     def __init__(self, model: nn.Module, technique: TechniqueT, execution: Execution = Execution()) -> None:
         if not isinstance(model, nn.Module):
             raise ModelError(f"model is a {type(model).__name__}; give a torch.nn.Module")
-        if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-            raise ModelError("model is TorchScript, which takes no hooks; give the eager module it was made from")
-        lazy = (UninitializedParameter, UninitializedBuffer)
-        if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
-            raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
+        admit(model)
         if not isinstance(technique, self.technique_type):
             hint = f"{self.technique_type.__name__}(…)"
             raise InputError(f"{type(self).__name__} computes {hint}; technique is {technique!r}")
@@ -160,7 +168,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         Raises:
             AttributionError: Bad input, before any work; see the technique for what it refuses.
         """
-        device = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), torch.device("cpu"))
+        device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
         execution = self.execution
         if self.technique.needs_inputs:
             shown = inputs_.check(inputs, unwrap(self.model), autocast=execution.autocast is not None)
@@ -178,12 +186,18 @@ class Attributor(ABC, Generic[TechniqueT]):
                     start, asked, execution.batch_size if worker.technique.batch_of == "images" else None
                 )
             ]
-            done = [worker._checked(run) for run in runs]
-            raw = {name: torch.cat([maps[name] for maps in done]) for name in done[0]}
+            offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
+            done = [worker._checked(run, offload) for run in runs]
+            if offload is not None:
+                offload.finish()
+            raw = {name: _whole([maps[name] for maps in done]) for name in done[0]}
             dtype = torch.promote_types(start.dtype, torch.float32)
+            shown = start if offload is None else start.cpu()
             with torch.no_grad():
-                maps = worker.technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, start)
+                maps = worker.technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
         notes = {key: value for run in runs for key, value in run.notes.items()}
+        if execution.offload:
+            notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
             technique=worker.technique,
@@ -191,7 +205,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             target=_joined([run.target for run in runs]),
             scores=_joined([run.scores for run in runs]),
             extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
-            provenance={**_provenance(self, start, isolation), **notes},
+            provenance={**provenance(type(self), self.model, start, isolation), **notes},
             raw=raw,
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
         )
@@ -201,7 +215,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise TargetError(f"{self.technique.name} explains no class; leave target out (found {target!r})")
         return targets.check(target, images)
 
-    def _checked(self, run: Run) -> Maps:
+    def _checked(self, run: Run, offload: Offload | None) -> Maps:
         who = f"{self.technique.name}.{self.backend}"
         try:
             maps = self.compute(run)
@@ -224,7 +238,8 @@ class Attributor(ABC, Generic[TechniqueT]):
                 )
         if self.technique.needs_target and run.target is None:
             raise PluginError(f"{who}: compute did not call run.select on its logits")
-        return {name: map_.detach() for name, map_ in maps.items()}
+        own = {name: map_.detach() if alone(map_) else map_.detach().clone() for name, map_ in maps.items()}
+        return own if offload is None else {name: offload.take(map_) for name, map_ in own.items()}
 
 
 def _logits(output: Any, item: str | int | None) -> Tensor:
@@ -258,27 +273,17 @@ def _parts(
         yield inputs[first : first + size], rows
 
 
+def _whole(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
-    return torch.cat(present) if present else None
+    return _whole(present) if present else None
 
 
 def _tf32(inputs: Tensor) -> torch.dtype | None:
     """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
-    allowed = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
-    return torch.float16 if allowed and inputs.is_cuda and inputs.dtype == torch.float32 else None
-
-
-def _provenance(attributor: Attributor[Any], inputs: Tensor, isolation: str) -> dict[str, str | int | float]:
-    return {
-        "attributor": f"{type(attributor).__module__}:{type(attributor).__qualname__}",
-        "model": type(attributor.model).__name__,
-        "inputs": str(tuple(inputs.shape)),
-        "dtype": str(inputs.dtype).removeprefix("torch."),
-        "device": str(inputs.device),
-        "isolation": isolation,
-        "threads": torch.get_num_threads(),
-        "torch-attribution": version("torch-attribution"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    if not inputs.is_cuda or inputs.dtype != torch.float32:
+        return None
+    return torch.float16 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else None

@@ -28,6 +28,8 @@ class Execution:
         deterministic: Ask torch for deterministic kernels during the run.
         progress: Show a progress bar on long work.
         output: The key or index of the logits where the model returns a dict, tuple or list.
+        offload: Bring the maps of each forward to the host while the next one runs, so that a device holds those of
+            one ``batch_size`` only. Nothing to do where the model is on the CPU.
 
     Raises:
         InputError: A field is out of its range.
@@ -40,6 +42,7 @@ class Execution:
     deterministic: bool = False
     progress: bool = False
     output: str | int | None = None
+    offload: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "memory_budget"):

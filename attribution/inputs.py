@@ -1,5 +1,8 @@
 """What a model may be shown, checked before any work."""
 
+from cmath import isfinite
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +28,7 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
         )
     if not inputs.dtype.is_floating_point:
         raise InputError(f"inputs are {inputs.dtype}; give floats, transformed as the model was trained")
-    reference = next((t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()), None)
+    reference = next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
     if reference is not None and reference.device != inputs.device:
         raise InputError(
             f"inputs are on {inputs.device}, the model on {reference.device}; use inputs.to({str(reference.device)!r})"
@@ -42,7 +45,7 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
 
 def finite(tensor: Tensor) -> bool:
     """Whether no value is NaN or infinite; one sum, and a closer look only where that is not finite."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+    return isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
 def _check_finite(inputs: Tensor) -> None:

@@ -1,24 +1,25 @@
 """A model to work on that is not the user's: same parameters, own hooks, flags and mode."""
 
-import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from attribution.errors import ModelError
 from attribution.execution import Execution
+from attribution.shadow import Shadow
 
 
 @dataclass
 class _Shadows(threading.local):
     """One shadow per model and thread, so that one thread's hooks never see another's forward."""
 
-    known: WeakKeyDictionary[nn.Module, tuple[object, nn.Module]] = field(default_factory=WeakKeyDictionary)
+    known: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
 
 
 _shadows = _Shadows()
@@ -38,19 +39,37 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
+def admit(model: nn.Module) -> None:
+    """Refuse what takes no hooks or has no values. Nothing is looked at twice: a shadow tells when a model changed.
+
+    Raises:
+        ModelError: The model holds TorchScript, or was never run and has lazy parameters.
+    """
+    if unwrap(model) in _shadows.known:
+        return
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ModelError("model is TorchScript, which takes no hooks; give the eager module it was made from")
+    lazy = (UninitializedParameter, UninitializedBuffer)
+    if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
+
+
 @contextmanager
 def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     """The model to run, in eval mode, and how it was had: ``"shadow"`` or ``"guarded"``.
 
-    A shadow is a structural copy that shares every parameter and buffer: no memory for weights, and nothing
-    done to its hooks or flags reaches the user's model. A model that cannot be copied so (it holds a lock, or
-    its ``forward`` was replaced by a closure) is run itself under a lock, its mode restored on every exit.
+    A shadow is a structural copy that shares every parameter: no memory for weights, and nothing done to its
+    hooks, flags or buffers reaches the user's model. A model that cannot be copied so (it holds a lock, or its
+    ``forward`` was replaced by a closure) is run itself under a lock, its mode and buffers restored on every exit.
+
+    Raises:
+        ModelError: See `admit`.
     """
     model = unwrap(model)
     shadow = _shadow(model)
     if shadow is not None:
-        with _buffers_kept(model):
-            yield shadow, "shadow"
+        with _kept(shadow.shared):
+            yield shadow.model, "shadow"
         return
     with _locks_guard:
         lock = _locks.setdefault(model, threading.RLock())
@@ -58,11 +77,21 @@ def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         training = {module: module.training for module in model.modules()}
         try:
             model.eval()
-            with _buffers_kept(model):
+            with _kept(model.buffers()):
                 yield model, "guarded"
         finally:
             for module, mode in training.items():
                 module.training = mode
+
+
+def alone(tensor: Tensor) -> bool:
+    """Whether a tensor is the only one on its memory, and fills it: nobody else can read or write its values."""
+    storage = tensor.untyped_storage() if tensor.layout == torch.strided else None
+    return (
+        storage is not None
+        and storage.nbytes() == tensor.nbytes
+        and torch._C._storage_Use_Count(storage._cdata) <= 2  # the tensor, and ``storage``
+    )
 
 
 @contextmanager
@@ -86,9 +115,9 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def _kept(buffers: Iterable[Tensor]) -> Iterator[None]:
     """Buffers that a forward writes into (counters, caches) get their values back."""
-    before = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
+    before = [(buffer, buffer._version, buffer.clone()) for buffer in buffers if not buffer.is_inference()]
     try:
         yield
     finally:
@@ -98,62 +127,19 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(values)
 
 
-def _shadow(model: nn.Module) -> nn.Module | None:
-    print_ = _fingerprint(model)
+def _shadow(model: nn.Module) -> Shadow | None:
     known = _shadows.known.get(model)
-    if known is not None and known[0] == print_ and _same_attributes(model, known[1]):
-        return known[1]
+    if known is not None and known.fits(model):
+        known.refresh()
+        return known
+    _shadows.known.pop(model, None)
+    admit(model)
     if any("forward" in vars(module) for module in model.modules()):
         return None
-    shared: list[Tensor] = [*model.parameters(), *model.buffers()]
     try:
-        shadow = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+        shadow = Shadow(model)
     except Exception:  # whatever a part of the model raises, it cannot be copied
         return None
-    shadow.eval()
-    _shadows.known[model] = (print_, shadow)
+    if shadow.reusable:
+        _shadows.known[model] = shadow
     return shadow
-
-
-def _fingerprint(model: nn.Module) -> object:
-    """Changes whenever the shadow would no longer be a copy: structure, tensors, hooks."""
-    return tuple(
-        (
-            name,
-            id(module),
-            tuple(map(id, module._parameters.values())),
-            tuple(map(id, module._buffers.values())),
-            tuple(module._forward_hooks),  # the handles' numbers, which are never used twice
-            tuple(module._forward_pre_hooks),
-        )
-        for name, module in model.named_modules(remove_duplicate=False)
-    )
-
-
-_REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
-
-
-def _same_attributes(model: nn.Module, shadow: nn.Module) -> bool:
-    """Whether all plain attributes of the copy still are those of the model; a doubt counts as a change."""
-    for mine, theirs in zip(model.modules(), shadow.modules(), strict=True):
-        a, b = (
-            {name: value for name, value in vars(module).items() if name not in _REGISTRIES}
-            for module in (mine, theirs)
-        )
-        if not _same(a, b):
-            return False
-    return True
-
-
-def _same(a: object, b: object) -> bool:
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, partial) and isinstance(b, partial):
-        return a.func is b.func and _same(a.args, b.args) and _same(a.keywords, b.keywords)
-    return isinstance(a, bool | int | float | str | bytes) and a == b

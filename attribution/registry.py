@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from functools import lru_cache
+from functools import lru_cache, reduce
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -49,16 +49,12 @@ def get(technique: str | Technique | type[Technique], backend: str) -> type[Attr
     with _lock:
         if key in _registered:
             return _registered[key]
-        found = _entries().get(key, [])
-        if not found:
-            names = [".".join(pair) for pair in available()]
-            raise UnknownAttributorError(
-                f"no attributor {'.'.join(key)}{nearest('.'.join(key), names)}. Installed: {', '.join(names)}"
-            )
-        if len(found) > 1:
-            owners = " and ".join(sorted(_distribution(entry) for entry in found))
-            raise PluginError(f"{'.'.join(key)} is brought by {owners}; uninstall one of them")
-        return _checked(_loaded(found[0]), key, _distribution(found[0]))
+        cls, module, attributes = _imported(*_search(), key)
+        start: object = sys.modules.get(module)
+        if reduce(_attribute, attributes, start) is not cls:  # its module was loaded anew
+            _imported.cache_clear()
+            cls, *_ = _imported(*_search(), key)
+        return cls
 
 
 def register(cls: type[Attributor[Any]]) -> type[Attributor[Any]]:
@@ -82,7 +78,12 @@ def unregister(cls: type[Attributor[Any]]) -> None:
 
 
 def _entries() -> dict[tuple[str, str], list[EntryPoint]]:
-    return _scan(tuple(sys.path), os.environ.get("ATTRIBUTION_PLUGINS") == "off")
+    return _scan(*_search())
+
+
+def _search() -> tuple[tuple[str, ...], bool]:
+    """What the installed attributors depend on: where Python looks, and whether only our own are wanted."""
+    return tuple(sys.path), os.environ.get("ATTRIBUTION_PLUGINS") == "off"
 
 
 @lru_cache(maxsize=8)
@@ -96,6 +97,29 @@ def _scan(path: tuple[str, ...], only_own: bool) -> dict[tuple[str, str], list[E
         if not same and not (only_own and entry.dist is not None and entry.dist.name != _OWN):
             known.append(entry)
     return {key: entries for key, entries in found.items() if entries}
+
+
+@lru_cache(maxsize=64)
+def _imported(
+    path: tuple[str, ...], only_own: bool, key: tuple[str, str]
+) -> tuple[type[Attributor[Any]], str, tuple[str, ...]]:
+    """The class behind a name, and the module and attributes it was found under; errors are not kept."""
+    found = _scan(path, only_own).get(key, [])
+    if not found:
+        names = [".".join(pair) for pair in available()]
+        raise UnknownAttributorError(
+            f"no attributor {'.'.join(key)}{nearest('.'.join(key), names)}. Installed: {', '.join(names)}"
+        )
+    if len(found) > 1:
+        owners = " and ".join(sorted(_distribution(entry) for entry in found))
+        raise PluginError(f"{'.'.join(key)} is brought by {owners}; uninstall one of them")
+    (entry,) = found
+    cls = _checked(_loaded(entry), key, _distribution(entry))
+    return cls, entry.module, tuple(filter(None, (entry.attr or "").split(".")))
+
+
+def _attribute(owner: object, name: str) -> object:
+    return getattr(owner, name, None)
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -30,7 +30,6 @@ class Question:
         batches: Images, by size of the run.
         models: Which subjects, by size of the run.
         dtypes: On CUDA; the CPU runs float32.
-        slow_on_cpu: Models that are asked on CUDA only, so that a full run on two cores stays under an hour.
     """
 
     label: str
@@ -43,7 +42,6 @@ class Question:
     batches: dict[Size, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (1,), "full": (1,)})
     models: dict[Size, tuple[str, ...]] = field(default_factory=lambda: {"smoke": (), "full": tuple(SUBJECTS)})
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    slow_on_cpu: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,6 @@ def _occlusion(
     smoke: tuple[str, ...] = (),
     full: tuple[str, ...] = tuple(SUBJECTS),
     whole: tuple[str, ...] = tuple(SUBJECTS),
-    slow_on_cpu: tuple[str, ...] = (),
 ) -> Question:
     """One forward per window costs the same wherever the window lies, so 64 large ones stand in for many small ones."""
     return Question(
@@ -102,14 +99,13 @@ def _occlusion(
         stand_in=lambda _: Occlusion(window=pixels // 8, stride=pixels // 8, score="logit"),
         whole=whole,
         models={"smoke": smoke, "full": full},
-        slow_on_cpu=slow_on_cpu,
     )
 
 
 def _filters(label: str, count: int, steps: int, size: int = 128) -> Question:
     return Question(
         label,
-        lambda subject: FilterVisualization(
+        lambda subject: FilterVisualization.notebook(
             layer=subject.middle, channels=tuple(range(min(count, subject.middle_channels))), steps=steps, size=size
         ),
         models={"smoke": ("SqueezeNet 1.1",) if count < 64 else (), "full": tuple(SUBJECTS)},
@@ -164,10 +160,10 @@ QUESTIONS: tuple[Question, ...] = (
         whole=(),
     ),
     _occlusion(40, 20, 224, smoke=("SqueezeNet 1.1",)),
-    _occlusion(16, 8, 224, whole=("ResNet-18", "MobileNetV2", "SqueezeNet 1.1"), slow_on_cpu=("VGG16",)),
+    _occlusion(16, 8, 224, whole=("ResNet-18", "MobileNetV2", "SqueezeNet 1.1")),
     _occlusion(16, 16, 448, full=("ResNet-50", "SqueezeNet 1.1"), whole=()),
     _filters("filter_visualization, 1 filter", 1, 10),
-    _filters("filter_visualization, 64 filters", 64, 1, size=64),
+    _filters("filter_visualization, 64 filters", 64, 3, size=64),
     *_scaling(),
 )
 
@@ -201,7 +197,7 @@ def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
             if technique and question.technique(MODELS[model]).name != technique:
                 continue
             for batch in question.batches[size]:
-                if device == "cpu" and model in question.slow_on_cpu + SLOW_IN_BATCHES * (batch > 1):
+                if device == "cpu" and model in SLOW_IN_BATCHES and batch > 1:
                     continue
                 large = 64 if device == "cuda" and batch == 16 else batch
                 dtypes = question.dtypes if device == "cuda" else ("float32",)

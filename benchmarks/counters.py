@@ -2,15 +2,17 @@
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.hooks import RemovableHandle
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 T = TypeVar("T")
 
@@ -20,10 +22,10 @@ class Counts:
     """What one call did.
 
     Attributes:
-        forwards: Calls of the model.
+        forwards: Calls of the model. What an incremental engine runs beside them is seen in ``macs`` alone.
         images: Images through it.
         macs: Multiply-accumulates of convolutions and matrix products, forward and backward.
-        modules: Leaf modules that ran.
+        modules: Leaf modules that were called.
         parameter_gradients: Parameters whose ``.grad`` was touched.
     """
 
@@ -34,8 +36,49 @@ class Counts:
     parameter_gradients: int = 0
 
 
+class Macs(TorchDispatchMode):
+    """Counts multiply-accumulates by torch's own formulas; torch's `FlopCounterMode` would hook every module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:  # inference mode hands composite operations over whole
+                parts = func.decompose(*args, **kwargs)
+            return func(*args, **kwargs) if parts is NotImplemented else parts
+        output = func(*args, **kwargs)
+        self.total += formula(*args, **kwargs, out_val=output) // 2
+        return output
+
+
+@contextmanager
+def _calls(model: nn.Module, counts: Counts) -> Iterator[None]:
+    """Count module calls where all of them pass: an occlusion engine goes dense where a module has hooks."""
+    call: Any = vars(nn.Module)["__call__"]
+    depth = 0
+
+    def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal depth
+        if depth == 0 and type(module) is type(model) and args and isinstance(args[0], Tensor):  # maybe of a copy
+            counts.forwards += 1
+            counts.images += len(args[0])
+        counts.modules += next(module.children(), None) is None
+        depth += 1
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            depth -= 1
+
+    with patch.object(nn.Module, "__call__", counted):
+        yield
+
+
 def count(model: nn.Module, call: Callable[[], T], *, warm: Callable[[], object]) -> tuple[T, Counts]:
-    """Count what one warm call does to a model, by hooks that a library passes on when it copies the model.
+    """Count what one warm call does to a model, without a hook on it.
 
     Args:
         model: The user's model.
@@ -43,27 +86,12 @@ def count(model: nn.Module, call: Callable[[], T], *, warm: Callable[[], object]
         warm: A cheap call that does first what is done once per model.
     """
     counts = Counts()
-
-    def at_root(module: nn.Module, args: tuple[Any, ...]) -> None:
-        counts.forwards += 1
-        counts.images += len(args[0]) if args and isinstance(args[0], Tensor) else 0
-
-    def at_leaf(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        counts.modules += 1
-
-    handles: list[RemovableHandle] = [model.register_forward_pre_hook(at_root)]
-    handles += [m.register_forward_hook(at_leaf) for m in model.modules() if next(m.children(), None) is None]
-    try:
-        warm()
-        counts.forwards = counts.images = counts.modules = 0
-        gradients = {parameter: parameter.grad for parameter in model.parameters()}
-        with FlopCounterMode(display=False) as flops:
-            result = call()
-        counts.macs = flops.get_total_flops() // 2
-        counts.parameter_gradients = sum(p.grad is not g for p, g in gradients.items())
-    finally:
-        for handle in handles:
-            handle.remove()
+    warm()
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    with _calls(model, counts), Macs() as macs:
+        result = call()
+    counts.macs = macs.total
+    counts.parameter_gradients = sum(p.grad is not g for p, g in gradients.items())
     return result, counts
 
 

@@ -103,7 +103,8 @@ def _table(file: ResultsFile, results: Sequence[Result]) -> list[str]:
     lines += [
         "",
         "`(× n)`: timed on fewer windows or targets of equal cost and scaled by n; forwards, GMAC and peak memory are "
-        "those of the question on which agreement was checked.",
+        "those of the question on which agreement was checked. A `floor` row is the network alone, scaled to the work "
+        "that no library can do without; its ratio says how far above it we are.",
     ]
     return lines
 
@@ -118,7 +119,10 @@ def _ratio(result: Result) -> str:
     if race is None:
         return "reference"
     noisy = ", noisy" if race.disturbed else ""
-    return f"{race.ratio:.2f} [{race.low:.2f}, {race.high:.2f}] vs {race.against}{noisy}"
+    found = f"{race.ratio:.2f} [{race.low:.2f}, {race.high:.2f}]"
+    if result.row.tier == "floor":
+        return f"{race.against} takes {found} times this{noisy}"
+    return f"{found} vs {race.against}{noisy}"
 
 
 if __name__ == "__main__":

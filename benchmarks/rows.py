@@ -71,7 +71,7 @@ class Settled:
         if case.question.stand_in and answer.attribution.provenance.get("engine") in _PER_ITEM:
             technique = case.timed
             scale = windows(case.technique, case.question.pixels) / windows(technique, case.question.pixels)
-        if case.question.timed_targets and answer.attribution.provenance.get("engine") != "closed form":
+        if case.question.timed_targets and backend == REFERENCE:
             targets = case.question.timed_targets
             scale = case.question.targets / targets
         best = min(answer.sweep, key=answer.sweep.__getitem__) if answer.sweep else None

@@ -67,7 +67,7 @@ class Row(_Strict):
     device: Literal["cpu", "cuda"]
     backend: str
     distribution: str
-    tier: Literal["default", "tuned", "compiled"]
+    tier: Literal["default", "tuned", "compiled", "floor"]
     engine: str
     agreement: AgreementEntry
     counts: CountsEntry
@@ -103,9 +103,12 @@ class Result(_Strict):
 
     @property
     def duel(self) -> "Duel | None":
-        """The row's race seen from our side: a peer that was raced against ``hooks`` is the opponent."""
+        """The row's race seen from our side: a peer that was raced against ``hooks`` is the opponent.
+
+        A floor is no opponent: nobody can win against it.
+        """
         race = self.row.race
-        if race is None:
+        if race is None or self.row.tier == "floor":
             return None
         if race.against == "hooks":
             name = f"{self.row.backend} ({self.row.tier})"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, compare, explain, plots, zoo
+from attribution.cli.atlas import sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +29,13 @@ def main() -> None:
     write(explain(model, inputs, Occlusion(), target=espresso).figure(seen, loaded.labels), "occlusion.jpg")
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
-        filters = FilterVisualization(layer=layer, channels=CHANNELS)
-        write(explain(model, None, filters).figure(), f"filters_{name}.png")
+        filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)
+        write(explain(model, None, filters).figure(), f"filters_{name}.jpg")
+    whole = FilterVisualization(layer="features.6.squeeze", channels=range(32), size=64, spread=loaded.spread)
+    page = sheet(explain(model, None, whole), "bundled:squeezenet1_1 · features.6.squeeze · hooks")
+    write(page, "filters_atlas.jpg")
+    plain = FilterVisualization.notebook(layer="features.6.squeeze", channels=CHANNELS)
+    write(explain(model, None, plain).figure(), "filters_notebook.png")
 
     both = compare(model, inputs, Occlusion(), backends=("hooks", "captum"), target=espresso).attributions
     figure = plots.difference_figure(both["hooks"].maps, both["captum"].maps, ("hooks", "captum"), image=seen[0])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attribution import Attributor, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
+from tests.whole_groups import WholeGroups
 
 MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depthwise}
 
@@ -16,6 +17,7 @@ MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depth
 def pytest_configure(config: pytest.Config) -> None:
     """Small models gain nothing from threads, and on busy cores lose a factor of ten by them."""
     torch.set_num_threads(1)
+    config.pluginmanager.register(WholeGroups(), "whole groups")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body")),
     "occlusion": Occlusion(window=7, stride=5),
-    "filter_visualization": FilterVisualization(layer="body", channels=(0, 3), steps=12, size=(17, 23)),
+    "filter_visualization": FilterVisualization.notebook(layer="body", channels=(0, 3), steps=12, size=(17, 23)),
 }
 
 
@@ -171,6 +171,7 @@ def ascent(
 
     def compute(self: Attributor[Any], run: Run) -> Maps:
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
+            torch.set_grad_enabled(True)
             images = images.detach().requires_grad_()
             module = dict(run.model.named_modules())[self.technique.layer]
             caught: list[Tensor] = []

@@ -123,6 +123,25 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command()
+def atlas(
+    layer: Annotated[str, typer.Option("--layer", "-l", metavar="NAME", help="`attribution layers` has all.")],
+    backend: _Backend = "hooks",
+    model: _Model = _MODEL,
+    weights: _Weights = None,
+    param: _Parameters = None,
+    device: _Device = "auto",
+    out: _Out = _OUT,
+) -> None:
+    """What excites every channel of a layer, strongest first, on one page."""
+    from attribution.cli import atlas
+    from attribution.cli.files import result_folder
+    from attribution.cli.setting import Setting
+
+    with result_folder(out) as folder:
+        atlas.run(layer, param or [], Setting.of(model, weights, device, stretch=False), backend, folder)
+
+
 @app.command("list")
 def list_() -> None:
     """Techniques, the backends that compute them, and the distributions that bring them."""
@@ -140,6 +159,17 @@ def layers(model: _Model = _MODEL, weights: _Weights = None, device: _Device = "
     typer.echo(listing.layers(Setting.of(model, weights, device, stretch=False)))
 
 
+@app.command()
+def check(
+    attributor: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="E.g. my_package.my_module:MyGradCAM.")],
+) -> None:
+    """The conformance kit on one attributor, a line per check; exit code 1 if some fail."""
+    from attribution.cli import check
+
+    if not check.run(attributor):
+        raise typer.Exit(1)
+
+
 # Public in every Typer, unlike its parent, which has moved between packages.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -151,8 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; ``None``: those of the process.
 
     Returns:
-        The exit code: 0 done, 1 backends disagree, 2 a mistake of the user, told in one or two lines on stderr,
-        130 interrupted.
+        The exit code: 0 done, 1 backends disagree or checks fail, 2 a mistake of the user, told in one or two lines on
+        stderr, 130 interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):

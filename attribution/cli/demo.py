@@ -49,9 +49,11 @@ def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder
 
 
 def techniques(model: nn.Module, inputs: Tensor) -> list[Technique]:
-    """What the demo asks: defaults everywhere, and filters of an early and of a middle convolution."""
+    """What the notebook asked: defaults, and the plain ascent for filters of an early and of a middle convolution."""
     filters = [
-        FilterVisualization(layer=stop.name, channels=tuple(c for c in _CHANNELS if stop.shape and c < stop.shape[1]))
+        FilterVisualization.notebook(
+            layer=stop.name, channels=tuple(c for c in _CHANNELS if stop.shape and c < stop.shape[1])
+        )
         for stop in _early_and_middle(model, inputs)
     ]
     return [Activations(), *filters, GradCAM(), Occlusion()]

@@ -18,6 +18,7 @@ from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.targets import Target
 from attribution.technique import Technique
+from attribution.techniques import FilterVisualization
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def parse(
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
     """Answer for each image, and write ``STEM.TECHNIQUE.png`` and ``.safetensors``."""
-    technique, target = question.technique, _checked(question, setting)
+    technique, target = setting.fitted(question.technique), _checked(question, setting)
     for stem, inputs, picture in _asked(question, setting):
         result = api.explain(
             setting.model, inputs, technique, backend=backend, target=target, execution=setting.execution
@@ -84,7 +85,7 @@ def explain(question: Question, setting: Setting, backend: str, folder: ResultFo
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
-    technique, target = question.technique, _checked(question, setting)
+    technique, target = setting.fitted(question.technique), _checked(question, setting)
     ((stem, inputs, picture),) = _asked(question, setting)
     found = api.compare(setting.model, inputs, technique, target=target, execution=setting.execution)
     typer.echo(found.table())
@@ -101,8 +102,10 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
 
 def _checked(question: Question, setting: Setting) -> Target:
     """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
-    for name in parameters.layers_of(question.technique):
-        layers.find(setting.model, name)
+    technique = question.technique
+    if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
+        for name in parameters.layers_of(technique):
+            layers.find(setting.model, name)
     target = setting.target(question.targets)
     for path in question.paths:
         question.technique.check(setting.inputs(images.read(path)))

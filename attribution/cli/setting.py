@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from attribution.attributor import Run
 from attribution.errors import InputError, TargetError
 from attribution.execution import Execution
 from attribution.targets import Target
+from attribution.technique import Technique
+from attribution.techniques import FilterVisualization
+
+TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,25 @@ class Setting:
             return "all"
         return [list(dict.fromkeys(self.loaded.index(text) for text in texts))]
 
+    def fitted(self, technique: TechniqueT) -> TechniqueT:
+        """The technique with what the transform tells: how far the values of photos spread, where it asks for that."""
+        if isinstance(technique, FilterVisualization) and technique.spread is None:
+            return replace(technique, spread=self.loaded.spread)
+        return technique
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(N, K).
+
+        Raises:
+            ModelError: the model fails, or does not return a matrix of logits.
+        """
+        with torch.no_grad():
+            return Run(self.model, inputs, self.execution).forward(inputs)
+
     def top(self, inputs: Tensor) -> list[tuple[str, int, float]]:
         """The five most probable classes of one image: (label, index, probability).
 
         Raises:
             ModelError: the model fails, or does not return a matrix of logits.
         """
-        with torch.no_grad():
-            return self.loaded.top(Run(self.model, inputs, self.execution).forward(inputs))[0]
+        return self.loaded.top(self.logits(inputs))[0]

@@ -27,7 +27,7 @@ def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
     if block is None or _tokens_follow(block, stops, inputs):
         raise LayerError(
             f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
-            "Name one whose output is (N, D, h, w): layers=('…',)"
+            "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens): layers=('…',)"
         )
     return block.name
 

@@ -59,16 +59,26 @@ def find(model: nn.Module, text: str) -> tuple[LayerName, nn.Module]:
         LayerError: The model has no such layer; names the nearest ones.
     """
     name = LayerName.parse(text)
-    modules = dict(model.named_modules())
     path = name.path
-    while path not in modules and path.startswith(_WRAPPERS):
+    while (module := _submodule(model, path)) is None and path.startswith(_WRAPPERS):
         path = path.split(".", 1)[1]
-    if path not in modules or not path:
+    if module is None:
+        names = [name for name, _ in model.named_modules()]
         raise LayerError(
-            f"no layer {name.path!r} in {type(model).__name__}{nearest(name.path, modules)}. "
+            f"no layer {name.path!r} in {type(model).__name__}{nearest(name.path, names)}. "
             "Layers are named as model.named_modules() prints them (`attribution layers` lists them)"
         )
-    return name, modules[path]
+    return name, module
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module | None:
+    """One step per dot; reading all names of a deep model would take longer than its first layers."""
+    module: nn.Module | None = model
+    for step in path.split("."):
+        if module is None or not step:
+            return None
+        module = module._modules.get(step)
+    return module
 
 
 def never_ran(name: str) -> LayerError:
@@ -103,8 +113,16 @@ def not_a_tensor(name: LayerName, output: object) -> LayerError:
 def not_a_map(name: str, shape: tuple[int, ...]) -> LayerError:
     """The error for a layer whose output has no height and width, where a technique needs them."""
     return LayerError(
-        f"layer {name!r} gives shape {tuple(shape)}; Grad-CAM needs (N, D, h, w): "
-        "choose a convolutional layer or block (`attribution layers` prints the shapes)"
+        f"layer {name!r} gives shape {tuple(shape)}; Grad-CAM needs (N, D, h, w), or tokens on a grid: choose another "
+        "layer (`attribution layers` prints the shapes), or say where its tokens lie: GradCAM(tokens=(leading, h, w))"
+    )
+
+
+def no_space(name: str, shape: tuple[int, ...]) -> LayerError:
+    """The error for a layer without height and width, of which a mean over space is asked."""
+    return LayerError(
+        f"layer {name!r} gives shape {tuple(shape)}; a mean over space needs (N, D, h, w): choose a layer with a grid "
+        "(`attribution layers` prints the shapes), or Activations(reduce='none')"
     )
 
 

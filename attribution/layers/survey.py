@@ -92,9 +92,17 @@ def peak_bytes(model: nn.Module, inputs: Tensor) -> int:
 
 
 def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
-    """Whether each of these layers is a module that runs exactly once, so that a forward may end after the last."""
-    calls = {stop.module: stop.calls for stop in survey(model, inputs)}
-    return all(calls.get(find(model, name)[1]) == 1 for name in names)
+    """Whether each of these layers is settled once it was seen, so that a forward may end after the last of them.
+
+    That is a module that runs exactly once, or a run ``name#k`` that does occur.
+    """
+    stops = survey(model, inputs)
+    for text in names:
+        name, module = find(model, text)
+        count = next((stop.calls for stop in stops if stop.module is module), 0)
+        if not count or (count > 1 and name.call is None) or (name.call or 0) >= count:
+            return False
+    return True
 
 
 def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
@@ -119,7 +127,14 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
     known = _surveys.setdefault(model, {})
     if key not in known:
         first = inputs[:1].detach().clone()
+        before = [
+            (buffer, buffer.clone()) for buffer in model.buffers() if not (buffer.is_inference() or buffer.is_meta)
+        ]
         with torch.no_grad(), record(model) as stops, running(first):
             model(first)
+        with torch.no_grad():
+            for buffer, values in before:
+                if not torch.equal(buffer, values):  # a forward that counts must not have begun to
+                    buffer.copy_(values)
         known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))
     return known[key]

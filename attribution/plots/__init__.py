@@ -1,5 +1,6 @@
 """Figures of tensors, pictures and strings; knows nothing of techniques, and never uses pyplot."""
 
+from attribution.plots.contact import contact_sheet as contact_sheet
 from attribution.plots.figures import activation_figure as activation_figure
 from attribution.plots.figures import difference_figure as difference_figure
 from attribution.plots.figures import heatmap_figure as heatmap_figure

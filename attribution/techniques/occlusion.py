@@ -138,8 +138,13 @@ class Occlusion(Technique):
         return raw
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
-        """max|a − b| ≤ tolerance · (max|map| + max|score|): a map is a difference of nearly equal scores."""
-        size = max((side.scores.abs().max().item() for side in (a, b) if side.scores is not None), default=0.0)
+        """max|a − b| ≤ tolerance · (max|map| + max|score|): a map is a difference of nearly equal scores.
+
+        max|score| is over all classes, since the rounding of one logit goes by the size of what it is summed from,
+        not by its own; over the asked ones where a result does not tell.
+        """
+        sizes = [side.extras.get("largest_score", side.scores) for side in (a, b)]
+        size = max((float(scores.abs().max()) for scores in sizes if scores is not None), default=0.0)
         return [
             agree(name, x, y, relative=relative_tolerance(dtype), absolute=relative_tolerance(dtype) * size)
             for name, x, y, dtype in paired_maps(a, b, by_target=True)

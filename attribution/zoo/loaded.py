@@ -37,6 +37,11 @@ class LoadedModel:
     std: tuple[float, ...]
     labels: tuple[str, ...] | None
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of photos in model-input units, taking a quarter of black to white for it in [0, 1]."""
+        return 0.25 * len(self.std) / sum(self.std)
+
     def inputs(self, photo: "Image.Image", *, stretch: bool = False) -> Tensor:
         """What the model gets for a photo, as a batch of one.
 

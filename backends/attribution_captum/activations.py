@@ -2,8 +2,11 @@
 
 from typing import ClassVar
 
+import torch
 from captum.attr import LayerActivation
+from torch import Tensor
 
+from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import Activations
@@ -17,10 +20,22 @@ class CaptumActivations(Attributor[Activations]):
     backend: ClassVar[str] = "captum"
 
     def compute(self, run: Run) -> Maps:
-        """Every layer's output, which Captum clones before the network goes on."""
+        """Every layer's output, which Captum clones before the network goes on, or its mean."""
         names = self.technique.layers
         asked = modules(run.model, names)
-        check(run.model, names, run.inputs)
+        stops = check(run.model, names, run.inputs)
+        if self.technique.reduce == "mean":
+            for name, stop in zip(names, stops, strict=True):
+                if stop.shape is None or len(stop.shape) != 4:
+                    raise layers.no_space(name, stop.shape or ())
         with typed():
             values = LayerActivation(run.call, asked).attribute(run.inputs)
+        if self.technique.reduce == "mean":
+            values = [_mean(value) for value in values]
         return dict(zip(names, values, strict=True))
+
+
+def _mean(value: Tensor) -> Tensor:
+    """(N, D, h, w) → (N, D)."""
+    wide = value.to(torch.promote_types(value.dtype, torch.float32)).flatten(2)
+    return wide.sum(dim=2) / wide.shape[2]

@@ -1,15 +1,59 @@
 """Filter visualisation with gradients from Captum's ``NeuronGradient``."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from captum.attr import NeuronGradient
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
 from attribution_captum.layer import check, connected, modules, typed
+
+
+class _Halt(BaseException):
+    """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
+
+
+class Truncated:
+    """The model up to a layer, as a function that Captum can run.
+
+    Captum sets its hook on the layer before it calls the model; one set during the call comes after it, and ends it.
+    """
+
+    def __init__(self, run: Run, layer: nn.Module) -> None:
+        self._run, self._layer = run, layer
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images themselves: Captum keeps what the layer gave and looks at no output."""
+        halt = _Halt()
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
+            raise halt
+
+        handle = self._layer.register_forward_hook(stop)
+        try:
+            self._run.call(images)
+        except _Halt as reached:
+            if reached is not halt:
+                raise
+        finally:
+            handle.remove()
+        return images
+
+
+class Logits(nn.Module):
+    """The model as the layer whose output is its logits."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, K)."""
+        return self._run.forward(images)
 
 
 class CaptumFilterVisualization(Attributor[FilterVisualization]):
@@ -19,11 +63,15 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
     backend: ClassVar[str] = "captum"
 
     def compute(self, run: Run) -> Maps:
-        """Images after the last and after the first step. Every gradient costs a full forward."""
+        """Images after the last and after the first step. Every gradient is a forward that ends after the layer."""
         technique = self.technique
-        (module,) = modules(run.model, [technique.layer])
-        check(run.model, [technique.layer], run.inputs)
-        neuron = NeuronGradient(run.call, module)
+        if technique.of_logits(run.model):
+            logits = Logits(run)
+            neuron = NeuronGradient(lambda images: logits(images.clone()), logits)
+        else:
+            (module,) = modules(run.model, [technique.layer])
+            check(run.model, [technique.layer], run.inputs)
+            neuron = NeuronGradient(Truncated(run, module), module)
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen: list[Tensor] = []
@@ -32,7 +80,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
                 seen.append(technique.objective(activation, channels))
                 return seen[0]
 
-            with connected(layers.cut_off(technique.layer)):
+            with torch.enable_grad(), connected(layers.cut_off(technique.layer)):
                 g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
             return seen[0].detach(), g.detach()
 

@@ -1,20 +1,26 @@
 """Grad-CAM by Captum's ``LayerGradCam``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from captum.attr import LayerGradCam
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
+from attribution.techniques.tokens import Grid
 from attribution_captum.layer import check, connected, modules, typed
 
 
 class CaptumGradCAM(Attributor[GradCAM]):
-    """`GradCAM` by one ``LayerGradCam`` call per layer and target, detached; Captum's own ReLU stays off."""
+    """`GradCAM` by one ``LayerGradCam`` call per layer and target, detached; Captum's own ReLU stays off.
+
+    Captum knows channels-first outputs only. It is shown others as such, on a detour of the network that it can hook.
+    """
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
@@ -23,18 +29,38 @@ class CaptumGradCAM(Attributor[GradCAM]):
         """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
         names = self.technique.layers
         asked = modules(run.model, names)
-        for name, stop in zip(names, check(run.model, names, run.inputs), strict=True):
-            if stop.shape is None or len(stop.shape) != 4:
-                raise layers.not_a_map(name, stop.shape or ())
+        grids = [
+            self.technique.grid(name, stop.shape or (), run.model, run.inputs[:1])
+            for name, stop in zip(names, check(run.model, names, run.inputs), strict=True)
+        ]
         maps: Maps = {}
-        for name, module in zip(names, asked, strict=True):
+        for name, module, grid in zip(names, asked, grids, strict=True):
             columns: list[Tensor] = []
-            while run.target is None or len(columns) < run.target.shape[1]:
-                cam = LayerGradCam(_Score(run, column=len(columns)), module)
-                with typed(), connected(layers.no_influence(name)):
-                    columns.append(cam.attribute(run.inputs).detach())
+            with _shown(module, grid) as layer:
+                while run.target is None or len(columns) < run.target.shape[1]:
+                    cam = LayerGradCam(_Score(run, column=len(columns)), layer)
+                    with typed(), connected(layers.no_influence(name)):
+                        columns.append(cam.attribute(run.inputs).detach())
             maps[name] = torch.cat(columns, dim=1)
+            if self.technique.tokens is None and grid.form != "channels_first":
+                run.note(f"tokens {name}", f"{grid}, inferred")
         return maps
+
+
+@contextmanager
+def _shown(module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
+    """A layer whose output is that of ``module`` as (N, D, h, w), inside the network; no hook outlives the block."""
+    if grid.form == "channels_first":
+        yield module
+        return
+    probe = nn.Identity()
+    handle = module.register_forward_hook(
+        lambda module, args, output: grid.unmap(probe(grid.map(output.clone())), output)
+    )
+    try:
+        yield probe
+    finally:
+        handle.remove()
 
 
 class _Score:

@@ -3,12 +3,14 @@
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.layers import LayerName
 from attribution.technique import Maps
 from attribution.techniques import Activations
-from attribution_hooks.capture import capture
+from attribution_hooks.capture import Captured, capture
 
 
 class HooksActivations(Attributor[Activations]):
@@ -18,9 +20,25 @@ class HooksActivations(Attributor[Activations]):
     backend: ClassVar[str] = "hooks"
 
     def compute(self, run: Run) -> Maps:
-        """Every layer's output, kept before the network goes on with a copy."""
+        """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""
         names = self.technique.layers
-        once = layers.run_once(run.model, run.inputs, names)
-        with torch.no_grad(), capture(run.model, names, stop=once) as caught:
-            run.call(run.inputs)
+        caught = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
+        if not caught.intact:
+            caught = self._caught(run, stop=False)
         return {name: caught[name] for name in names}
+
+    def _caught(self, run: Run, *, stop: bool) -> Captured:
+        reduced = self.technique.reduce == "mean"
+        flat: list[tuple[str, tuple[int, ...]]] = []
+
+        def mean(name: LayerName, output: Tensor) -> Tensor:
+            if output.ndim != 4:
+                flat.append((name.text, tuple(output.shape)))
+                return output.clone()
+            return output.mean(dim=(2, 3), dtype=torch.promote_types(output.dtype, torch.float32))
+
+        with torch.no_grad(), capture(run.model, self.technique.layers, stop=stop, keep=mean if reduced else None) as c:
+            run.call(run.inputs)
+        if flat:
+            raise layers.no_space(*flat[0])
+        return c

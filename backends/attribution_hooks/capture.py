@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from attribution import layers
+from attribution.isolation import alone
 from attribution.layers import LayerName
+
+Keep = Callable[[LayerName, Tensor], Tensor]
 
 
 class _Halt(BaseException):
@@ -18,13 +21,14 @@ class _Halt(BaseException):
 
 
 class Captured:
-    """What the layers put out during one forward; read by the name that was asked for."""
+    """What the layers put out during one forward; read by the name that was asked for, after the forward."""
 
     def __init__(self, names: Sequence[LayerName]) -> None:
         self._names = {name.text: name for name in names}
         self._calls = dict.fromkeys(self._names, 0)
         self._tensors: dict[str, Tensor] = {}
         self._outputs: dict[str, Any] = {}
+        self._uncopied: dict[str, int] = {}
 
     def __getitem__(self, text: str) -> Tensor:
         """The tensor as the layer gave it.
@@ -39,6 +43,9 @@ class Captured:
             raise layers.runs_often(name, calls)
         if text not in self._tensors:
             raise layers.not_a_tensor(name, self._outputs[text])
+        if text in self._uncopied and not alone(self._tensors[text]):
+            self._tensors[text] = self._tensors[text].clone()
+            del self._uncopied[text]
         return self._tensors[text]
 
     @property
@@ -46,7 +53,12 @@ class Captured:
         """Whether every layer was caught."""
         return len(self._tensors) == len(self._names)
 
-    def take(self, name: LayerName, output: Any, *, leaf: bool) -> Any:
+    @property
+    def intact(self) -> bool:
+        """Whether nothing was written into what was kept without a copy, as a ``finally`` of the model might."""
+        return all(self._tensors[text]._version == version for text, version in self._uncopied.items())
+
+    def take(self, name: LayerName, output: Any, *, leaf: bool, ends: bool, keep: Keep | None) -> Any:
         """Keep the output of a run that was asked for, and say what the network gets instead: a copy."""
         call = self._calls[name.text]
         self._calls[name.text] = call + 1
@@ -61,18 +73,29 @@ class Captured:
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_()
         else:
-            self._tensors[name.text] = tensor.detach().clone()
+            tensor = tensor.detach()
+            if keep is not None:
+                tensor = keep(name, tensor)
+            elif ends and len(self._tensors) + 1 == len(self._names) and not tensor.is_inference():
+                self._uncopied[name.text] = tensor._version  # the forward ends here: nothing is left to write into it
+            else:
+                tensor = tensor.clone()
+            self._tensors[name.text] = tensor
             return None
         self._tensors[name.text] = tensor
         return tensor.clone() if name.key is None else _replaced(output, name.key, tensor.clone())
 
 
 @contextmanager
-def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop: bool = False) -> Iterator[Captured]:
+def capture(
+    model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop: bool = False, keep: Keep | None = None
+) -> Iterator[Captured]:
     """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
 
     A copy is kept, and the network goes on with the layer's own output (with ``leaf`` the other way round), so that a
-    later in-place operation, also on what the output is a view of, changes nothing that was caught.
+    later in-place operation, also on what the output is a view of, changes nothing that was caught. With ``stop`` the
+    last layer is kept without a copy, since nothing follows it; it is copied when it is read if anything else, such
+    as a parameter or a cache of the model, lies on its memory.
 
     Args:
         model: Isolated.
@@ -81,7 +104,8 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop:
             respect to what was caught can be taken. Needs gradients switched off by the caller; the mode is
             restored at the end.
         stop: End the forward, and with it the block, once every layer was caught: nothing later runs. Only for
-            modules known to run once, since a later run would go unseen.
+            layers of which `layers.run_once` holds, since a later run would go unseen.
+        keep: What to keep of an output instead of a copy, a tensor on its own memory. Not with ``leaf``.
 
     Raises:
         LayerError: A layer does not exist.
@@ -96,7 +120,7 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != owner or not armed:
                 return None
-            passed_on = caught.take(name, output, leaf=leaf)
+            passed_on = caught.take(name, output, leaf=leaf, ends=stop, keep=keep)
             if stop and caught.complete:
                 raise halt
             return passed_on
@@ -112,6 +136,9 @@ def capture(model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop:
     except _Halt as reached:
         if reached is not halt:
             raise
+        reached.__traceback__ = (
+            None  # it holds the forward's frames, they hold it: activations would await the collector
+        )
     finally:
         armed = False
         torch.set_grad_enabled(mode)

@@ -9,11 +9,12 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
+from attribution.techniques.filter_visualization import Crop, find_crop
 from attribution_hooks.capture import capture
 
 
 class HooksFilterVisualization(Attributor[FilterVisualization]):
-    """`FilterVisualization`, several filters per forward."""
+    """`FilterVisualization`, several filters per forward, which ends after the layer."""
 
     technique_type: ClassVar[type[FilterVisualization]] = FilterVisualization
     backend: ClassVar[str] = "hooks"
@@ -21,22 +22,55 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
     def compute(self, run: Run) -> Maps:
         """Images after the last and after the first step."""
         technique = self.technique
-        once = layers.run_once(run.model, run.inputs, [technique.layer])
+        crop = self._crop(run)
+        if crop is not None:
+            run.note("crop", str(crop))
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
-            images = images.detach().requires_grad_()
-            with capture(run.model, [technique.layer], leaf=True, stop=once) as caught:
-                run.call(images)
-            objective = technique.objective(caught[technique.layer], channels)
-            (g,) = torch.autograd.grad(objective.sum(), images, allow_unused=True)
+            seen = images if crop is None else images[..., crop.rows, crop.columns]
+            seen = seen.detach().requires_grad_(torch.is_grad_enabled())
+            activation = self._activation(run, seen)
+            objective = technique.objective(activation, channels, crop.neuron if crop else None)
+            if not torch.is_grad_enabled():
+                return objective, images
+            (g,) = torch.autograd.grad(objective.sum(), seen, allow_unused=True)
             if g is None:
                 raise layers.cut_off(technique.layer)
-            return objective.detach(), g
+            if crop is None:
+                return objective.detach(), g
+            whole = torch.zeros_like(images)
+            whole[..., crop.rows, crop.columns] = g
+            return objective.detach(), whole
 
-        size = layers.graph_bytes(run.model, run.inputs)
-        batch = run.execution.chunk(size, len(run.inputs))
+        batch = run.execution.chunk(_bytes(technique, run), len(run.inputs))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance:
             raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
         run.extras.update(extras)
         return raw
+
+    def _activation(self, run: Run, images: Tensor) -> Tensor:
+        """The layer's output, with graph where gradients are on."""
+        layer = self.technique.layer
+        if self.technique.of_logits(run.model):
+            return run.forward(images)
+        once = layers.run_once(run.model, run.inputs, [layer])
+        with capture(run.model, [layer], leaf=torch.is_grad_enabled(), stop=once) as caught:
+            run.call(images)
+        return caught[layer]
+
+    def _crop(self, run: Run) -> Crop | None:
+        """Where a single neuron looks, if that is not everywhere."""
+        technique = self.technique
+        if technique.neuron is None:
+            return None
+        shape = tuple(self._activation(run, run.inputs[:1]).shape)
+        return find_crop(lambda images: self._activation(run, images), run.inputs[:1], technique.position(shape))
+
+
+def _bytes(technique: FilterVisualization, run: Run) -> int:
+    """Of the activations of one filter that live until its gradient is there."""
+    stops = layers.survey(run.model, run.inputs)
+    ends = [] if technique.of_logits(run.model) else [layers.find(run.model, technique.layer)[1]]
+    last = max((stop.order for stop in stops if stop.module in ends), default=len(stops) + 1)
+    return sum(stop.bytes * stop.calls for stop in stops if stop.leaf and stop.order <= last)

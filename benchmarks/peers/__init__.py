@@ -3,6 +3,7 @@
 from benchmarks.cases import Case, Size, cases
 from benchmarks.models import missing
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
+from benchmarks.peers.floor import Floor
 from benchmarks.peers.lucent import Lucent
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM
@@ -12,9 +13,18 @@ _ACTIVATIONS = ("activations, one early layer",)
 _GRAD_CAM = ("grad_cam, 1 target",)
 _OCCLUSION = ("occlusion, 224 px, window 40, stride 20",)
 _QUICK = ("ResNet-50", "MobileNetV2", "SqueezeNet 1.1")
+_FLOORS = (
+    "activations, one early layer",
+    "grad_cam, 1 target",
+    "grad_cam, 3 layers × 3 targets",
+    "grad_cam, all classes",
+    "filter_visualization, 1 filter",
+    "filter_visualization, 64 filters",
+)
 _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters")
 
 PEERS: tuple[Peer, ...] = (
+    Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
     CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),

@@ -14,8 +14,9 @@ from attribution import Attribution
 from attribution.agreement import Agreement, coarser, relative_tolerance
 from benchmarks.cases import Case
 
-Tier = Literal["default", "tuned", "compiled"]
-"""As its documentation shows it, at its best setting, and that with ``torch.compile`` on the model it is given."""
+Tier = Literal["default", "tuned", "compiled", "floor"]
+"""As its documentation shows it, at its best setting, that with ``torch.compile`` on the model it is given, and what
+cannot be done without."""
 
 LARGE_BATCHES = ("SqueezeNet 1.1",)
 """The models that peers run on more than one image on the CPU, where a batch takes seconds per pair."""

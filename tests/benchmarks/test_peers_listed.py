@@ -140,7 +140,8 @@ def test_an_overwritten_activation_is_stated_and_anything_else_is_refused(
 
 
 def test_the_step_rule_given_to_lucent_is_ours() -> None:
-    model, technique = small_residual(), FilterVisualization(layer="body", channels=(2,), steps=1, size=17)
+    model = small_residual()
+    technique = FilterVisualization.notebook(layer="body", channels=(2,), steps=1, size=17)
     expected = explain(model, None, technique, backend="hooks").raw[FIRST_STEP]
     start = technique.start(model)
     image = start.clone().requires_grad_()

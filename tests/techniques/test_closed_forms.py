@@ -89,7 +89,9 @@ def test_an_identity_layer_returns_its_input(backend: str) -> None:
 def test_the_first_step_through_one_convolution_is_a_transposed_convolution(backend: str) -> None:
     conv = nn.Conv2d(2, 3, 3, stride=2, padding=1)
     model = seeded(nn.Sequential(conv, nn.Flatten(), nn.LazyLinear(2)) if False else nn.Sequential(conv, nn.ReLU()))
-    technique = FilterVisualization(layer="0", channels=(2, 0), steps=1, step_size=0.7, size=(8, 10), noise=0.3)
+    technique = FilterVisualization.notebook(
+        layer="0", channels=(2, 0), steps=1, step_size=0.7, size=(8, 10), noise=0.3
+    )
     result = explain(model, None, technique, backend=backend)
     start = technique.start(model)
     for row, channel in enumerate(technique.channels):
@@ -109,7 +111,7 @@ def test_the_first_step_through_one_convolution_is_a_transposed_convolution(back
 def test_the_start_is_seeded_noise_of_the_given_size(backend: str) -> None:
     model = seeded(nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU()))
     shape = {"layer": "0", "channels": (0, 1), "steps": 1, "size": (40, 50), "noise": 0.2}
-    starts = [FilterVisualization(**shape, seed=seed).start(model) for seed in (0, 0, 1)]  # type: ignore[arg-type]
+    starts = [FilterVisualization.notebook(**shape, seed=seed).start(model) for seed in (0, 0, 1)]  # type: ignore[arg-type]
     assert torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], starts[2])
     assert not torch.equal(starts[0][0], starts[0][1])

@@ -17,7 +17,7 @@ WINDOWS = [
     Occlusion(window=(7, 9), stride=(5, 7), baseline=(0.3, -0.2, 0.1)),
     Occlusion(window=6, stride=5, score="logit", border="drop", baseline=0.5),
 ]
-FILTERS = FilterVisualization(layer="body", channels=(0, 3), steps=3, size=(11, 13), noise=0.5)
+FILTERS = FilterVisualization.notebook(layer="body", channels=(0, 3), steps=3, size=(11, 13), noise=0.5)
 SIZE = (13, 17)
 TARGETS = [[0, 3], [4, 1]]
 

@@ -1,36 +1,69 @@
 """``HooksOcclusion``: clean scores, one difference per window, folded to pixels once."""
 
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.execution import CPU_WINDOWS
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
-from attribution_hooks.occlusion.dense import differences, fold
+from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion import dense, incremental
+from attribution_hooks.occlusion.fold import fold
+from attribution_hooks.occlusion.graph import Known, Untraceable
+
+_known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 
 class HooksOcclusion(Attributor[Occlusion]):
-    """`Occlusion` with every target from the same forwards; sums in at least float32."""
+    """`Occlusion` with every target from the same windows; sums in at least float32.
+
+    Where the model can be taken apart, only what a window changes is computed again, to the same numbers; where it
+    cannot, or would not gain, each window is one full forward. ``provenance["engine"]`` says which, and ``"reason"``
+    why it was the full one.
+    """
 
     technique_type: ClassVar[type[Occlusion]] = Occlusion
     backend: ClassVar[str] = "hooks"
 
     def compute(self, run: Run) -> Maps:
         """(N, T, H, W) under ``"input"``."""
-        technique, inputs = self.technique, run.inputs
-        lattice = technique.lattice(*inputs.shape[2:])
+        inputs = run.inputs
+        lattice = self.technique.lattice(*inputs.shape[2:])
         with torch.no_grad():
-            logits = run.forward(inputs)
-            target = run.select(logits)
-            clean = technique.scores(logits).gather(1, target)
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
             most = CPU_WINDOWS if inputs.device.type == "cpu" else None
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
-            deltas = differences(run, technique, lattice, clean, target, chunk)
-        run.note("engine", "dense")
-        run.note("windows", len(lattice.windows))
-        run.note("windows_per_forward", chunk)
-        return {"input": fold(deltas, lattice, tuple(inputs.shape[2:]))}
+            logits = torch.cat([run.forward(part) for part in inputs.split(chunk)])
+            target = run.select(logits)
+            run.note("windows", len(lattice.windows))
+            with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):  # dense draws the same
+                deltas = self._incremental(run, lattice, logits, target)
+            if deltas is None:
+                clean = self.technique.scores(logits).gather(1, target)
+                run.note("engine", "dense")
+                deltas = dense.differences(run, self.technique, lattice, clean, target, chunk)
+        return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
+
+    def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor) -> Tensor | None:
+        try:
+            if not run.execution.incremental:
+                raise Untraceable("Execution.incremental is False")
+            if run.execution.autocast is not None:
+                raise Untraceable("autocast chooses a precision op by op")
+            return incremental.differences(run, self.technique, lattice, logits, target, self._known(run.model))
+        except Untraceable as reason:
+            run.note("reason", str(reason))
+        except Exception as error:  # the model's own code, on tiles and symbols; whole images may suit it
+            run.note("reason", f"failed on tiles: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
+        return None
+
+    def _known(self, model: nn.Module) -> Known:
+        """What earlier calls found out, if the model is a shadow; the user's own may have changed since."""
+        if any(module is model for module in self.model.modules()):
+            return Known()
+        return _known.setdefault(model, Known())

@@ -1,11 +1,16 @@
 """One full forward per window, batched: no masks, and the differences kept as a matrix until the end."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from attribution.attributor import Run
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion.chunks import in_parts
+
+Pair = tuple[int, int]
 
 
 def differences(run: Run, technique: Occlusion, lattice: Lattice, clean: Tensor, target: Tensor, chunk: int) -> Tensor:
@@ -23,26 +28,16 @@ def differences(run: Run, technique: Occlusion, lattice: Lattice, clean: Tensor,
     windows = lattice.windows
     pairs = [(w, n) for w in range(len(windows)) for n in range(len(inputs))]
     deltas = clean.new_empty((len(windows), *clean.shape), dtype=torch.promote_types(clean.dtype, torch.float32))
-    with run.progress(-(-len(pairs) // chunk), "forward") as advance:
-        for first in range(0, len(pairs), chunk):
-            part = pairs[first : first + chunk]
-            images = torch.tensor([n for _, n in part], device=inputs.device)
-            covered = inputs[images]
-            for row, (w, _) in enumerate(part):
-                (top, bottom), (left, right) = windows[w]
-                covered[row, :, top:bottom, left:right] = cover[0]
-            scores = technique.scores(run.forward(covered)).gather(1, target[images])
-            at = torch.tensor([w for w, _ in part], device=inputs.device)
-            deltas[at, images] = (clean[images] - scores).to(deltas.dtype)
-            advance()
+
+    def work(part: Sequence[Pair]) -> None:
+        at, images = torch.tensor(part, device=inputs.device).unbind(dim=1)
+        covered = inputs[images]
+        for row, (w, _) in enumerate(part):
+            (top, bottom), (left, right) = windows[w]
+            covered[row, :, top:bottom, left:right] = cover[0]
+        scores = technique.scores(run.forward(covered)).gather(1, target[images])
+        deltas[at, images] = (clean[images] - scores).to(deltas.dtype)
+
+    with run.progress(len(pairs), "window") as advance:
+        run.note("windows_per_forward", in_parts(pairs, chunk, work, advance))
     return deltas
-
-
-def fold(deltas: Tensor, lattice: Lattice, size: tuple[int, ...]) -> Tensor:
-    """Each pixel's mean over the windows that cover it: (windows, N, T) → (N, T, H, W); 0 where none does."""
-    total = deltas.new_zeros((*deltas.shape[1:], *size))
-    count = deltas.new_zeros(size)
-    for delta, ((top, bottom), (left, right)) in zip(deltas, lattice.windows, strict=True):
-        total[..., top:bottom, left:right] += delta[..., None, None]
-        count[top:bottom, left:right] += 1
-    return total / count.clamp(min=1)

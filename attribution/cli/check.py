@@ -1,0 +1,61 @@
+"""``attribution check``: the conformance kit from the shell."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from attribution.attributor import Attributor
+from attribution.errors import InputError, nearest
+from attribution.testing import run_checks
+
+
+def run(text: str) -> bool:
+    """Print one line per check of ``module:Class`` on its technique's ``example()``, then a sum; whether all passed.
+
+    Raises:
+        InputError: There is no such module or class, it is no attributor, or its technique has no example.
+    """
+    with _folder_importable():
+        cls = _loaded(text)
+        failed = total = 0
+        for outcome in run_checks(cls):
+            total += 1
+            failed += not outcome.good
+            typer.echo(f"ok    {outcome.name}" if outcome.good else f"FAIL  {outcome.text}")
+    typer.echo(f"{cls.technique_type.name}.{cls.backend}: {total - failed} of {total} checks passed")
+    return not failed
+
+
+def _loaded(text: str) -> type[Attributor[Any]]:
+    module_name, colon, class_name = text.partition(":")
+    if not (colon and module_name and class_name):
+        raise InputError(f"{text!r} names no attributor; write MODULE:CLASS, e.g. my_package.my_module:MyGradCAM")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"cannot import {module_name}: {error}; install it, or run from the folder it lies in"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
+    cls = getattr(module, class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Attributor)):
+        known = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise InputError(f"{module_name} has no attributor {class_name!r}{nearest(class_name, known)}")
+    if cls.__abstractmethods__:
+        raise InputError(f"{text} does not implement {', '.join(sorted(cls.__abstractmethods__))}")
+    return cls
+
+
+@contextmanager
+def _folder_importable() -> Iterator[None]:
+    """A module of the working folder can be checked, as with ``python -m``."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")

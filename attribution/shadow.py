@@ -1,0 +1,182 @@
+"""``Shadow``: a copy of a model's structure that shares its parameters and notices when it is no copy any more."""
+
+import copy
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain, compress
+from operator import attrgetter, call, is_, is_not, itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_COPY = 2**24
+"""Bytes of a buffer above which a shadow shares it rather than holds its own copy."""
+
+_Row = dict[str, Any]
+_REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
+_MODULES = itemgetter("_modules")
+_TENSORS = itemgetter("_parameters", "_buffers")
+_HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORM = attrgetter("shape", "dtype")
+_ROW = attrgetter("__dict__")
+
+
+class Shadow:
+    """A deep copy of a model in eval mode whose parameters are the model's own and whose buffers follow the model's.
+
+    Attributes:
+        model: The copy.
+        shared: The buffers that it shares with the model, because they are large, or not the only tensor on their
+            memory, or of a kind that has no plain copy. Who runs the copy puts their values back.
+        reusable: Whether all attributes can be compared, so that the copy may serve again where `fits` holds.
+
+    Raises:
+        Exception: Whatever a part of the model raises when it is copied.
+        ValueError: A module says that it is its own copy.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        mine, buffers = list(model.modules()), list(model.buffers())
+        with torch.inference_mode(False), torch.no_grad():
+            private = {id(buffer): buffer.detach().clone() for buffer in _private(buffers, model.parameters())}
+            kept: Iterable[Tensor] = (*model.parameters(), *buffers)
+            self.model = copy.deepcopy(model, {id(tensor): tensor for tensor in kept} | private)
+        self.model.eval()
+        theirs = list(self.model.modules())
+        if len(mine) != len(theirs) or any(map(is_, mine, theirs)):
+            raise ValueError("a module of the model is its own copy")
+        self.shared = [buffer for buffer in buffers if id(buffer) not in private]
+        self._sources = [buffer for buffer in buffers if id(buffer) in private]
+        self._copies = list(private.values())
+        self._forms = list(map(_FORM, self._sources))
+        self._twins: dict[int, object] = {**{id(a): b for a, b in zip(mine, theirs, strict=True)}, **private}
+        self._children = [weakref.ref(module) for module in mine[1:]]
+        self._types = list(map(type, mine))
+        rows, self._own = list(map(vars, mine)), list(map(vars, theirs))
+        self._note_structure(mine, rows)
+        self.reusable = self._note_attributes(rows)
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether the copy still is one: structure, tensors, hooks and plain attributes, the model's and its own.
+
+        Tensors count by identity: values are shared, or brought up to date by `refresh`. This runs before every
+        call, so it passes over all modules at once, without a loop of its own.
+        """
+        modules: list[Any] = [model, *map(call, self._children)]
+        if list(map(type, modules)) != self._types:  # also where a child is gone, which leaves None
+            return False
+        rows: list[_Row] = list(map(_ROW, modules))
+        try:
+            return self._same_structure(modules, rows) and self._same_attributes(rows)
+        except KeyError:  # an attribute is gone
+            return False
+
+    def refresh(self) -> None:
+        """Give the copy's own buffers the values that the model's have now, however they came by them."""
+        if self._copies:
+            with torch.inference_mode(False), torch.no_grad():
+                torch._foreach_copy_(self._copies, self._sources)
+
+    def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
+        registries, held, hooks = _registries(rows)
+        self._sizes = list(map(len, rows)), list(map(len, self._own)), list(map(len, chain(registries, held, hooks)))
+        self._full = tuple(_picker([i for i, each in enumerate(kind) if each]) for kind in (registries, held, hooks))
+        self._names = self._names_of(registries, held, hooks)
+        place = {id(module): index for index, module in enumerate((*modules, None))}
+        self._tree = _picker([place[id(module)] for each in registries for module in each.values()])
+        self._tensors = [tensor for each in held for tensor in each.values()]
+        self._own_buffers = [each for each in map(itemgetter("_buffers"), self._own) if each]
+        self._own_buffer_sizes = list(map(len, self._own_buffers))
+        self._own_tensors = [tensor for each in self._own_buffers for tensor in each.values()]
+
+    def _same_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> bool:
+        registries, held, hooks = _registries(rows)
+        sizes = list(map(len, rows)), list(map(len, self._own)), list(map(len, chain(registries, held, hooks)))
+        if sizes != self._sizes or self._names_of(registries, held, hooks) != self._names:
+            return False
+        tree = chain.from_iterable(map(dict.values, self._full[0](registries)))
+        tensors = chain.from_iterable(map(dict.values, self._full[1](held)))
+        return (
+            all(map(is_, tree, self._tree((*modules, None))))
+            and all(map(is_, tensors, self._tensors))
+            and list(map(_FORM, self._sources)) == self._forms
+            and list(map(len, self._own_buffers)) == self._own_buffer_sizes
+            and all(map(is_, chain.from_iterable(map(dict.values, self._own_buffers)), self._own_tensors))
+        )
+
+    def _names_of(self, *kinds: Sequence[_Row]) -> list[Any]:
+        """Names of children and tensors, and the numbers of hooks, which are never used twice."""
+        return list(chain.from_iterable(chain.from_iterable(map(call, self._full, kinds))))
+
+    def _note_attributes(self, rows: Sequence[_Row]) -> bool:
+        names = [[name for name in row if name not in _REGISTRIES] for row in rows]
+        self._with_attributes = _picker([index for index, found in enumerate(names) if found])
+        self._getters = [itemgetter(*found, *found[:1]) for found in names if found]  # two names at least: a tuple
+        if any(
+            {*found} != {name for name in row if name not in _REGISTRIES}
+            for found, row in zip(names, self._own, strict=True)
+        ):
+            return False
+        mine, theirs = self._attributes(rows), self._attributes(self._own)
+        self._apart = list(map(is_not, mine, theirs))
+        return all(map(self._same, mine, theirs))
+
+    def _attributes(self, rows: Sequence[_Row]) -> list[object]:
+        return list(chain.from_iterable(map(call, self._getters, self._with_attributes(rows))))
+
+    def _same_attributes(self, rows: Sequence[_Row]) -> bool:
+        """Whether all plain attributes of the copy still are those of the model; a doubt counts as a change.
+
+        A deep copy shares what cannot change, so that most attributes are the same object on both sides.
+        """
+        mine, theirs = self._attributes(rows), self._attributes(self._own)
+        if list(map(is_not, mine, theirs)) != self._apart:
+            return all(map(self._same, mine, theirs))
+        return all(map(self._same, compress(mine, self._apart), compress(theirs, self._apart)))
+
+    def _same(self, a: object, b: object) -> bool:
+        if a is b:
+            return True
+        if type(a) is not type(b):
+            return False
+        if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            return len(a) == len(b) and (all(map(is_, a, b)) or all(map(self._same, a, b)))
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(self._same(value, b[key]) for key, value in a.items())
+        if isinstance(a, partial) and isinstance(b, partial):
+            return a.func is b.func and self._same(a.args, b.args) and self._same(a.keywords, b.keywords)
+        return (isinstance(a, bool | int | float | str | bytes) and a == b) or self._twins.get(id(a)) is b
+
+
+def _private(buffers: Sequence[Tensor], parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The buffers of which a copy can stand in for the original: nothing else lies on the same memory."""
+    plain = [tensor for tensor in (*parameters, *buffers) if tensor.layout == torch.strided and not tensor.is_meta]
+    users = Counter(tensor.untyped_storage().data_ptr() for tensor in plain)
+    return [
+        buffer
+        for buffer in buffers
+        if type(buffer) is Tensor
+        and buffer.layout == torch.strided
+        and not (buffer.is_meta or buffer.is_quantized or buffer.requires_grad)
+        and buffer.untyped_storage().nbytes() <= LARGEST_COPY
+        and users[buffer.untyped_storage().data_ptr()] == 1
+    ]
+
+
+def _registries(rows: Sequence[_Row]) -> tuple[list[_Row], list[_Row], list[_Row]]:
+    """The dicts of children, of parameters and buffers, and of hooks, of all modules."""
+    return (
+        list(map(_MODULES, rows)),
+        list(chain.from_iterable(map(_TENSORS, rows))),
+        list(chain.from_iterable(map(_HOOKS, rows))),
+    )
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """A function that takes the items at these places."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda items: [items[place] for place in places]

@@ -1,0 +1,98 @@
+"""Several threads on one model, while somebody else runs it too."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from attribution.result import Attribution
+from attribution.testing.checks.check import Template, check, require
+from attribution.testing.checks.subject import Subject, noise
+from attribution.testing.models import small_residual
+
+_THREADS, _CALLS = 4, 3
+
+
+@contextmanager
+def _restless() -> Iterator[None]:
+    """Threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _run(works: list[Callable[[], None]]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    with _restless():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+@check("Threads")
+def check_threads_share_a_model(subject: Subject) -> None:
+    """Every thread gets the answer to its own question."""
+    model = small_residual()
+    questions = [noise(1, seed=seed) for seed in range(_THREADS)]
+    expected = [subject.ask(model, inputs) for inputs in questions]
+    found: list[list[Attribution]] = [[] for _ in questions]
+
+    def work(index: int) -> None:
+        for _ in range(_CALLS):
+            found[index].append(subject.ask(model, questions[index]))
+
+    _run([lambda i=index: work(i) for index in range(_THREADS)])  # type: ignore[misc]
+    for index, answers in enumerate(found):
+        for answer in answers:
+            difference = subject.difference(expected[index], answer)
+            require(not difference, f"thread {index}: {difference}", "the map that it has alone")
+
+
+@check("Threads")
+def check_a_foreign_thread_runs_the_model(subject: Subject) -> None:
+    """Neither side sees the other."""
+    model, inputs, foreign = small_residual(), noise(), noise(seed=9)
+    expected = subject.ask(model, inputs)
+    with torch.no_grad():
+        alone = model(foreign)
+    done = threading.Event()
+    outputs: list[Tensor] = []
+    answers: list[Attribution] = []
+
+    def run() -> None:
+        with torch.no_grad():
+            while not done.is_set() and len(outputs) < 500:
+                outputs.append(model(foreign))
+
+    def explain() -> None:
+        try:
+            answers.extend(subject.ask(model, inputs) for _ in range(_CALLS))
+        finally:
+            done.set()
+
+    _run([run, explain])
+    wrong = sum(not torch.equal(output, alone) for output in outputs)
+    require(not wrong, f"{wrong} of {len(outputs)} outputs of the other thread changed", "none")
+    for answer in answers:
+        difference = subject.difference(expected, answer)
+        require(not difference, f"beside another thread: {difference}", "the map that it has alone")
+
+
+CHECKS: tuple[Template, ...] = (check_threads_share_a_model, check_a_foreign_thread_runs_the_model)

@@ -1,0 +1,294 @@
+"""``Snapshot``: the thirteen fields of state that a run must leave alone, and what changed in them."""
+
+import os
+import random
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Places = dict[str, Any]
+"""Where in a field → what was there; tensors are copies, objects are kept alive so that no id is used twice."""
+
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One violated place: ``field`` is one of `FIELDS`, ``place`` a module, tensor or flag; both states in words."""
+
+    field: str
+    place: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.place} was {self.before}, is {self.after}"
+
+
+class Snapshot:
+    """What a model, its inputs, torch and the process are like now.
+
+    Args:
+        model: Any module; it is read, never run.
+        inputs: Tensors that the user owns; ``None`` is left out.
+    """
+
+    def __init__(self, model: nn.Module, *inputs: Tensor | None) -> None:
+        self._model = model
+        self._inputs = [tensor for tensor in inputs if tensor is not None]
+        self._fields = self._read()
+
+    def changes(self) -> list[Change]:
+        """Everything that differs from when the snapshot was taken, in the order of `FIELDS`."""
+        now = self._read()
+        found = []
+        for field, before in self._fields.items():
+            after = now[field]
+            for place in {**before, **after}:
+                old, new = before.get(place, _ABSENT), after.get(place, _ABSENT)
+                if not _same(old, new):
+                    found.append(Change(field, place, *_told(old, new)))
+        return found
+
+    def _read(self) -> dict[str, Places]:
+        return {field: read(self._model, self._inputs) for field, read in _READERS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Object:
+    """Compared by identity, whatever its own ``==`` says."""
+
+    value: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Object) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __repr__(self) -> str:
+        value = self.value
+        return repr(value) if isinstance(value, int | float | str | None) else f"{type(value).__name__} {id(value):#x}"
+
+
+def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in model.named_modules():
+        yield name or "the model", module
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
+
+
+def _hooks(model: nn.Module, inputs: list[Tensor]) -> Places:
+    owners: list[tuple[str, dict[str, Any]]] = [(name, vars(module)) for name, module in _modules(model)]
+    owners.append(("every module", vars(nn.modules.module)))
+    found = {
+        f"{name}.{key}": [(number, _Object(hook)) for number, hook in value.items()]
+        for name, attributes in owners
+        for key, value in attributes.items()
+        if "hooks" in key and isinstance(value, dict)
+    }
+    for name, tensor in [*_tensors(model), *((f"inputs {index}", x) for index, x in enumerate(inputs))]:
+        for key in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            hooks: dict[int, object] = getattr(tensor, key, None) or {}
+            found[f"{name}.{key}"] = [(number, _Object(hook)) for number, hook in hooks.items()]
+    return found
+
+
+def _training(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: "train" if module.training else "eval" for name, module in _modules(model)}
+
+
+def _parameters(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {
+        f"{name}.{key}": (_Object(p), p.data_ptr(), f"version {_version(p)}", key in vars(module))
+        for name, module in _modules(model)
+        for key, p in module._parameters.items()
+        if p is not None
+    }
+
+
+def _values(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: _copy(parameter) for name, parameter in model.named_parameters()}
+
+
+def _buffers(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: (_Object(buffer), buffer.data_ptr(), _copy(buffer)) for name, buffer in model.named_buffers()}
+
+
+def _requires_grad(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: tensor.requires_grad for name, tensor in _tensors(model)}
+
+
+def _grad(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: (_Object(p.grad), _copy(p.grad)) for name, p in model.named_parameters()}
+
+
+def _inplace(model: nn.Module, inputs: list[Tensor]) -> Places:
+    return {name: vars(module)["inplace"] for name, module in _modules(model) if "inplace" in vars(module)}
+
+
+def _attributes(model: nn.Module, inputs: list[Tensor]) -> Places:
+    elsewhere = {"training", "inplace", "_parameters", "_buffers"}
+    return {
+        f"{name}.{key}": _content(value)
+        for name, module in _modules(model)
+        for key, value in vars(module).items()
+        if key not in elsewhere and "hooks" not in key
+    }
+
+
+def _content(value: object) -> object:
+    """The object itself, one level of a container, and the values of a tensor."""
+    if isinstance(value, Tensor):
+        return _Object(value), _copy(value)
+    if isinstance(value, dict):
+        return [(key, _Object(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_Object(item) for item in value]
+    if isinstance(value, set):
+        return set(value)
+    return _Object(value) if not isinstance(value, bool | int | float | str) else value
+
+
+def _inputs(model: nn.Module, inputs: list[Tensor]) -> Places:
+    found: Places = {}
+    for index, x in enumerate(inputs):
+        grad = x.grad if x.is_leaf else None
+        found |= {
+            f"values {index}": _copy(x),
+            f"form {index}": (x.data_ptr(), tuple(x.shape), x.stride(), f"version {_version(x)}"),
+            f"requires_grad {index}": (x.requires_grad, x.is_leaf),
+            f"grad {index}": (_Object(grad), _copy(grad)),
+        }
+    return found
+
+
+def _random(model: nn.Module, inputs: list[Tensor]) -> Places:
+    name, words, *rest = np.random.get_state()  # noqa: NPY002  # the global generator is what is watched
+    version, numbers, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": (str(name), torch.from_numpy(np.asarray(words).astype(np.int64)), *rest),
+        "python": (version, torch.tensor(numbers), gauss),
+        **{f"cuda {index}": state for index, state in enumerate(cuda)},
+    }
+
+
+def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    found: Places = {
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "anomaly mode": torch.is_anomaly_enabled(),
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "autocast cache": torch.is_autocast_cache_enabled(),
+        "deterministic algorithms": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ),
+        "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        "float32 precision": tuple(b.fp32_precision for b in (matmul, cudnn.conv, cudnn.rnn)),  # type: ignore[attr-defined]
+        "threads of torch": torch.get_num_threads(),
+    }
+    for device in ("cpu", "cuda"):
+        found[f"autocast on {device}"] = (torch.is_autocast_enabled(device), str(torch.get_autocast_dtype(device)))
+    return found
+
+
+def _process(model: nn.Module, inputs: list[Tensor]) -> Places:
+    figures = getattr(sys.modules.get("matplotlib._pylab_helpers"), "Gcf", None)
+    return {
+        "warnings filters": list(warnings.filters),
+        "matplotlib figures": sorted(figures.figs) if figures is not None else [],
+        "file descriptors": _descriptors(),
+        "threads": sorted(f"{thread.name} ({thread.ident})" for thread in threading.enumerate()),
+    }
+
+
+def _descriptors() -> list[str]:
+    """Open files by number and what they lead to; empty where the system does not tell."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return []
+    found = []
+    for number in sorted(os.listdir(folder), key=int):
+        try:
+            found.append(f"{number}: {os.readlink(folder / number)}")
+        except OSError:  # the descriptor of the listing itself, closed by now
+            continue
+    return found
+
+
+_READERS: dict[str, Callable[[nn.Module, list[Tensor]], Places]] = {
+    "hooks": _hooks,
+    "training": _training,
+    "parameters": _parameters,
+    "values": _values,
+    "buffers": _buffers,
+    "requires_grad": _requires_grad,
+    "grad": _grad,
+    "inplace": _inplace,
+    "attributes": _attributes,
+    "inputs": _inputs,
+    "random": _random,
+    "modes": _modes,
+    "process": _process,
+}
+
+FIELDS: tuple[str, ...] = tuple(_READERS)
+"""The names of the thirteen fields."""
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Bit patterns, so that NaN equals itself and −0 differs from 0."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _told(before: Any, after: Any) -> tuple[str, str]:
+    """Both states in a few words: only what differs of sequences and tensors."""
+    if isinstance(before, Tensor) and isinstance(after, Tensor) and before.shape == after.shape:
+        unequal = (before != after).reshape(-1)
+        first = int(unequal.int().argmax()) if unequal.any() else 0
+        values = [tensor.reshape(-1)[first].item() for tensor in (before, after)]
+        return f"{values[0]!r}", f"{values[1]!r} ({int(unequal.sum())} of {before.numel()} values differ)"
+    if isinstance(before, list | tuple) and isinstance(after, list | tuple) and len(before) == len(after):
+        different = [(x, y) for x, y in zip(before, after, strict=True) if not _same(x, y)]
+        return _told(*different[0]) if different else (_short(before), _short(after))
+    if isinstance(before, list) and isinstance(after, list):
+        gone = [item for item in before if item not in after]
+        come = [item for item in after if item not in before]
+        return f"{len(before)} long", f"{len(after)} long ({_short([*gone, *come])})"
+    return _short(before), _short(after)
+
+
+def _short(value: object, most: int = 80) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"

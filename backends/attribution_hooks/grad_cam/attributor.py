@@ -1,0 +1,71 @@
+"""Grad-CAM by captured activations: one forward for all layers and targets."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attribution import layers
+from attribution.attributor import Attributor, Run
+from attribution.technique import Maps
+from attribution.techniques import GradCAM
+from attribution_hooks.capture import capture
+from attribution_hooks.grad_cam.backward import Tail, chunk
+from attribution_hooks.grad_cam.closed import class_weights
+
+
+class HooksGradCAM(Attributor[GradCAM]):
+    """`GradCAM` with the graph from the first requested layer on; no parameter gradient is formed.
+
+    One target takes one backward. Several are taken through the tail together, as many as fit the memory budget. Where
+    the tail is found to be a mean and a linear layer, its weights are the gradients of all classes.
+    """
+
+    technique_type: ClassVar[type[GradCAM]] = GradCAM
+    backend: ClassVar[str] = "hooks"
+
+    def compute(self, run: Run) -> Maps:
+        """(N, T, h, w) for each layer."""
+        names = self.technique.layers
+        with torch.no_grad(), capture(run.model, names, leaf=True) as caught:
+            logits = run.forward(run.inputs)
+        outputs = {name: caught[name] for name in names}
+        grids = {
+            name: self.technique.grid(name, tuple(output.shape), run.model, run.inputs)
+            for name, output in outputs.items()
+        }
+        target = run.select(logits)
+        if not logits.requires_grad:
+            raise layers.no_influence(*names)
+        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
+            maps: Maps = {}
+            if target.shape[1] > 1:
+                for name, activation in found.items():
+                    weights = class_weights(run.model, logits, outputs[name], grids[name])
+                    if weights is not None:
+                        maps[name] = _weighted_by_class(weights, target, activation)
+            rest = [name for name in names if name not in maps]
+            if rest:
+                tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids)
+                alphas = tail.weights(target, chunk(run, rest, outputs) if target.shape[1] > 1 else 1)
+                maps |= {name: _weighted(alphas[name], found[name]) for name in rest}
+        for name in names:
+            run.note(f"engine {name}", "backward" if name in rest else "closed form")
+            if self.technique.tokens is None and grids[name].form != "channels_first":
+                run.note(f"tokens {name}", f"{grids[name]}, inferred")
+        return {name: maps[name] for name in names}
+
+
+def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
+    """Σ over channels: (N, T, D) and (N, D, h, w) → (N, T, h, w)."""
+    return torch.matmul(weights, activation.flatten(2)).view(*weights.shape[:2], *activation.shape[2:])
+
+
+def _weighted_by_class(weights: Tensor, target: Tensor, activation: Tensor) -> Tensor:
+    """The same from (K, D), where the weights of a class are those of every image: (N, T, h, w)."""
+    if (target == target[:1]).all():
+        every = target.shape[1] == len(weights) and bool((target[0].diff() == 1).all())
+        shared = weights if every else weights[target[0]]
+        return _weighted(shared.expand(len(target), -1, -1), activation) / activation[0, 0].numel()
+    return _weighted(weights[target], activation) / activation[0, 0].numel()

@@ -1,0 +1,98 @@
+"""Gradients of many targets through the tail of the network at once."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from attribution import layers
+from attribution.attributor import Run
+from attribution.errors import ModelError
+from attribution.execution import out_of_memory
+from attribution.techniques.tokens import Grid
+
+MOST_TARGETS = 64
+"""Targets per backward: more of them are not faster, on VGG16's tail slower."""
+
+
+class Tail:
+    """The network from the layers to the logits, as the forward's graph holds it.
+
+    Args:
+        run: Is told how the gradients were had.
+        logits: (N, K).
+        outputs: Of the layers.
+        grids: Where the outputs' values lie.
+    """
+
+    def __init__(self, run: Run, logits: Tensor, outputs: Mapping[str, Tensor], grids: Mapping[str, Grid]) -> None:
+        self._run = run
+        self._logits = logits
+        self._outputs = outputs
+        self._grids = grids
+        self._batched = True
+
+    def weights(self, target: Tensor, size: int) -> dict[str, Tensor]:
+        """Mean gradients (N, T, D) of the target logits (N, T) with respect to each layer, ``size`` targets at a time.
+
+        Raises:
+            LayerError: A target does not depend on a layer.
+        """
+        parts: list[list[Tensor]] = []
+        for columns in target.split(size, dim=1):
+            gradients = self._gradients(columns)
+            if missing := [name for name, part in zip(self._outputs, gradients, strict=True) if part is None]:
+                raise layers.no_influence(*missing)
+            parts.append(
+                [
+                    self._grids[name].map(part).mean((-2, -1)).movedim(0, 1)
+                    for name, part in zip(self._outputs, gradients, strict=True)
+                    if part is not None
+                ]
+            )
+        if target.shape[1] > 1:
+            self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
+        return {name: torch.cat(part, dim=1) for name, *part in zip(self._outputs, *parts, strict=True)}
+
+    def _gradients(self, columns: Tensor) -> Sequence[Tensor | None]:
+        """(t, N, *layer) for t targets, by layer."""
+        shape = (columns.shape[1], *self._logits.shape)
+        seeds = self._logits.new_zeros(shape).scatter_(2, columns.T[..., None], 1)
+        if len(seeds) > 1 and self._batched:
+            try:
+                return self._grad(seeds, batched=True)
+            except RuntimeError as error:
+                if out_of_memory(error):
+                    raise
+                self._batched = False
+                self._run.note("backward", f"one by one, since torch cannot batch it: {str(error).splitlines()[0]}")
+        alone = [self._grad(seed, batched=False) for seed in seeds]
+        return [None if column[0] is None else _stacked(column) for column in zip(*alone, strict=True)]
+
+    def _grad(self, seeds: Tensor, *, batched: bool) -> Sequence[Tensor | None]:
+        """Keeps the graph: it may be needed again, and goes with the logits."""
+        return torch.autograd.grad(
+            self._logits,
+            [*self._outputs.values()],
+            seeds,
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+
+
+def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
+
+
+def chunk(run: Run, names: Sequence[str], outputs: Mapping[str, Tensor]) -> int:
+    """How many targets fit the memory budget: each needs the gradients of the layers and of the tail's widest part."""
+    try:
+        stops = layers.survey(run.model, run.inputs)
+    except ModelError:  # a model that runs only with a graph from the layers on
+        stops = ()
+    ends = {stop.module: stop.order for stop in stops if stop.calls == 1}
+    first = min(ends.get(layers.find(run.model, name)[1], 0) for name in names)
+    widest = max((stop.bytes for stop in stops if stop.leaf and stop.order > first), default=0) * len(run.inputs)
+    needed = 3 * widest + sum(outputs[name].nbytes for name in names)
+    return max(1, min(MOST_TARGETS, run.execution.memory_budget // max(needed, 1)))

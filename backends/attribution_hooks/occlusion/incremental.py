@@ -1,0 +1,181 @@
+"""Each window by what it changes: the engine's run over all windows of a call."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from attribution.attributor import Run
+from attribution.techniques import Occlusion
+from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion.chunks import in_parts
+from attribution_hooks.occlusion.engine import Engine
+from attribution_hooks.occlusion.graph import Known, Program, Untraceable, build
+from attribution_hooks.occlusion.plan import Group, Plan
+
+LEAST_GAIN = 1.15
+"""How many times fewer multiply-accumulates than dense the plan must promise."""
+
+CUDA_WINDOWS = 1024
+"""Windows at once on CUDA, where large batches fill the device; not tuned yet."""
+
+WINDOWS = 32
+"""Windows at once on a CPU: fewer pay too often for each layer's set-up, more gain nothing (``docs/benchmarks.md``)."""
+
+Pair = tuple[int, int]
+
+
+def differences(
+    run: Run, technique: Occlusion, lattice: Lattice, logits: Tensor, target: Tensor, known: Known
+) -> Tensor:
+    """score(x) − score(x with window w covered): (windows, N, T).
+
+    Args:
+        run: Its inputs are (N, C, H, W).
+        technique: Says what covers and how logits become scores.
+        lattice: The windows.
+        logits: (N, K), of the model itself for the inputs; the engine's must be the same.
+        target: (N, T).
+        known: What earlier calls found out about the model.
+
+    Raises:
+        Untraceable: The model cannot be taken apart, or gains too little.
+    """
+    inputs, budget = run.inputs, run.execution.memory_budget // 2
+    question = (inputs.shape[1:], lattice)
+    if question in known.dull:
+        raise Untraceable(known.dull[question])
+    program, maps, output = build(run.model, known.graph(run.model), inputs[:1])
+    plan = Plan.of(program.ops, lattice, program.rest_macs)
+    gain = plan.dense / max(plan.executed + plan.dense // len(lattice.windows), 1)
+    if gain < LEAST_GAIN:
+        known.dull[question] = f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
+        raise Untraceable(known.dull[question])
+    at_once = max(1, budget // (2 * sum(m.numel() * m.element_size() for m in maps)))
+    most = WINDOWS if inputs.device.type == "cpu" else CUDA_WINDOWS
+    size = run.execution.batch_size or max(1, min(most, budget // max(_tile_bytes(plan, maps), 1)))
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    deltas = logits.new_empty((len(lattice.windows), *target.shape), dtype=precise)
+    used, macs = size, 0
+    with run.progress(len(lattice.windows) * len(inputs), "window") as advance:
+        for first in range(0, len(inputs), at_once):
+            part = slice(first, first + at_once)
+            if len(inputs) > 1:
+                maps, output = program.clean(inputs[part])
+            clean = run.logits(output)
+            _same(clean, logits[part])
+            engine = Engine(program, plan, maps, size, technique.cover(inputs))
+            maps = []
+            sink = _Sink(run, technique, program, clean, target[part], deltas[:, part], used)
+            for group in plan.groups:
+                used = _group(engine, group, sink, used, advance)
+            sink.flush()
+            macs += sink.macs
+    run.note("engine", "incremental")
+    run.note("windows_per_forward", used)
+    run.note("macs_dense", plan.dense * len(inputs))
+    run.note("macs", macs)
+    run.note("macs_floor", plan.floor * len(inputs))
+    return deltas
+
+
+class _Sink:
+    """Takes what the rest of the network reads, runs it in full batches, and fills in the differences.
+
+    Groups are small, and the rest may be all weights: it is run when there are enough windows for it.
+
+    Args:
+        run: How logits are found in what the model returns.
+        technique: How logits become scores.
+        program: Its rest is run.
+        clean: (n, K), by the engine itself, so that its rounding cancels.
+        target: (n, T).
+        deltas: (windows, n, T), to be filled.
+        size: Windows per batch.
+    """
+
+    def __init__(
+        self, run: Run, technique: Occlusion, program: Program, clean: Tensor, target: Tensor, deltas: Tensor, size: int
+    ) -> None:
+        self.images = len(target)
+        self.macs = 0
+        self._run, self._technique, self._program = run, technique, program
+        self._clean, self._target, self._deltas = technique.scores(clean).gather(1, target), target, deltas
+        self._size = size
+        self._waiting: list[tuple[dict[fx.Node, Tensor], list[Pair]]] = []
+
+    def take(self, values: dict[fx.Node, Tensor], pairs: list[Pair]) -> None:
+        """Exits (B, …) for windows of the lattice and images; more of the former are ignored."""
+        if sum(len(pairs) for _, pairs in self._waiting) + len(pairs) > self._size:
+            self.flush()
+        self._waiting.append((values, pairs))
+
+    def flush(self) -> None:
+        """Run what waits; where that fails, it goes on waiting."""
+        if not self._waiting:
+            return
+        pairs = [pair for _, part in self._waiting for pair in part]
+        values = {
+            node: torch.cat([values[node][: len(part)] for values, part in self._waiting])
+            for node in self._program.exits
+        }
+        self._waiting = [(values, pairs)]
+
+        def work(rows: Sequence[int]) -> None:
+            part = slice(rows[0], rows[-1] + 1)
+            output = self._program.finish({node: value[part] for node, value in values.items()})
+            at, images = torch.tensor(pairs[part], device=self._target.device).unbind(dim=1)
+            scores = self._technique.scores(self._run.logits(output)).gather(1, self._target[images])
+            self._deltas[at, images] = (self._clean[images] - scores).to(self._deltas.dtype)
+            self.macs += len(rows) * self._program.rest_macs
+
+        in_parts(range(len(pairs)), self._size, work, lambda: None)
+        self._waiting = []
+
+
+def _group(engine: Engine, group: Group, sink: _Sink, size: int, advance: Callable[[], None]) -> int:
+    """Run one group's windows in parts of one size, since each shape costs set-up; returns the size that fitted."""
+    columns = len(engine.plan.lattice.columns)
+    rows = [row * columns + column for row, column in group.windows]
+    pairs = [(window, n) for window in range(len(rows)) for n in range(sink.images)]
+    even = -(-len(pairs) // -(-len(pairs) // size))
+    macs = sum(op.macs * height * width for op, (height, width) in zip(engine.plan.ops, group.shapes, strict=True))
+
+    width = even
+
+    def work(part: Sequence[Pair]) -> None:
+        nonlocal width
+        if part[-1] != pairs[-1]:
+            width = len(part)  # halved where memory ran out: filling up would undo that
+        filled = [*part, *[part[-1]] * (width - len(part))] if len(pairs) > width else part
+        sink.take(engine.run(group, filled), [(rows[window], image) for window, image in part])
+        sink.macs += len(filled) * macs
+
+    fitted = in_parts(pairs, even, work, advance)
+    return size if fitted == even else fitted
+
+
+def _tile_bytes(plan: Plan, maps: Sequence[Tensor]) -> int:
+    """Bytes that one window needs: what the widest layer reads, gathers and gives, and its place in every buffer."""
+    widest = 0
+    room = [0] * len(maps)
+    places = [height * width for height, width in (op.size for op in plan.ops)]
+    for group in plan.groups:
+        sizes = [
+            height * width * (m[0].numel() // place) * m.element_size()
+            for (height, width), m, place in zip(group.shapes, maps, places, strict=True)
+        ]
+        for index, op in enumerate(plan.ops):
+            widest = max(widest, sizes[index] + 2 * sum(sizes[source] for source in op.inputs))
+            for source in op.inputs if not op.local or len(op.inputs) > 1 else ():
+                room[source] = max(room[source], sizes[source])
+    return widest + sum(room)
+
+
+def _same(a: Tensor, b: Tensor) -> None:
+    """The engine's logits for the clean images are the model's; else its trace does not say what the model does."""
+    allowed = min(8192 * torch.finfo(b.dtype).eps, 0.1)
+    if b.is_cuda and b.dtype == torch.float32:
+        allowed = 0.1  # TF32
+    if a.shape != b.shape or not (a - b).abs().max() <= allowed * b.abs().max():
+        raise Untraceable("the traced model gives other logits than the model")

@@ -1,0 +1,280 @@
+"""The layers whose outputs depend on a neighbourhood: what each computes on a tile, and where its neighbours are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pair = tuple[int, int]
+Layout = Literal["nchw", "nhwc"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer on tiles.
+
+    Attributes:
+        inputs: Positions of the steps that it reads.
+        call: On one tile per input, whose borders hold all that is read; no padding.
+        whole: The same on whole maps, with padding.
+        kernel, stride, dilation, padding: As in `plan.Op`.
+        fill: What lies outside the map: 0, or -inf for max-pools.
+        macs: Multiply-accumulates per output pixel.
+        layout: Of its output.
+        inplace: ``call`` that may overwrite its first input, where there is one.
+        view: Whether the output is the input's memory.
+    """
+
+    inputs: tuple[int, ...]
+    call: Callable[..., Tensor]
+    whole: Callable[..., Tensor]
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    fill: float = 0.0
+    macs: int = 0
+    layout: Layout = "nchw"
+    inplace: Callable[..., Tensor] | None = None
+    view: bool = False
+
+
+def pointwise(
+    source: int, call: Callable[[Tensor], Tensor], layout: Layout, inplace: Callable[[Tensor], Tensor] | None = None
+) -> Step:
+    """A layer that works pixel by pixel."""
+    return Step((source,), call, call, layout=layout, inplace=inplace)
+
+
+def convolution(source: int, module: nn.Conv2d, size: Pair, norm: nn.Module | None) -> Step | None:
+    """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros.
+
+    Folding changes rounding only: w' = w · γ / √(σ² + ε), b' = (b − μ) · γ / √(σ² + ε) + β.
+    """
+    if module.padding_mode != "zeros":
+        return None
+    kernel, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
+    before, after = _padding(module, size)
+    weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+    if norm is not None:
+        weight, bias = _folded(weight, bias, norm)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    groups = module.groups
+    steps = _steps(kernel, stride)
+
+    def call(x: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, steps, 0, dilation, groups)
+
+    def whole(x: Tensor) -> Tensor:
+        if before == after:
+            return F.conv2d(x, weight, bias, stride, before, dilation, groups)
+        x = F.pad(x, (before[1], after[1], before[0], after[0]))
+        return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
+
+    return Step(
+        (source,), call, whole, kernel=kernel, stride=stride, dilation=dilation, padding=before, macs=weight.numel()
+    )
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """A batch norm in eval mode with statistics of its own (timm's fused form included)."""
+    it: Any = module
+    if _is_timm(module, "BatchNormAct2d"):
+        known = type(it.act) is nn.Identity or _activation(it.act) is not None
+        known = known and type(it.drop) is nn.Identity
+    else:
+        known = type(module) is nn.BatchNorm2d
+    return known and not module.training and module.running_mean is not None
+
+
+def pooling(
+    source: int,
+    kind: Literal["max", "avg"],
+    size: Pair,
+    *,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Step | None:
+    """A pool; ``None`` for an average whose divisor differs from place to place."""
+    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
+    stride = kernel if stride is None or stride == [] else _pair(stride)
+    common = {"kernel": kernel, "stride": stride, "padding": padding}
+    steps = _steps(kernel, stride)
+    if kind == "max":
+        return Step(
+            (source,),
+            lambda x: F.max_pool2d(x, kernel, steps, 0, dilation),
+            lambda x: F.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode),
+            dilation=dilation,
+            fill=-torch.inf,
+            **common,
+        )
+    overhang = ceil_mode and any((n + 2 * p - k) % s for n, p, k, s in zip(size, padding, kernel, stride, strict=True))
+    if divisor_override is None and (overhang or (padding != (0, 0) and not count_include_pad)):
+        return None
+    return Step(
+        (source,),
+        lambda x: F.avg_pool2d(x, kernel, steps, 0, divisor_override=divisor_override),
+        lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override),
+        **common,
+    )
+
+
+def padded(source: int, before: Pair, after: Pair, value: float) -> Step:
+    """Constant padding: a gather, and nothing to compute."""
+    sides = (before[1], after[1], before[0], after[0])
+    return Step((source,), lambda x: x, lambda x: F.pad(x, sides, value=value), padding=before, fill=value, view=True)
+
+
+def _pair(value: Any) -> Pair:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+
+
+def _steps(kernel: Pair, stride: Pair) -> Pair:
+    """Strides on a tile: along an axis where the kernel is 1, only what is read was gathered."""
+    down, right = (1 if k == 1 else s for k, s in zip(kernel, stride, strict=True))
+    return down, right
+
+
+def _padding(module: nn.Conv2d, size: Pair) -> tuple[Pair, Pair]:
+    """(above, left), (below, right)."""
+    halo = [d * (k - 1) for k, d in zip(_pair(module.kernel_size), _pair(module.dilation), strict=True)]
+    if _is_timm(module, "Conv2dSame"):
+        strides = _pair(module.stride)
+        total = [max((-(-n // s) - 1) * s + h + 1 - n, 0) for n, s, h in zip(size, strides, halo, strict=True)]
+    elif module.padding == "same":
+        total = halo
+    else:
+        sides = (0, 0) if module.padding == "valid" else _pair(module.padding)
+        return sides, sides
+    before = (total[0] // 2, total[1] // 2)
+    return before, (total[0] - before[0], total[1] - before[1])
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    wide = torch.float64
+    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().to(wide)
+    shift = -norm.running_mean.to(wide) if bias is None else bias.to(wide) - norm.running_mean.to(wide)
+    shift = shift * scale if norm.bias is None else shift * scale + norm.bias.detach().to(wide)
+    return weight * scale.to(weight.dtype).reshape(-1, 1, 1, 1), shift.to(weight.dtype)
+
+
+def _is_timm(module: nn.Module, name: str) -> bool:
+    return type(module).__name__ == name and type(module).__module__.startswith("timm.layers.")
+
+
+def _activation(module: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
+    """Not in place and in place; ``None`` for what is no known activation."""
+    if type(module) is nn.ReLU:
+        return torch.relu, torch.relu_
+    if type(module) in (nn.ReLU6, nn.Hardtanh):
+        low, high = module.min_val, module.max_val
+        return lambda x: x.clamp(low, high), lambda x: x.clamp_(low, high)
+    if type(module) in (nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.CELU, nn.SELU):
+        forward = type(module).forward
+        return lambda x: forward(module, x.clone() if module.inplace else x), lambda x: forward(module, x)
+    if type(module) in (nn.GELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.PReLU, nn.LogSigmoid, nn.Softsign):
+        return module.forward, module.forward
+    return None
+
+
+def after_norm(module: nn.Module, source: int) -> Step | int:
+    """What is left of a batch norm that was folded: nothing, or the activation of timm's fused form."""
+    act = getattr(module, "act", None)
+    activation = _activation(act) if isinstance(act, nn.Module) else None
+    if activation is None:
+        return source
+    return pointwise(source, activation[0], "nchw", activation[1])
+
+
+def of_module(
+    module: nn.Module, source: int, layout: Layout, x: Tensor, norm: nn.Module | None = None
+) -> Step | int | None:
+    """A layer as a step, its source where it changes nothing, or ``None`` where it is not known to be local.
+
+    Args:
+        module: Eval mode, without hooks.
+        source: The step that it reads.
+        layout: Of its input.
+        x: Its input for whole images; only its shape is used.
+        norm: The batch norm to fold into it, if it is a convolution.
+    """
+    kind = type(module)
+    it: Any = module
+    if kind is nn.Identity or kind.__module__ == nn.Dropout.__module__ or _from_a_library(kind, *_STILL):
+        return None if module.training else source
+    if activation := _activation(module):
+        if kind is nn.PReLU and layout != "nchw":
+            return None
+        return pointwise(source, activation[0], layout, activation[1])
+    if layout == "nhwc":
+        return _of_channels_last(module, source, x)
+    size = (x.shape[2], x.shape[3])
+    if kind is nn.Conv2d or _is_timm(module, "Conv2dSame"):
+        return convolution(source, it, size, norm)
+    if is_batch_norm(module):
+        return pointwise(source, module.forward, layout)
+    if kind is nn.MaxPool2d and not it.return_indices:
+        return pooling(
+            source, "max", size, kernel=it.kernel_size, stride=it.stride, padding=it.padding, dilation=it.dilation,
+            ceil_mode=it.ceil_mode,
+        )  # fmt: skip
+    if kind is nn.AvgPool2d:
+        return pooling(
+            source, "avg", size, kernel=it.kernel_size, stride=it.stride, padding=it.padding, ceil_mode=it.ceil_mode,
+            count_include_pad=it.count_include_pad, divisor_override=it.divisor_override,
+        )  # fmt: skip
+    if kind in (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d) and not getattr(it, "return_indices", False):
+        return source if it.output_size in (size, list(size), size[0] if size[0] == size[1] else size) else None
+    if kind is nn.ZeroPad2d:
+        left, right, top, bottom = it.padding
+        return padded(source, (top, left), (bottom, right), 0.0) if min(it.padding) >= 0 else None
+    if _is_channel_norm(module):
+        return pointwise(source, module.forward, layout)
+    if _permutation(module) == (0, 2, 3, 1):
+        return _permuted(source, "nhwc", (0, 2, 3, 1))
+    return None
+
+
+_STILL = frozenset({"StochasticDepth", "DropPath"})
+
+
+def _from_a_library(kind: type, *names: str) -> bool:
+    """A class of that name by a user may do anything, and the clean image need not show it."""
+    return kind.__name__ in names and kind.__module__.startswith(("torchvision.", "timm."))
+
+
+def _of_channels_last(module: nn.Module, source: int, x: Tensor) -> Step | None:
+    if type(module) is nn.LayerNorm and tuple(module.normalized_shape) == x.shape[-1:]:
+        return pointwise(source, module.forward, "nhwc")
+    if type(module) is nn.Linear:
+        return Step((source,), module.forward, module.forward, layout="nhwc", macs=module.weight.numel())
+    if _permutation(module) == (0, 3, 1, 2):
+        return _permuted(source, "nchw", (0, 3, 1, 2))
+    return None
+
+
+def _permuted(source: int, layout: Layout, order: tuple[int, ...]) -> Step:
+    def call(x: Tensor) -> Tensor:
+        return x.permute(order)
+
+    return Step((source,), call, call, layout=layout, view=True)
+
+
+def _permutation(module: nn.Module) -> tuple[int, ...] | None:
+    return tuple(module.dims) if type(module).__name__ == "Permute" and isinstance(module.dims, list | tuple) else None
+
+
+def _is_channel_norm(module: nn.Module) -> bool:
+    """A layer norm over the channels of each pixel, as in ConvNeXt."""
+    return _from_a_library(type(module), "LayerNorm2d") and isinstance(module, nn.LayerNorm)

@@ -1,0 +1,132 @@
+"""A model as a graph of what it does to its input."""
+
+import copy
+import operator
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.fx.proxy import Scope
+from torch.nn.modules import module as registry
+
+from attribution_hooks.occlusion import steps
+
+
+class Untraceable(Exception):
+    """Why a model cannot be taken apart."""
+
+
+class _Symbol(fx.Proxy):
+    """A value to come. ``x += y`` stays in place: a plain proxy would record ``x = x + y`` and lose what else x is."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._changed("iadd", other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._changed("isub", other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._changed("imul", other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._changed("itruediv", other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return self._changed("ipow", other)
+
+    def _changed(self, name: str, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+
+class _Tracer(fx.Tracer):
+    """Traces a copy of a model whose leaves answer with symbols.
+
+    ``fx.Tracer.trace`` itself patches ``nn.Module`` for all threads while it runs, and two of them at once leave it
+    patched for good.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__()
+        self.root, self.graph = root, fx.Graph()
+        self.scope, self.module_stack, self.node_name_to_scope = Scope("", type(root)), {}, {}  # type: ignore[assignment]
+        self.tensor_attrs = {}
+        for name, module in root.named_modules():
+            before = f"{name}." if name else ""
+            for key, value in vars(module).items():
+                if isinstance(value, Tensor):
+                    self.tensor_attrs[value] = before + key
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Symbol(node, self)
+
+    def record(self) -> fx.Graph:
+        """The graph of the root's forward, its optional arguments left at their defaults."""
+        image = self.create_proxy("placeholder", "image", (), {})
+        for name, module in list(self.root.named_modules()):
+            if _is_leaf(module):
+                vars(module)["forward"] = partial(self._called, name)
+                continue
+            before = f"{name}." if name else ""
+            for key, tensor in chain(module._parameters.items(), module._buffers.items()):
+                if tensor is not None:
+                    vars(module)[key] = self.create_proxy("get_attr", before + key, (), {})
+        output = self.root(image)
+        self.create_node("output", "output", (self.create_arg(output),), {})
+        return self.graph
+
+    def forget(self) -> None:
+        """Let go of the copy, which the symbols in it would keep until the next garbage collection."""
+        self.root = nn.Module()
+        self.tensor_attrs.clear()
+
+    def _called(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        return self.create_proxy("call_module", name, args, kwargs)
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None or steps.is_batch_norm(module)
+
+
+def trace(model: nn.Module) -> fx.Graph:
+    """The model's graph; modules without children are its leaves. Neither the model nor torch is touched.
+
+    Raises:
+        Untraceable: Control flow depends on the input, hooks see or change what modules compute, or the model cannot
+            be copied.
+    """
+    refuse_hooks(model)
+    try:
+        kept = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        twin = copy.deepcopy(model, kept)
+        if not {*map(id, model.modules())}.isdisjoint(map(id, twin.modules())):
+            raise ValueError("a module is its own copy")
+        tracer = _Tracer(twin)
+        try:
+            graph = tracer.record()
+        finally:
+            tracer.forget()
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                _attribute(model, str(node.target))
+        graph.lint()
+    except Exception as error:  # the model's own code runs on symbols and can fail in any way
+        raise Untraceable(f"not traceable: {(str(error).strip().splitlines() or [type(error).__name__])[0]}") from error
+    return graph
+
+
+def refuse_hooks(model: nn.Module) -> None:
+    """Raise `Untraceable` where a forward is not what its class says."""
+    hooked = registry._global_forward_hooks or registry._global_forward_pre_hooks
+    if hooked or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        raise Untraceable("modules have forward hooks")
+    if any("forward" in vars(module) for module in model.modules()):
+        raise Untraceable("a module's forward was replaced")
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    """A tensor that the model made while it ran is no attribute of it, and would not be made again."""
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,141 @@
+"""Every torchvision family, with weights whose signal neither dies nor explodes, on small images of odd sizes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlock
+
+from attribution import Execution, Occlusion
+from attribution_hooks.occlusion.engine import Engine
+from benchmarks.models import healthy
+from tests.backends.occlusion.truth import ask
+from tests.conftest import noise
+
+pytestmark = pytest.mark.usefixtures("eager")
+
+NETS = (
+    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "googlenet",
+    "inception_v3", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5",
+    "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "swin_t", "vit_b_16",
+)  # fmt: skip
+QUICK = ("resnet18", "squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "mobilenet_v3_small")
+SIZES = {"alexnet": (67, 71), "inception_v3": (79, 83), "vit_b_16": (224, 224)}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One family: ``double`` and ``single`` are parts of the largest value, ``plain`` that of plain float32."""
+
+    engine: str
+    reason: str
+    saved: float
+    double: float
+    single: float
+    plain: float
+
+
+def technique(name: str) -> Occlusion:
+    """Nine windows: every border and corner, the last ones cut."""
+    height, width = SIZES.get(name, (45, 51))
+    window = (height // 3 + 3, width // 3 + 3)
+    return Occlusion(window=window, stride=(height // 3, width // 3), score="logit", baseline=0.5)
+
+
+def plain(model: nn.Module, x: Tensor, question: Occlusion) -> Tensor:
+    """score(x) − score(covered) of each window, (windows, K), one forward each."""
+    rows = []
+    with torch.no_grad():
+        clean = model(x.clone())
+        for (top, bottom), (left, right) in question.lattice(*x.shape[2:]).windows:
+            covered = x.clone()
+            covered[..., top:bottom, left:right] = question.baseline  # type: ignore[assignment]  # one number
+            rows.append(clean - model(covered))
+    return torch.cat(rows).double()
+
+
+def folded(deltas: Tensor, x: Tensor, question: Occlusion) -> Tensor:
+    total, count = torch.zeros(deltas.shape[1], *x.shape[2:], dtype=torch.float64), torch.zeros(x.shape[2:])
+    for delta, ((top, bottom), (left, right)) in zip(deltas, question.lattice(*x.shape[2:]).windows, strict=True):
+        total[:, top:bottom, left:right] += delta[:, None, None]
+        count[top:bottom, left:right] += 1
+    return total / count
+
+
+def model_of(name: str) -> nn.Module:
+    if name.split("_")[0] not in ("vit", "swin", "regnet", "convnext", "inception", "googlenet"):
+        return healthy(name)
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]):  # these cannot be built without values, or have more than layers
+        torch.manual_seed(0)
+        branched = name in ("inception_v3", "googlenet")
+        more = {"aux_logits": False, "init_weights": False} if branched else {}
+        model: nn.Module = models.get_model(name, weights=None, **more)
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+            elif isinstance(module, CNBlock):
+                nn.init.ones_(module.layer_scale)
+        if name != "vit_b_16":
+            with torch.no_grad():
+                model.train()(torch.randn(8, 3, 96, 96))
+    return model.eval()
+
+
+def figures(name: str) -> Figures:
+    model, question = model_of(name), technique(name)
+    x = noise(1, 3, *SIZES.get(name, (45, 51)))
+    dense = folded(plain(model, x, question), x, question)
+    single = ask(model, x, question, Execution(batch_size=9))
+    double = ask(model.double(), x.double(), question, Execution(batch_size=9))
+    truth = folded(plain(model, x.double(), question), x, question)
+    size = truth.abs().max()
+    found: dict[str, Any] = dict(double.provenance)
+
+    def off(map_: Tensor) -> float:
+        return ((map_.double() - truth).abs().max() / size).item()
+
+    assert size > 1e-3
+    return Figures(
+        found["engine"],
+        found.get("reason", ""),
+        found.get("macs_dense", 1) / found.get("macs", 1),
+        off(double.maps["input"][0]),
+        off(single.maps["input"][0]),
+        off(dense),
+    )
+
+
+def held(name: str) -> None:
+    found = figures(name)
+    assert found.double < 1e-12
+    assert found.single < 2 * found.plain + 1e-7
+    assert name == "vit_b_16" or (found.engine == "dense") == (name == "swin_t"), found.reason
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_family(name: str) -> None:
+    held(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NETS if name not in QUICK])
+def test_every_family(name: str) -> None:
+    held(name)
+
+
+def test_one_wrong_cell_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Engine._gathered
+
+    def wrong(self: Any, *args: Any) -> Tensor:
+        found = right(self, *args)
+        found[0, 0, 0, 0] += 1e-3
+        return found
+
+    monkeypatch.setattr(Engine, "_gathered", wrong)
+    assert figures("squeezenet1_1").double > 1e-9

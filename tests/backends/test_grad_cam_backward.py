@@ -1,0 +1,181 @@
+"""Many layers and targets from one forward and one batched backward: what Captum gives one by one, and nothing left."""
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from attribution import Execution, GradCAM, LayerError, explain
+from attribution.agreement import relative_tolerance
+from attribution_hooks.grad_cam import backward
+from tests.conftest import build, noise
+
+LAYERS = ("stem", "stem_relu", "body")
+TARGETS = [[0, 3, 1], [4, 1, 2]]
+INPUTS = noise(2, 3, 17, 23)
+
+
+def one_by_one(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """A Captum call per layer and target."""
+    return {
+        layer: torch.cat(
+            [
+                LayerGradCam(model, model.get_submodule(layer)).attribute(inputs, target=list(column)).detach()
+                for column in zip(*TARGETS, strict=True)
+            ],
+            dim=1,
+        )
+        for layer in LAYERS
+    }
+
+
+def agree(found: Tensor, exact: Tensor) -> bool:
+    assert found.shape == exact.shape
+    size = exact.abs().amax((2, 3), keepdim=True)
+    assert size.min() > 1e-6, "a map without signal proves nothing"
+    return bool(((found - exact).abs() <= relative_tolerance(exact.dtype) * size).all())
+
+
+def ask(model: nn.Module, *, budget: int = 2**30) -> Any:
+    technique = GradCAM(layers=LAYERS)
+    return explain(model, INPUTS, technique, target=TARGETS, execution=Execution(memory_budget=budget))
+
+
+@pytest.mark.parametrize("budget", [2**30, 40_000, 1], ids=["all at once", "in parts", "one by one"])
+def test_layers_and_targets_are_those_of_separate_captum_calls(model_name: str, budget: int) -> None:
+    model = build(model_name)
+    result = ask(model, budget=budget)
+    assert result.provenance["engine stem"] == "backward"
+    if budget in (1, 2**30):
+        assert result.provenance["targets per backward"] == {1: 1, 2**30: 3}[budget]
+    exact = one_by_one(build(model_name), INPUTS)
+    assert all(agree(result.raw[layer], exact[layer]) for layer in LAYERS)
+    assert not agree(result.raw["stem"].roll(1, dims=1), exact["stem"]), "targets mixed up must be seen"
+
+
+def test_a_smaller_budget_takes_fewer_targets_at_once() -> None:
+    model = build("cnn")
+    sizes = [ask(model, budget=2**power).provenance["targets per backward"] for power in range(10, 24)]
+    assert sizes == sorted(sizes)
+    assert {1, 2, 3} == set(sizes)
+
+
+class Stubborn(Function):
+    """Looks at its gradient, which cannot be done to a batch of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g * (2 if g.abs().sum().item() > 0 else 1)
+
+
+class Tail(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Stubborn.apply(x)  # type: ignore[no-any-return]
+
+
+def test_what_torch_cannot_batch_is_done_one_by_one_and_said() -> None:
+    model = build("cnn")
+    head = model.get_submodule("head")
+    assert isinstance(head, nn.Sequential)
+    head[1] = nn.Sequential(nn.Flatten(), Tail())
+    result = ask(model)
+    assert "one by one" in str(result.provenance["backward"])
+    assert result.provenance["targets per backward"] == 1
+    exact = one_by_one(model, INPUTS)
+    assert all(agree(result.raw[layer], exact[layer]) for layer in LAYERS)
+    plain = ask(build("cnn"))
+    assert "backward" not in plain.provenance
+    assert agree(result.raw["stem"], 2 * plain.raw["stem"])
+
+
+def test_lack_of_memory_is_not_taken_for_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(self: Any, seeds: Tensor, *, batched: bool) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(backward.Tail, "_grad", hungry)
+    with pytest.raises(RuntimeError, match="ran out of memory"):
+        ask(build("cnn"))
+
+
+@pytest.mark.parametrize("targets", [[[1], [2]], TARGETS], ids=["one", "several"])
+def test_a_layer_off_the_way_is_named(targets: list[list[int]]) -> None:
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.side = build("cnn"), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.side(x)
+            return self.net(x)  # type: ignore[no-any-return]
+
+    with pytest.raises(LayerError, match="does not depend on 'side'"):
+        explain(Fork(), INPUTS, GradCAM(layers=("net.body", "side")), target=targets)
+    with pytest.raises(LayerError, match="does not depend on 'side'"):
+        explain(Fork(), INPUTS, GradCAM(layers=("side",)), target=targets)
+
+
+class Token:
+    """Lives as long as the graph that holds it."""
+
+
+class Marked(Function):
+    """The identity, whose node in the graph can be watched."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, seen: list["weakref.ref[Token]"]) -> Tensor:
+        ctx.token = Token()
+        seen.append(weakref.ref(ctx.token))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g, None
+
+
+class Watched(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build("cnn")
+        self.seen: Any = (lambda found: lambda: found)([])  # a function, so that copies of the model share the list
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.head(Marked.apply(self.net.body(self.net.pool(self.net.stem(x))), self.seen()))  # type: ignore[no-any-return, operator]
+
+
+@pytest.mark.parametrize(
+    ("target", "layers", "engine"),
+    [
+        (1, ("net.stem", "net.body"), "backward"),
+        (TARGETS, ("net.stem", "net.body"), "backward"),
+        ("all", ("net.stem",), "backward"),
+        ("all", ("net.body",), "closed form"),
+    ],
+    ids=["one", "several", "all", "closed form"],
+)
+def test_no_graph_outlives_the_run(target: Any, layers: tuple[str, ...], engine: str) -> None:
+    model = Watched()
+    gc.collect()
+    gc.disable()
+    try:
+        kept = model(INPUTS)
+        assert model.seen()[0]() is not None, "a kept graph would be seen"
+        del kept
+        result = explain(model, INPUTS, GradCAM(layers=layers), target=target)
+        assert len(model.seen()) >= 2
+        assert not any(token() is not None for token in model.seen())
+    finally:
+        gc.enable()
+    assert result.provenance[f"engine {layers[0]}"] == engine
+    tensors = (*result.maps.values(), *result.raw.values(), result.scores, result.target)
+    assert all(t is not None and t.grad_fn is None and not t.requires_grad for t in tensors)
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in result.raw.values()), "a view keeps more alive"
+    assert all(parameter.grad is None for parameter in model.parameters())

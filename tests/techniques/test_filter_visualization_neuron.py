@@ -1,0 +1,107 @@
+"""One neuron: the crop that it sees gives the image that the whole gives."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import FilterVisualization, LayerError, explain
+from attribution.techniques.filter_visualization import find_crop
+from attribution.testing import calibrated
+from tests.conftest import build, noise
+
+BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+
+
+def deep() -> nn.Module:
+    """Strides, pools and paddings, so that a crop has something to get wrong."""
+
+    def make() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 5, stride=2, padding=2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(6, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 6, 3, padding=1, dilation=1),
+            nn.Flatten(),
+        )
+
+    return calibrated(make, 0, torch.float64)
+
+
+@pytest.mark.parametrize("neuron", [(5, 6), "center", (0, 0), (0, 7), (11, 15)], ids=str)
+@pytest.mark.parametrize("parametrization", ["pixel", "fourier"])
+def test_the_crop_of_a_neuron_gives_the_image_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, neuron: Any, parametrization: Any
+) -> None:
+    model = deep()
+    technique = FilterVisualization(
+        layer="6", channels=(0, 3), neuron=neuron, steps=10, size=(48, 64), parametrization=parametrization
+    )
+    cropped = explain(model, None, technique)
+    monkeypatch.setattr("attribution_hooks.filter_visualization.find_crop", lambda *_: None)
+    whole = explain(model, None, technique)
+    assert "crop" in cropped.provenance
+    assert "crop" not in whole.provenance
+    assert (cropped.map - whole.map).abs().max() <= 1e-9 * whole.map.abs().max()
+    assert torch.allclose(cropped.extras["objective"], whole.extras["objective"], rtol=1e-9)
+    assert (whole.map - explain(model, None, replace(technique, neuron=(4, 4))).map).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("neuron", [(5, 6), (0, 0), (11, 15)], ids=str)
+def test_the_gradient_is_zero_outside_the_crop(neuron: tuple[int, int]) -> None:
+    model = deep()
+    assert isinstance(model, nn.Sequential)
+    layer = model[:7]
+    crop = find_crop(layer, noise(1, 3, 48, 64, dtype=torch.float64), neuron)
+    assert crop is not None
+    hit = torch.zeros(48, 64, dtype=torch.bool)
+    for seed in range(20):
+        image = noise(1, 3, 48, 64, dtype=torch.float64, seed=seed).requires_grad_()
+        (g,) = torch.autograd.grad(layer(image)[0, :, neuron[0], neuron[1]].sum(), image)
+        hit |= (g != 0).any(dim=1)[0]
+    inside = torch.zeros_like(hit)
+    inside[crop.rows, crop.columns] = True
+    assert not (hit & ~inside).any()
+    rows = hit.any(dim=1).nonzero()[:, 0]
+    assert crop.rows.start <= rows[0] < crop.rows.start + 4, "no more than a stride wider than need be"
+    assert crop.rows.stop == rows[-1] + 1
+
+
+class Looks(nn.Module):
+    """A convolution whose output depends on the whole image, or on where in it the window lies."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = nn.Conv2d(3, 4, 3, padding=1), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        if self.how == "global":
+            return y - y.mean(dim=(2, 3), keepdim=True)
+        if self.how == "place":
+            return y * torch.linspace(0, 1, y.shape[3], dtype=y.dtype)
+        return nn.functional.instance_norm(y)
+
+
+@pytest.mark.parametrize("how", ["global", "place", "norm"])
+def test_where_no_crop_is_exact_there_is_none(how: str) -> None:
+    model = Looks(how).double()
+    assert find_crop(model, noise(1, 3, 16, 20, dtype=torch.float64), (7, 9)) is None
+    technique = FilterVisualization(layer="conv", channels=(0,), neuron=(7, 9), steps=1, size=(16, 20))
+    assert explain(model, None, technique).provenance["crop"] == "rows 6:9, columns 8:11"
+
+
+@BACKENDS
+@pytest.mark.parametrize("neuron", [(99, 0), (0, 99)], ids=str)
+def test_a_neuron_that_does_not_exist_is_refused(backend: str, neuron: tuple[int, int]) -> None:
+    with pytest.raises(LayerError, match="no neuron"):
+        explain(build("cnn"), None, FilterVisualization(layer="body", channels=(0,), neuron=neuron), backend=backend)
+    with pytest.raises(LayerError, match="leave neuron out"):
+        explain(
+            build("cnn"), None, FilterVisualization(layer="logits", channels=(0,), neuron="center"), backend=backend
+        )

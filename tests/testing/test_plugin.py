@@ -1,0 +1,165 @@
+"""The plugin of the documentation, found through its entry point and known to everything, with the core untouched."""
+
+import importlib
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attribution import explain, load, registry
+from attribution.cli import main
+from attribution.testing import attributor_checks, check_attributor, small_cnn
+from tests.conftest import noise
+
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/attribution-saliency"
+CHECK = ["check", "attribution_saliency:AutogradSaliency"]
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Installed by hand: the module, and the metadata that a build writes from its pyproject."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    site = tmp_path_factory.mktemp("site")
+    (site / "attribution_saliency.py").write_bytes((EXAMPLE / "attribution_saliency.py").read_bytes())
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = project["entry-points"]["attribution.attributors"]
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[attribution.attributors]", *lines, ""]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        yield importlib.import_module("attribution_saliency")
+    sys.modules.pop("attribution_saliency")
+    assert ("saliency", "autograd") not in registry.available()
+
+
+def test_the_page_shows_what_is_tested() -> None:
+    page = (EXAMPLE.parents[1] / "write-an-attributor.md").read_text(encoding="utf-8")
+    for name in ("attribution_saliency.py", "pyproject.toml"):
+        assert (EXAMPLE / name).read_text(encoding="utf-8") in page
+
+
+def test_it_is_known_by_its_entry_point(plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ("saliency", "autograd") in registry.available()
+    assert registry.get("saliency", "autograd") is plugin.AutogradSaliency
+    assert main(["list"]) == 0
+    assert "saliency" in (out := capsys.readouterr().out)
+    assert "attribution-saliency 0.1.0" in out
+
+
+def test_it_explains_is_drawn_and_saved(plugin: Any, tmp_path: Path) -> None:
+    model, inputs = small_cnn(dtype=torch.float64), noise(2, 3, 17, 23, dtype=torch.float64)
+    result = explain(model, inputs, plugin.Saliency(), backend="autograd", target=[[3], [1]])
+    assert result.map[0, 0, 8, 11].item() == pytest.approx(_slopes(model, inputs, 1e-6).max().item(), rel=1e-5)
+    again = load(result.save(tmp_path / "saliency.safetensors"))
+    assert isinstance(again.technique, plugin.Saliency)
+    assert torch.equal(again.map, result.map)
+    figure = result.figure()
+    figure.canvas.draw()
+    assert len(np.unique(np.asarray(figure.canvas.buffer_rgba()))) > 10  # type: ignore[attr-defined]
+
+
+def _slopes(model: torch.nn.Module, inputs: torch.Tensor, step: float) -> torch.Tensor:
+    """abs(∂logit 3 / ∂x) of the first image at one pixel, per channel, by finite differences."""
+    found = []
+    for channel in range(3):
+        moved = [inputs[:1].clone() for _ in range(2)]
+        for image, sign in zip(moved, (1, -1), strict=True):
+            image[0, channel, 8, 11] += sign * step
+        with torch.no_grad():
+            up, down = (model(image)[0, 3] for image in moved)
+        found.append(((up - down) / (2 * step)).abs())
+    return torch.stack(found)
+
+
+def test_it_passes_the_kit_from_the_shell(plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(CHECK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 40
+    assert all(line.startswith("ok    ") for line in lines[:-1])
+    assert lines[-1] == f"saliency.autograd: {len(lines) - 1} of {len(lines) - 1} checks passed"
+
+
+def test_its_own_test_has_a_case_per_check(plugin: Any) -> None:
+    spec = importlib.util.spec_from_file_location("saliency_test", EXAMPLE / "test_saliency.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (mark,) = module.test_conformance.pytestmark
+    names = [parameter.id for parameter in mark.args[1]]
+    checks = list(attributor_checks(plugin.AutogradSaliency))
+    assert names == [f"saliency.autograd-{check.name}" for check in checks]
+    module.test_conformance(checks[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (lambda maps: {"input": maps["input"] / maps["input"].amax(dim=(2, 3), keepdim=True)}, "maps_are_not_scaled"),
+        (lambda maps: {"input": maps["input"].transpose(2, 3)}, "maps_have_the_shape_of_their_kind"),
+        (lambda maps: {"input": maps["input"].flip(0)}, "the_order_of_images_is_kept"),
+    ],
+    ids=["scaled", "transposed", "mixed up"],
+)
+def test_a_faulty_stranger_fails(plugin: Any, fault: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attribution.testing.checks import TEMPLATES
+
+    monkeypatch.setattr(
+        "attribution.testing.conformance.TEMPLATES", tuple(t for t in TEMPLATES if t.name.startswith(name))
+    )
+
+    class Faulty(plugin.AutogradSaliency):  # type: ignore[misc]
+        def compute(self, run: Any) -> Any:
+            return fault(super().compute(run))
+
+    assert check_attributor(plugin.AutogradSaliency)[0].status == "passed"
+    with pytest.raises(AssertionError, match=name):
+        check_attributor(Faulty)
+
+
+def test_the_shell_tells_failures(
+    plugin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from attribution.testing.checks import TEMPLATES
+
+    kept = [t for t in TEMPLATES if t.name in ("target_changes_the_map", "maps_are_finite_and_not_zero")]
+    monkeypatch.setattr("attribution.testing.conformance.TEMPLATES", tuple(kept))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_faulty_saliency.py").write_text(
+        "from attribution_saliency import AutogradSaliency\n"
+        "class Deaf(AutogradSaliency):\n"
+        "    def compute(self, run):\n"
+        "        maps = super().compute(run)\n"
+        "        return {'input': maps['input'] * 0 + 1 + run.inputs.detach()[:, :1] ** 2}\n"
+    )
+    assert main(["check", "my_faulty_saliency:Deaf"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "ok    maps_are_finite_and_not_zero"
+    assert out[1].startswith("FAIL  saliency.autograd: target_changes_the_map: found the same map ['input']")
+    assert out[1].endswith("Rule: docs/conventions.md#targets-forms")
+    assert out[2] == "saliency.autograd: 1 of 2 checks passed"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("attribution_saliency", "write MODULE:CLASS"),
+        ("no_such_module:X", "cannot import no_such_module"),
+        ("attribution_saliency:AutogradSalency", "nearest: 'AutogradSaliency'"),
+        ("attribution_saliency:Saliency", "has no attributor 'Saliency'"),
+        ("attribution:Attributor", "does not implement compute"),
+    ],
+)
+def test_bad_use_is_told(plugin: Any, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", text]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
