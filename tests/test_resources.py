@@ -22,12 +22,27 @@ class _Hungry(nn.Module):
         return pooled
 
 
+LACK = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
+
+
 def test_out_of_memory_is_a_resource_error_that_names_the_way_out() -> None:
-    model = _Hungry(2, "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
-    inputs = torch.rand(1, 3, 17, 23)
-    with pytest.raises(ResourceError, match=r"ran out of memory .* smaller batch_size or memory_budget \(now 8 and"):
-        explain(model, inputs, Occlusion(window=5, stride=3), execution=Execution(batch_size=8))
-    explain(model, inputs, Occlusion(window=5, stride=3), execution=Execution(batch_size=2))
+    inputs, technique = torch.rand(1, 3, 17, 23), Occlusion(window=5, stride=3)
+    said = r"ran out of memory .* smaller batch_size or memory_budget \(now 8 and"
+    with pytest.raises(ResourceError, match=said):
+        explain(_Hungry(2, LACK), inputs, technique, backend="captum", execution=Execution(batch_size=8))
+    with pytest.raises(ResourceError, match=said):
+        explain(_Hungry(0, LACK), inputs, technique, execution=Execution(batch_size=8))
+
+
+def test_occlusion_goes_on_with_fewer_windows_where_memory_runs_out() -> None:
+    inputs, technique = torch.rand(1, 3, 17, 23), Occlusion(window=5, stride=3)
+    short = explain(_Hungry(2, LACK), inputs, technique, target=1, execution=Execution(batch_size=8))
+    assert short.provenance["windows_per_forward"] == 2
+    torch.manual_seed(0)
+    model = _Hungry(2, LACK)
+    maps = [explain(model, inputs, technique, target=1, execution=Execution(batch_size=size)).map for size in (8, 2)]
+    assert maps[0].abs().max() > 1e-3
+    assert torch.equal(maps[0], maps[1])
 
 
 def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory() -> None:
