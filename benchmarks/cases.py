@@ -6,10 +6,11 @@ from functools import partial
 from typing import Literal
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, registry
-from benchmarks.models import MODELS, SMALL, SUBJECTS, Subject
+from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
-Size = Literal["smoke", "full"]
+Size = Literal["smoke", "full", "families"]
 ALL_CLASSES = 1000
+FAMILY_OCCLUSION = "occlusion, 224 px, window 56, stride 28"
 SLOW_IN_BATCHES = ("VGG16",)
 """Models that a CPU is asked about one image at a time."""
 
@@ -165,6 +166,12 @@ QUESTIONS: tuple[Question, ...] = (
     _filters("filter_visualization, 1 filter", 1, 10),
     _filters("filter_visualization, 64 filters", 64, 3, size=64),
     *_scaling(),
+    Question(
+        FAMILY_OCCLUSION,
+        lambda _: Occlusion(window=56, stride=28, score="logit"),
+        whole=tuple(FAMILIES),
+        models={"families": tuple(FAMILIES)},
+    ),
 )
 
 
@@ -187,16 +194,16 @@ def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
     """Every case of a run, in the order of `QUESTIONS`.
 
     Args:
-        size: ``"smoke"`` or ``"full"``.
+        size: ``"smoke"``, ``"full"``, or ``"families"``: one net of every torchvision family.
         device: ``"cpu"`` or ``"cuda"``; large batches are 16 on the CPU and 64 on CUDA.
         technique: Only this one.
     """
     found = []
     for question in (*QUESTIONS, *strangers(name for name, _ in registry.available())):
-        for model in question.models[size]:
+        for model in question.models.get(size, ()):
             if technique and question.technique(MODELS[model]).name != technique:
                 continue
-            for batch in question.batches[size]:
+            for batch in question.batches.get(size, (1,)):
                 if device == "cpu" and model in SLOW_IN_BATCHES and batch > 1:
                     continue
                 large = 64 if device == "cuda" and batch == 16 else batch

@@ -14,13 +14,13 @@ from benchmarks.models import missing
 from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
 
-PAIRS = {"smoke": 2, "full": 7}
-ROUNDS = {"smoke": 2, "full": 1}
+PAIRS = {"smoke": 2, "full": 7, "families": 3}
+ROUNDS = {"smoke": 2, "full": 1, "families": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--size``, ``--technique`` and ``--tf32``."""
-    parser.addoption("--size", default="smoke", choices=["smoke", "full"], help="which cases run (default: smoke)")
+    parser.addoption("--size", default="smoke", choices=[*PAIRS], help="which cases run (default: smoke)")
     parser.addoption("--technique", default=None, help="only this technique")
     parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")

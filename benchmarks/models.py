@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
 from attribution.testing import small_residual
+from benchmarks.families import NETS, family
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,13 @@ SMALL = Subject(
 )
 """For techniques of plugins, whose examples know these layers."""
 
-MODELS = {**SUBJECTS, SMALL.name: SMALL}
+FAMILIES: dict[str, Subject] = {
+    f"{name} (family)": Subject(f"{name} (family)", partial(family, name), "random", "", ("", "", ""), "", "", 0)
+    for name in NETS
+}
+"""One net of every torchvision family; asked only what needs no layer."""
+
+MODELS = {**SUBJECTS, **FAMILIES, SMALL.name: SMALL}
 
 
 @cache

@@ -12,7 +12,7 @@ from benchmarks.peers.bout import OURS, canary, first, ours, peer_row
 from benchmarks.peers.peer import Peer
 from benchmarks.rows import Settled
 
-STAND_IN_PAIRS = {"smoke": 1, "full": 3}
+STAND_IN_PAIRS = {"smoke": 1, "full": 3, "families": 3}
 """Fewer where one call runs 64 forwards or more."""
 
 

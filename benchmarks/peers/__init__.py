@@ -1,8 +1,9 @@
 """Other libraries as contestants; a new one is one more entry of `PEERS`."""
 
-from benchmarks.cases import Case, Size, cases
+from benchmarks.cases import FAMILY_OCCLUSION, Case, Size, cases
 from benchmarks.models import missing
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
+from benchmarks.peers.dense import DenseEngine
 from benchmarks.peers.floor import Floor
 from benchmarks.peers.lucent import Lucent
 from benchmarks.peers.peer import Peer
@@ -25,6 +26,7 @@ _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters"
 
 PEERS: tuple[Peer, ...] = (
     Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
+    DenseEngine(questions=(FAMILY_OCCLUSION,)),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
     CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),
@@ -50,7 +52,7 @@ def entries(size: Size, device: str, technique: str | None = None) -> list[tuple
         if missing(case.model):
             continue
         for index, peer in enumerate(present):
-            if peer.asked(case, device) and not peer.refuses(case, device) and (size == "full" or index not in taken):
+            if peer.asked(case, device) and not peer.refuses(case, device) and (size != "smoke" or index not in taken):
                 taken.add(index)
                 found.append((case, peer))
     return found

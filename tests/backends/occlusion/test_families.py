@@ -6,21 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.convnext import CNBlock
 
 from attribution import Execution, Occlusion
 from attribution_hooks.occlusion.engine import Engine
-from benchmarks.models import healthy
+from benchmarks.families import NETS, family
 from tests.backends.occlusion.truth import ask
 from tests.conftest import noise
 
 pytestmark = pytest.mark.usefixtures("eager")
 
-NETS = (
-    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "googlenet",
-    "inception_v3", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5",
-    "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny", "swin_t", "vit_b_16",
-)  # fmt: skip
 QUICK = ("resnet18", "squeezenet1_1", "mobilenet_v2", "shufflenet_v2_x0_5", "mobilenet_v3_small")
 SIZES = {"alexnet": (67, 71), "inception_v3": (79, 83), "vit_b_16": (224, 224)}
 
@@ -64,31 +58,8 @@ def folded(deltas: Tensor, x: Tensor, question: Occlusion) -> Tensor:
     return total / count
 
 
-def model_of(name: str) -> nn.Module:
-    if name.split("_")[0] not in ("vit", "swin", "regnet", "convnext", "inception", "googlenet"):
-        return healthy(name)
-    from torchvision import models
-
-    with torch.random.fork_rng(devices=[]):  # these cannot be built without values, or have more than layers
-        torch.manual_seed(0)
-        branched = name in ("inception_v3", "googlenet")
-        more = {"aux_logits": False, "init_weights": False} if branched else {}
-        model: nn.Module = models.get_model(name, weights=None, **more)
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.momentum = None
-            elif isinstance(module, CNBlock):
-                nn.init.ones_(module.layer_scale)
-        if name != "vit_b_16":
-            with torch.no_grad():
-                model.train()(torch.randn(8, 3, 96, 96))
-    return model.eval()
-
-
 def figures(name: str) -> Figures:
-    model, question = model_of(name), technique(name)
+    model, question = family(name), technique(name)
     x = noise(1, 3, *SIZES.get(name, (45, 51)))
     dense = folded(plain(model, x, question), x, question)
     single = ask(model, x, question, Execution(batch_size=9))
