@@ -123,7 +123,7 @@ def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, l
         The program, each step's output for the images, and what the model returns for them.
 
     Raises:
-        Untraceable: The model takes more than images, or changes maps that are read again.
+        Untraceable: The model changes maps that are read again.
     """
     builder = _Builder(Program(dict(model.named_modules())), images)
     for node in graph.nodes:
@@ -149,11 +149,6 @@ class _Builder:
 
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            if self.program.steps:
-                if node.args:
-                    self.values[node] = node.args[0]
-                    return
-                raise Untraceable("the model takes more than one input")
             image = self.images.clone(memory_format=torch.channels_last)
             self._keep(node, Step((), lambda: image, lambda: image), image)
         elif node.op == "output":

@@ -5,7 +5,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 from torchvision import models
 
@@ -13,9 +12,8 @@ from attribution import Occlusion
 from attribution.techniques.occlusion import Interval, Lattice
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from attribution_hooks.occlusion import plan as planning
-from attribution_hooks.occlusion.graph import build
 from attribution_hooks.occlusion.plan import DENSE_FROM, SLACK, Op, Plan, reach
-from attribution_hooks.occlusion.tracing import trace
+from tests.backends.occlusion.reached import changed_by, off
 
 Reach = Callable[[Sequence[Op], int, Interval], list[Interval]]
 
@@ -158,11 +156,6 @@ def branching(seed: int) -> list[Op]:
     return ops
 
 
-def bounds(changed: np.ndarray, axis: int) -> Interval | None:
-    along = np.flatnonzero(changed.any(axis=1 - axis))
-    return (int(along[0]), int(along[-1]) + 1) if len(along) else None
-
-
 def test_reach_is_exact_for_every_kind_of_op() -> None:
     assert len(CHAINS) > 300
     assert wrong_on_chains(reach) == []
@@ -222,36 +215,6 @@ def test_tiles_of_the_exact_size_cost_at_most_the_slack_more_along_each_axis() -
     assert len(plan.groups) < len(lattice.windows) / 4
 
 
-def changed_by(model: nn.Module, lattice: Lattice) -> tuple[list[Op], list[np.ndarray]]:
-    """A model's ops, and what each window changes in it: NaN goes wherever a covered pixel is read.
-
-    In float64, whose convolutions read no more than their formula says.
-    """
-    size = lattice.extent
-    model = model.double().eval()
-    images = torch.rand((1, 3, *size), dtype=torch.float64).repeat(len(lattice.windows), 1, 1, 1)
-    for image, ((top, bottom), (left, right)) in zip(images, lattice.windows, strict=True):
-        image[:, top:bottom, left:right] = torch.nan
-    with torch.no_grad():
-        program, _, _ = build(model, trace(model), torch.rand((1, 3, *size), dtype=torch.float64))
-        maps, _ = program.clean(images)
-    channels = [1 if step.layout == "nchw" else 3 for step in program.steps]
-    return program.ops, [m.isnan().any(dim=c).numpy() for m, c in zip(maps, channels, strict=True)]
-
-
-def off(ops: Sequence[Op], lattice: Lattice, changed: Sequence[np.ndarray]) -> list[str]:
-    """Ops whose reach is not the bounding interval of what changes; where nothing changes, it is one pixel."""
-    found = []
-    for axis, along in enumerate((lattice.rows, lattice.columns)):
-        reaches = [reach(ops, axis, interval) for interval in along]
-        for number, window in enumerate(product(range(len(lattice.rows)), range(len(lattice.columns)))):
-            for index in range(len(ops)):
-                exact, (low, high) = bounds(changed[index][number], axis), reaches[window[axis]][index]
-                if (exact is None and high - low != 1) or (exact is not None and exact != (low, high)):
-                    found.append(f"op {index}, axis {axis}, window {number}: {(low, high)} for {exact}")
-    return found
-
-
 REAL: dict[str, tuple[Callable[[], nn.Module], Lattice]] = {
     "small_cnn": (small_cnn, Occlusion(window=5, stride=3).lattice(17, 23)),
     "small_residual": (small_residual, Occlusion(window=5, stride=3).lattice(17, 23)),
@@ -271,45 +234,3 @@ def test_real_networks_change_where_the_plan_says(name: str) -> None:
     plan = Plan.of(ops, lattice, 10)
     assert faults(plan, changed) == []
     assert plan.floor == areas(plan) <= plan.executed
-
-
-def layers() -> dict[str, nn.Module]:
-    """One layer of every sort that reads a neighbourhood, and one that SAME pads more behind than before."""
-    return {
-        "stride larger than kernel": nn.Conv2d(3, 4, 2, stride=3),
-        "kernel 1, stride 2": nn.Conv2d(3, 4, 1, stride=2),
-        "grouped": nn.Conv2d(3, 6, (3, 2), stride=(1, 2), padding=(1, 0), groups=3),
-        "dilated": nn.Conv2d(3, 4, 3, dilation=(2, 3), padding=(2, 1)),
-        "same, even": nn.Conv2d(3, 4, (4, 2), padding="same"),
-        "padded": nn.ZeroPad2d((1, 2, 0, 3)),
-        "max": nn.MaxPool2d(3, 2, 1),
-        "max, ceil": nn.MaxPool2d(3, 2, ceil_mode=True),
-        "max, ceil, padded": nn.MaxPool2d((2, 3), (2, 3), (1, 1), ceil_mode=True),
-        "max, dilated": nn.MaxPool2d(3, 2, 1, dilation=2),
-        "average": nn.AvgPool2d((3, 2), (2, 1), (1, 0)),
-        "average, ceil": nn.AvgPool2d(3, 2, ceil_mode=True),
-    }
-
-
-def _alone(layer: nn.Module) -> nn.Module:
-    return nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-@pytest.mark.parametrize("name", layers())
-def test_layers_are_read_as_ops(name: str) -> None:
-    lattice = Occlusion(window=(4, 5), stride=3).lattice(17, 23)
-    ops, changed = changed_by(_alone(layers()[name]), lattice)
-    assert len(ops) == 3
-    assert off(ops, lattice, changed) == []
-
-
-def test_an_op_that_reads_too_little_is_caught() -> None:
-    lattice = Occlusion(window=(4, 5), stride=3).lattice(17, 23)
-    ops, changed = changed_by(_alone(layers()["grouped"]), lattice)
-    mutant = [*ops[:1], Op(**{**vars(ops[1]), "padding": (0, 0)}), *ops[2:]]
-    assert off(mutant, lattice, changed) != []
-
-
-def test_macs_per_pixel_are_the_layers_own() -> None:
-    ops = {name: changed_by(_alone(layer), LATTICES[1])[0][1].macs for name, layer in layers().items()}
-    assert (ops["stride larger than kernel"], ops["grouped"], ops["max"]) == (48, 36, 0)
