@@ -14,6 +14,9 @@ MOVED = 0.05
 SPARE = 3
 """How many disturbed pairs a race makes up for."""
 
+LONG = {"pairs": 3, "spare": 1}
+"""What a race is given at full size where one call runs 64 forwards or more."""
+
 
 def timed(call: Callable[[], object], device: str) -> float:
     """Seconds for one call; on CUDA from an idle device to an idle device."""
@@ -63,6 +66,7 @@ def race(
     canary: Callable[[], object],
     device: str,
     pairs: int,
+    spare: int = SPARE,
     scale: float = 1.0,
     other_scale: float = 1.0,
 ) -> Race:
@@ -74,14 +78,15 @@ def race(
         against: B's name.
         canary: A dense forward whose time should not change.
         device: ``"cpu"`` or ``"cuda"``.
-        pairs: How many quiet pairs are wanted; up to `SPARE` more are run to get them.
+        pairs: How many quiet pairs are wanted.
+        spare: How many more are run to get them.
         scale: Factor from what A runs to the whole question.
         other_scale: Likewise for B.
     """
     quiet: list[tuple[float, float]] = []
     loud: list[tuple[float, float]] = []
     before = _canary(canary, device)
-    while len(quiet) < pairs and len(quiet) + len(loud) < pairs + SPARE:
+    while len(quiet) < pairs and len(quiet) + len(loud) < pairs + spare:
         order = (call, other) if (len(quiet) + len(loud)) % 2 == 0 else (other, call)
         first, second = (timed(contestant, device) for contestant in order)
         after = _canary(canary, device)

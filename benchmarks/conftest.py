@@ -9,7 +9,7 @@ import torch
 
 from attribution import registry
 from benchmarks.cases import Case, cases
-from benchmarks.clock import Race, race
+from benchmarks.clock import LONG, Race, race
 from benchmarks.models import missing
 from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
@@ -117,9 +117,18 @@ def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
         with torch.inference_mode():
             model(one)
 
-    pairs = 3 if size == "full" and case.question.stand_in else PAIRS[size]
+    length = LONG if size == "full" and case.question.stand_in else {"pairs": PAIRS[size]}
 
-    def run(call: Callable[[], object], other: Callable[[], object], **scales: float) -> Race:
-        return race(call, other, canary=canary, device=device, pairs=pairs, against="captum", **scales)
+    def run(call: Callable[[], object], other: Callable[[], object], scale: float, other_scale: float) -> Race:
+        return race(
+            call,
+            other,
+            canary=canary,
+            device=device,
+            against="captum",
+            scale=scale,
+            other_scale=other_scale,
+            **length,
+        )
 
     return run

@@ -5,15 +5,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from attribution.agreement import all_hold, table
 from benchmarks.cases import Case
-from benchmarks.clock import race, timed
+from benchmarks.clock import LONG, race, timed
 from benchmarks.conftest import PAIRS
 from benchmarks.peers import entries
 from benchmarks.peers.bout import OURS, canary, first, ours, peer_row
 from benchmarks.peers.peer import Peer
 from benchmarks.rows import Settled
-
-STAND_IN_PAIRS = {"smoke": 1, "full": 3, "families": 3}
-"""Fewer where one call runs 64 forwards or more."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -53,6 +50,7 @@ def test_peer(
         )
     found = peer_row(our_side, peer, contestant, check, first_call, peak=size == "full")
     call, scale = our_side.call(OURS)
+    long = size == "full" and peer_case.question.stand_in is not None
     if size == "full":
         call()
     found["race"] = race(
@@ -61,7 +59,7 @@ def test_peer(
         against=OURS,
         canary=canary(peer_case, device),
         device=device,
-        pairs=STAND_IN_PAIRS[size] if peer_case.question.stand_in else PAIRS[size],
+        **(LONG if long else {"pairs": PAIRS[size]}),
         scale=contestant.scale,
         other_scale=scale,
     ).as_dict()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from attribution import GradCAM, explain
 from attribution.agreement import relative_tolerance
+from attribution.techniques.tokens import Grid
 from attribution_hooks.grad_cam import closed
 from tests.conftest import noise
 
@@ -147,7 +148,7 @@ def test_what_fools_the_detection_is_caught(name: str, monkeypatch: pytest.Monke
     assert by == "backward"
     assert agrees(found, exact)
 
-    monkeypatch.setattr(closed, "verified", lambda *args: True)
+    monkeypatch.setattr(closed, "_close", lambda a, b: True)
     found, by = engine(net, x, FEW)
     assert by == "closed form"
     assert not agrees(found, exact), "the verification was not needed"
@@ -164,7 +165,35 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
 
     monkeypatch.setattr(closed, "_close", recorded)
     engine(Net(FOOLING[name]), noise(3, 3, *SIZE, dtype=torch.float64), FEW)
-    assert verdicts == {"value": [False, False, False], "gradient": [True, False, False, False]}[differs]
+    candidates = {"value": [False, False] * 3, "gradient": [True, False] + [False, False] * 2}
+    assert verdicts == candidates[differs]
+
+
+def test_gradient_is_compared_once_per_model_and_values_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Net(lambda net, a: net.linear(a.mean((2, 3)).clamp(max=2.5))), noise(2, 3, *SIZE, dtype=torch.float64)
+    compared: list[tuple[int, ...]] = []
+    original = closed.has_gradient
+
+    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
+        compared.append(tuple(output.shape))
+        return original(weight, logits, output, grid)
+
+    monkeypatch.setattr(closed, "has_gradient", counted)
+    targets = [[0, 3], [4, 1]]
+    for _ in range(2):
+        assert engine(net, x, targets)[1] == "closed form"
+    assert len(compared) == 1
+
+    found, by = engine(net, 3 * x, targets)
+    assert by == "backward", "the clamp is reached: the values tell"
+    assert agrees(found, expected(net, 3 * x, targets))
+    assert len(compared) == 1
+
+    net.of = FOOLING["gradient clipped"]
+    found, by = engine(net, x, targets)
+    assert by == "backward", "another model, whose gradient is compared again"
+    assert agrees(found, expected(net, x, targets))
+    assert len(compared) == 2
 
 
 def clipping(module: nn.Module, grads: Any, *_: Any) -> Any:

@@ -11,7 +11,7 @@ from attribution.technique import Maps
 from attribution.techniques import GradCAM
 from attribution_hooks.capture import capture
 from attribution_hooks.grad_cam.backward import Tail, chunk
-from attribution_hooks.grad_cam.closed import class_weights
+from attribution_hooks.grad_cam.closed import class_maps
 
 
 class HooksGradCAM(Attributor[GradCAM]):
@@ -41,10 +41,10 @@ class HooksGradCAM(Attributor[GradCAM]):
             found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
             maps: Maps = {}
             if target.shape[1] > 1:
-                for name, activation in found.items():
-                    weights = class_weights(run.model, logits, outputs[name], grids[name])
-                    if weights is not None:
-                        maps[name] = _weighted_by_class(weights, target, activation)
+                for name in names:
+                    closed = class_maps(run.model, name, logits, outputs[name], grids[name], target)
+                    if closed is not None:
+                        maps[name] = closed
             rest = [name for name in names if name not in maps]
             if rest:
                 tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids)
@@ -60,12 +60,3 @@ class HooksGradCAM(Attributor[GradCAM]):
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """Σ over channels: (N, T, D) and (N, D, h, w) → (N, T, h, w)."""
     return torch.matmul(weights, activation.flatten(2)).view(*weights.shape[:2], *activation.shape[2:])
-
-
-def _weighted_by_class(weights: Tensor, target: Tensor, activation: Tensor) -> Tensor:
-    """The same from (K, D), where the weights of a class are those of every image: (N, T, h, w)."""
-    if (target == target[:1]).all():
-        every = target.shape[1] == len(weights) and bool((target[0].diff() == 1).all())
-        shared = weights if every else weights[target[0]]
-        return _weighted(shared.expand(len(target), -1, -1), activation) / activation[0, 0].numel()
-    return _weighted(weights[target], activation) / activation[0, 0].numel()

@@ -1,6 +1,7 @@
 """Tails that are a mean and a linear layer, whose weights are the gradients: found and verified, never assumed."""
 
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,54 +12,86 @@ from attribution.techniques.tokens import Grid
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
+_proved: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
 
-def class_weights(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid) -> Tensor | None:
-    """W (K, D) with ∂logits[n, c] / ∂A[n, k, i, j] = W[c, k] / (h·w) for all n, c, k, i, j; ``None`` if there is none.
 
-    So it is where A is averaged over the grid and goes through one linear layer (pooling, flatten, dropout in eval
-    mode, linear). Every linear layer of the right size is tried. Any hook of the user's rules the form out.
+def class_maps(
+    model: nn.Module, layer: str, logits: Tensor, output: Tensor, grid: Grid, target: Tensor
+) -> Tensor | None:
+    """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
+
+    It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
+    eval mode, linear. Then ∂logits[n, c] / ∂A[n, k, i, j] = W[c, k] / (h·w) everywhere, and Σ over i, j of the map is
+    logits[n, c] without its bias. Every linear layer of the right size is tried. Any hook of the user's rules the form
+    out.
 
     Args:
-        model: Whose forward gave the logits.
+        model: Whose forward gave the logits; isolated, so that it is another object once the user's model changes.
+        layer: Its name.
         logits: (N, K), with graph.
         output: The layer's, from which the graph starts.
         grid: Where the output's values lie.
+        target: (N, T) classes.
     """
-    activation = grid.map(output.detach())
     if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or _hooked(model):
         return None
-    for weight, bias in _linear(model, logits.shape[1], activation.shape[1]):
-        if weight.dtype == output.dtype and verified(weight, bias, logits, output, grid):
-            return weight
+    activation = grid.map(output.detach())
+    for module in _linear(model, logits.shape[1], activation.shape[1]):
+        weight, bias = module.weight.detach().flatten(1), module.bias
+        if weight.dtype != output.dtype:
+            continue
+        maps = _maps(weight, target, activation)
+        if not _close(_values(maps, bias, target), logits.detach().gather(1, target)) and not _close(
+            F.linear(activation.mean((2, 3)), weight, bias), logits.detach()
+        ):
+            continue
+        proof = (layer, id(module.weight), output.shape[1:])
+        if proof in _proved.setdefault(model, set()) or has_gradient(weight, logits, output, grid):
+            _proved[model].add(proof)
+            return maps
     return None
 
 
-def verified(weight: Tensor, bias: Tensor | None, logits: Tensor, output: Tensor, grid: Grid) -> bool:
-    """Whether the closed form holds, on this very forward: its value for every class, its gradient for a mixture.
+def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
+    """Whether the gradient is that of the closed form on this very forward, for a mixture of all classes.
 
-    The value is compared with the logits. The gradient of Σ v[n, c] · logits[n, c], v seeded normal, is compared with
-    autograd's at every position of every image. Whatever lies in the way (a ReLU, a scale, a second use of the layer,
-    a backward hook) changes one or the other.
+    The gradient of Σ v[n, c] · logits[n, c], v seeded normal, is compared with autograd's at every position of every
+    image. Whatever changes no value but the gradient (a second use of the layer, a backward of its own) changes it.
     """
-    activation = grid.map(output.detach())
-    if not _close(F.linear(activation.mean((2, 3)), weight, bias), logits.detach()):
-        return False
     source = torch.Generator(logits.device).manual_seed(0)
     mixture = torch.randn(logits.shape, generator=source, dtype=logits.dtype, device=logits.device)
     (gradient,) = torch.autograd.grad(logits, output, mixture, retain_graph=True, allow_unused=True)
     if gradient is None:
         return False
-    expected = (mixture @ weight) / activation[0, 0].numel()
-    return _close(grid.map(gradient), expected[..., None, None].expand_as(activation))
+    found = grid.map(gradient)
+    return _close(found, ((mixture @ weight) / found[0, 0].numel())[..., None, None].expand_as(found))
 
 
-def _linear(model: nn.Module, classes: int, channels: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Weights (K, D) and biases of the linear layers and 1×1 convolutions of this size."""
+def _maps(weight: Tensor, target: Tensor, activation: Tensor) -> Tensor:
+    """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets."""
+    classes = target[0]
+    if (target == classes).all():
+        every = len(classes) == len(weight) and bool((classes.diff() == 1).all())
+        rows = (weight if every else weight[classes]).expand(len(target), -1, -1)
+    else:
+        rows = weight[target]
+    found = torch.matmul(rows, activation.flatten(2)).view(*target.shape, *activation.shape[2:])
+    return found.div_(activation[0, 0].numel())
+
+
+def _values(maps: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+    """The logits (N, T) that the maps add up to."""
+    values = maps.sum((2, 3))
+    return values if bias is None else values + bias.detach()[target]
+
+
+def _linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear | nn.Conv2d]:
+    """The linear layers and 1×1 convolutions of this size."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             weight = module.weight
             if weight.shape[:2] == (classes, channels) and weight.numel() == classes * channels:
-                yield weight.detach().flatten(1), module.bias
+                yield module
 
 
 def _hooked(model: nn.Module) -> bool:

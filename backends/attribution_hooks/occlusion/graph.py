@@ -16,7 +16,11 @@ from attribution_hooks.occlusion.tracing import refuse_hooks, trace
 
 
 class Known:
-    """What was found out about one model that will not change: a shadow is made anew when its model changes."""
+    """What was found out about one model that will not change: a shadow is made anew when its model changes.
+
+    Attributes:
+        dull: Questions (shape and lattice) that are not worth the engine → why.
+    """
 
     def __init__(self) -> None:
         self._traced: fx.Graph | str | None = None

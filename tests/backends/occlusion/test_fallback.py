@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import register_parametrization
@@ -16,6 +16,8 @@ from attribution import Attribution, Execution
 from attribution.agreement import all_hold
 from attribution.isolation import unwrap
 from attribution.testing import guard
+from attribution_hooks.occlusion import incremental
+from attribution_hooks.occlusion.graph import build
 from tests.backends.occlusion.truth import LOGITS, ask, error, image
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -229,6 +231,29 @@ def test_the_answer_is_the_dense_one(name: str) -> None:
     assert dense.provenance["reason"] == "Execution.incremental is False"
     if name != "random":
         assert error(unwrap(model), result, x) < 1e-12
+
+
+class Disguised(Base):
+    """Another network where it is traced."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        return x.clone() if isinstance(x, fx.Proxy) else 2 * x
+
+
+def test_a_trace_that_says_something_else_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, ...]] = []
+
+    def counted(model: nn.Module, graph: fx.Graph, images: Tensor) -> Any:
+        tried.append(tuple(images.shape))
+        return build(model, graph, images)
+
+    monkeypatch.setattr(incremental, "build", counted)
+    model, x = Disguised().double().eval(), image(2)
+    for _ in range(2):
+        result = ask(model, x)
+        assert result.provenance["reason"] == "the traced model gives other logits than the model"
+        assert error(model, result, x) < 1e-12
+    assert tried == [(1, *x.shape[1:])]
 
 
 def test_a_different_rule_is_caught() -> None:
