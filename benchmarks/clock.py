@@ -15,7 +15,16 @@ SPARE = 3
 """How many disturbed pairs a race makes up for."""
 
 LONG = {"pairs": 3, "spare": 1}
-"""What a race is given at full size where one call runs 64 forwards or more."""
+"""What a race is given where one call runs 64 forwards or more, or takes long."""
+
+WORTH = 8.0
+"""Seconds of the slower side that a race of calls of unknown length is worth."""
+
+
+def length(seconds: float) -> dict[str, int]:
+    """Pairs for calls of this length: up to 21 of short ones, `LONG` for long ones."""
+    pairs = min(21, int(WORTH / seconds))
+    return {"pairs": pairs} if pairs > LONG["pairs"] else LONG
 
 
 def timed(call: Callable[[], object], device: str) -> float:

@@ -9,18 +9,18 @@ import torch
 
 from attribution import registry
 from benchmarks.cases import Case, cases
-from benchmarks.clock import LONG, Race, race
+from benchmarks.clock import LONG, Race, length, race
 from benchmarks.models import missing
 from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
 
-PAIRS = {"smoke": 2, "full": 7, "families": 3}
+PAIRS = {"smoke": 2, "full": 7}
 ROUNDS = {"smoke": 2, "full": 1, "families": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--size``, ``--technique`` and ``--tf32``."""
-    parser.addoption("--size", default="smoke", choices=[*PAIRS], help="which cases run (default: smoke)")
+    parser.addoption("--size", default="smoke", choices=[*ROUNDS], help="which cases run (default: smoke)")
     parser.addoption("--technique", default=None, help="only this technique")
     parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
@@ -86,7 +86,7 @@ def device(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def size(pytestconfig: pytest.Config) -> str:
-    """``"smoke"`` or ``"full"``."""
+    """``"smoke"``, ``"full"`` or ``"families"``."""
     return str(pytestconfig.getoption("--size"))
 
 
@@ -105,6 +105,13 @@ def settled(case: Case, device: str, size: str, settled_by_case: dict[str, Settl
     return settled_by_case[case.group]
 
 
+def pairs_of(case: Case, size: str, seconds: float = 1.0) -> dict[str, int]:
+    """How many pairs a race gets; families differ so much that it goes by the seconds of a call."""
+    if size == "families":
+        return length(seconds)
+    return LONG if size == "full" and case.question.stand_in else {"pairs": PAIRS[size]}
+
+
 @pytest.fixture
 def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
     """Race two calls of a case with a bare forward as canary."""
@@ -117,8 +124,6 @@ def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
         with torch.inference_mode():
             model(one)
 
-    length = LONG if size == "full" and case.question.stand_in else {"pairs": PAIRS[size]}
-
     def run(call: Callable[[], object], other: Callable[[], object], scale: float, other_scale: float) -> Race:
         return race(
             call,
@@ -128,7 +133,7 @@ def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
             against="captum",
             scale=scale,
             other_scale=other_scale,
-            **length,
+            **pairs_of(case, size),
         )
 
     return run

@@ -5,8 +5,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from attribution.agreement import all_hold, table
 from benchmarks.cases import Case
-from benchmarks.clock import LONG, race, timed
-from benchmarks.conftest import PAIRS
+from benchmarks.clock import race, timed
+from benchmarks.conftest import pairs_of
 from benchmarks.peers import entries
 from benchmarks.peers.bout import OURS, canary, first, ours, peer_row
 from benchmarks.peers.peer import Peer
@@ -50,7 +50,6 @@ def test_peer(
         )
     found = peer_row(our_side, peer, contestant, check, first_call, peak=size == "full")
     call, scale = our_side.call(OURS)
-    long = size == "full" and peer_case.question.stand_in is not None
     if size == "full":
         call()
     found["race"] = race(
@@ -59,7 +58,7 @@ def test_peer(
         against=OURS,
         canary=canary(peer_case, device),
         device=device,
-        **(LONG if long else {"pairs": PAIRS[size]}),
+        **pairs_of(peer_case, size, first_call),
         scale=contestant.scale,
         other_scale=scale,
     ).as_dict()
