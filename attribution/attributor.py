@@ -128,7 +128,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         execution: How to run it.
 
     Raises:
-        ModelError: ``model`` is not a module, is TorchScript, or was never run and has lazy parameters.
+        ModelError: ``model`` is not a module, lies on the meta device, or was never run and has lazy parameters.
         InputError: ``technique`` is not of ``technique_type``, or ``execution`` no `Execution`.
     """
 

@@ -35,7 +35,7 @@ class Shadow:
 
     Raises:
         Exception: Whatever a part of the model raises when it is copied.
-        ValueError: A module says that it is its own copy.
+        ValueError: A module says that it is its own copy, or its copy comes without its hooks.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,10 +44,10 @@ class Shadow:
             private = {id(buffer): buffer.detach().clone() for buffer in _private(buffers, model.parameters())}
             kept: Iterable[Tensor] = (*model.parameters(), *buffers)
             self.model = copy.deepcopy(model, {id(tensor): tensor for tensor in kept} | private)
-        self.model.eval()
         theirs = list(self.model.modules())
         if len(mine) != len(theirs) or any(map(is_, mine, theirs)):
             raise ValueError("a module of the model is its own copy")
+        to_eval(theirs)
         self.shared = [buffer for buffer in buffers if id(buffer) not in private]
         self._sources = [buffer for buffer in buffers if id(buffer) in private]
         self._copies = list(private.values())
@@ -56,6 +56,8 @@ class Shadow:
         self._children = [weakref.ref(module) for module in mine[1:]]
         self._types = list(map(type, mine))
         rows, self._own = list(map(vars, mine)), list(map(vars, theirs))
+        if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
+            raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
         self.reusable = self._note_attributes(rows)
 
@@ -149,6 +151,13 @@ class Shadow:
         if isinstance(a, partial) and isinstance(b, partial):
             return a.func is b.func and self._same(a.args, b.args) and self._same(a.keywords, b.keywords)
         return (isinstance(a, bool | int | float | str | bytes) and a == b) or self._twins.get(id(a)) is b
+
+
+def to_eval(modules: Iterable[nn.Module]) -> None:
+    """Eval mode by the flags alone: an ``eval`` of the user's may write into weights (LoRA merges), or refuse."""
+    for module in modules:
+        if hasattr(module, "training"):
+            module.training = False
 
 
 def _private(buffers: Sequence[Tensor], parameters: Iterable[Tensor]) -> list[Tensor]:

@@ -103,9 +103,3 @@ def test_a_lazy_model_is_refused_and_stays_lazy() -> None:
     with pytest.raises(ModelError, match="lazy parameters"):
         explain(model, noise(1, 3, 17, 23), GradCAM(layers=("0",)))
     assert lazy.has_uninitialized_params()
-
-
-def test_torchscript_is_refused() -> None:
-    model = nn.Sequential(torch.jit.ScriptModule())
-    with pytest.raises(ModelError, match=r"model is TorchScript.*eager"):
-        explain(model, noise(1, 3, 4, 4), GradCAM())

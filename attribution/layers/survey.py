@@ -95,10 +95,13 @@ def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
     """Whether each of these layers is settled once it was seen, so that a forward may end after the last of them.
 
     That is a module that runs exactly once, or a run ``name#k`` that does occur.
+
+    Raises:
+        LayerError: A layer does not exist; nothing has run then.
     """
+    found = [find(model, text) for text in names]
     stops = survey(model, inputs)
-    for text in names:
-        name, module = find(model, text)
+    for name, module in found:
         count = next((stop.calls for stop in stops if stop.module is module), 0)
         if not count or (count > 1 and name.call is None) or (name.call or 0) >= count:
             return False

@@ -126,12 +126,12 @@ class Occlusion(Technique):
         return torch.tensor(values, dtype=inputs.dtype, device=inputs.device).reshape(1, -1, 1, 1)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Softmax probabilities (N, K), or the logits."""
+        """Softmax probabilities (N, K), in float32 at least, or the logits."""
         if self.score == "logit":
             return logits
         if logits.shape[1] == 1:
             raise ModelError("the model has a single output, whose softmax is always 1; use Occlusion(score='logit')")
-        return logits.softmax(dim=1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
 
     def finish(self, raw: Maps, inputs: Tensor) -> Maps:
         """The raw map itself; it lies on the pixels already."""

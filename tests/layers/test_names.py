@@ -1,5 +1,6 @@
 """Names of layers: what they may look like, what they stand for, and what is said where there is no such layer."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,14 +64,20 @@ def test_a_child_that_is_called_module_is_found() -> None:
 
 
 @BACKENDS
-@pytest.mark.parametrize("name", ["bdoy", "body.conw", "module.", "body.conv.weight"])
+@pytest.mark.parametrize("name", ["bdoy", "body.conw", "module.", "body.conv.weight", "bdoy#1", "bdoy[0]"])
 def test_an_unknown_layer_names_the_nearest(backend: str, name: str) -> None:
-    model, inputs = build("residual"), noise(1, 3, 17, 23)
+    model, inputs, ran = build("residual"), noise(1, 3, 17, 23), []
+    model.register_forward_pre_hook(lambda module, args: ran.append(module))
     for technique in (GradCAM(layers=(name,)), Activations(layers=("stem", name))):
         with pytest.raises(LayerError, match=r"no layer .* in Sequential.*named_modules"):
             explain(model, inputs, technique, backend=backend)
-    with pytest.raises(LayerError, match=r"no layer .* in Sequential"):
-        explain(model, None, FilterVisualization(layer=name, channels=(0,), size=16), backend=backend)
+    filters = FilterVisualization(layer=name, channels=(0,), size=16)
+    for asked in (filters, replace(filters, neuron="center")):
+        with pytest.raises(LayerError, match=r"no layer .* in Sequential"):
+            explain(model, None, asked, backend=backend)
+    assert not ran, "the model ran before the name was looked up"
+    explain(model, inputs, GradCAM(layers=("body",)), backend=backend)
+    assert ran, "a forward would have been seen"
     if name == "body.conw":
         with pytest.raises(LayerError, match=r"nearest: 'body\.conv'"):
             find(model, name)

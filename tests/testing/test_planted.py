@@ -55,7 +55,7 @@ def test_every_violated_field_is_caught(field: str, cls: type[Attributor[Any]], 
 
 def test_every_field_has_a_violator() -> None:
     assert {field for field, _, _ in FOOTPRINTS} == {*FIELDS}
-    assert len(FIELDS) == 13
+    assert (len(FIELDS), len(STYLES)) == (13, 6)
 
 
 STYLES: dict[str, tuple[type[Attributor[Any]], str]] = {
@@ -81,3 +81,11 @@ def test_the_honest_twins_pass_what_catches_the_others() -> None:
         failures = [failure(cls, name) for name in sorted(names & {check.name for check in attributor_checks(cls)})]
         assert failures == [None] * len(failures)
         assert len(failures) >= 4
+
+
+def test_a_forward_before_the_names_are_looked_up_is_caught() -> None:
+    name = "an_unknown_layer_is_refused_by_name"
+    caught = failure(planted.RunsFirst, name)
+    assert caught is not None
+    assert "layer 'bodi': refused after 1 forwards" in str(caught)
+    assert failure(planted.Honest, name) is None

@@ -1,9 +1,11 @@
-"""The plugin of the documentation, found through its entry point and known to everything, with the core untouched."""
+"""The plugin of the documentation, installed by pip, and known to everything with the core untouched."""
 
 import importlib
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,19 @@ CHECK = ["check", "attribution_saliency:AutogradSaliency"]
 
 
 @pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Installed by hand: the module, and the metadata that a build writes from its pyproject."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    site = tmp_path_factory.mktemp("site")
-    (site / "attribution_saliency.py").write_bytes((EXAMPLE / "attribution_saliency.py").read_bytes())
-    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = project["entry-points"]["attribution.attributors"]
-    lines = [f"{name} = {value}" for name, value in points.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[attribution.attributors]", *lines, ""]))
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip installed the example, from a copy, so that a build leaves nothing beside the pages."""
+    site, source = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("source") / EXAMPLE.name
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    done = run([sys.executable, "-m", "pip", "install", *options, str(source)])
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+@pytest.fixture(scope="module")
+def plugin(site: Path) -> Iterator[Any]:
+    """The installed module, importable while the tests of this file run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
         yield importlib.import_module("attribution_saliency")
@@ -40,10 +44,44 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     assert ("saliency", "autograd") not in registry.available()
 
 
+def run(command: list[str], site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A process of its own, with what lies in ``site`` installed."""
+    paths = [str(site), os.environ.get("PYTHONPATH")] if site else [os.environ.get("PYTHONPATH")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+
+
 def test_the_page_shows_what_is_tested() -> None:
     page = (EXAMPLE.parents[1] / "write-an-attributor.md").read_text(encoding="utf-8")
     for name in ("attribution_saliency.py", "pyproject.toml"):
         assert (EXAMPLE / name).read_text(encoding="utf-8") in page
+
+
+def test_it_is_short_and_brings_nothing_but_itself(site: Path) -> None:
+    files = [path for path in EXAMPLE.iterdir() if path.is_file()]
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 80
+    installed = {path.name for path in site.iterdir()} - {"__pycache__"}
+    assert installed == {"attribution_saliency.py", "attribution_saliency-0.1.0.dist-info"}
+    assert (site / "attribution_saliency.py").read_bytes() == (EXAMPLE / "attribution_saliency.py").read_bytes()
+
+
+def test_the_core_knows_nothing_of_it() -> None:
+    root = EXAMPLE.parents[2]
+    sources = [path for folder in ("attribution", "backends") for path in (root / folder).rglob("*.py")]
+    assert len(sources) > 80
+    assert [path.name for path in sources if "saliency" in path.read_text(encoding="utf-8").lower()] == []
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_lists_it_and_runs_its_tests(site: Path) -> None:
+    listed = run([sys.executable, "-m", "attribution", "list"], site).stdout.splitlines()
+    (row,) = (line for line in listed if "saliency" in line)
+    assert row.split() == ["saliency", "autograd", "attribution-saliency", "0.1.0"]
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(EXAMPLE)]
+    command += ["-p", "no:cacheprovider", "-p", "no:benchmark", str(EXAMPLE / "test_saliency.py")]
+    done = run(command, site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) >= 40
 
 
 def test_it_is_known_by_its_entry_point(plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,14 @@
 """Layers by name: in-place neighbours, reused modules, tuples, and names that lead nowhere."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from attribution.errors import InputError, LayerError
-from attribution.testing.awkward import awkward
+from attribution.testing.awkward import Watch, awkward
 from attribution.testing.checks.check import Template, check, raises, require
-from attribution.testing.checks.subject import Subject, knows_layers, noise
+from attribution.testing.checks.subject import Subject, knows_layers, knows_several_layers, noise
 from attribution.testing.models import small_cnn
 
 
@@ -105,10 +107,15 @@ def check_an_item_of_a_tuple_is_that_item(subject: Subject) -> None:
 
 @check("Layers: names", knows_layers)
 def check_an_unknown_layer_is_refused_by_name(subject: Subject) -> None:
-    """With the nearest names."""
-    model = awkward("in-place ReLU")
-    text = raises(LayerError, lambda: subject.ask(model, technique=subject.asking("bodi")), "layer 'bodi'")
-    require("'body'" in text, f"the text {text!r}", "the nearest name, 'body'")
+    """With the nearest names and before anything runs, also where one run or one item of it is asked for."""
+    watch = Watch()
+    model = awkward("in-place ReLU", watch=watch)
+    wrong = [("bodi",), ("bodi#1",), ("bodi[0]",)]
+    for layers in [*wrong, ("stem", "bodi")] if knows_several_layers(subject) else wrong:
+        case = f"layer {layers[-1]!r}"
+        text = raises(LayerError, partial(subject.ask, model, technique=subject.asking(*layers)), case)
+        require("'body'" in text, f"the text {text!r}", "the nearest name, 'body'")
+        require(not watch.forwards, f"{case}: refused after {watch.forwards} forwards", "none")
 
 
 @check("Layers: names", knows_layers)

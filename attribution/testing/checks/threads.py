@@ -1,9 +1,7 @@
 """Several threads on one model, while somebody else runs it too."""
 
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,38 +10,9 @@ from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import Subject, noise
 from attribution.testing.models import small_residual
+from attribution.testing.threads import together
 
 _THREADS, _CALLS = 4, 3
-
-
-@contextmanager
-def _restless() -> Iterator[None]:
-    """Threads take turns as often as the interpreter can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def _run(works: list[Callable[[], None]]) -> None:
-    errors: list[BaseException] = []
-
-    def guarded(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
-    with _restless():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
 
 
 @check("Threads")
@@ -55,10 +24,10 @@ def check_threads_share_a_model(subject: Subject) -> None:
     found: list[list[Attribution]] = [[] for _ in questions]
 
     def work(index: int) -> None:
-        for _ in range(_CALLS):
-            found[index].append(subject.ask(model, questions[index]))
+        found[index].append(subject.ask(model, questions[index]))
 
-    _run([lambda i=index: work(i) for index in range(_THREADS)])  # type: ignore[misc]
+    for error in together(*(partial(work, index) for index in range(_THREADS)), rounds=_CALLS):
+        raise error
     for index, answers in enumerate(found):
         for answer in answers:
             difference = subject.difference(expected[index], answer)
@@ -87,7 +56,8 @@ def check_a_foreign_thread_runs_the_model(subject: Subject) -> None:
         finally:
             done.set()
 
-    _run([run, explain])
+    for error in together(run, explain):
+        raise error
     wrong = sum(not torch.equal(output, alone) for output in outputs)
     require(not wrong, f"{wrong} of {len(outputs)} outputs of the other thread changed", "none")
     for answer in answers:

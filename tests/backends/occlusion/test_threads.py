@@ -1,10 +1,8 @@
 """Taking a model apart is nobody else's business: other threads, other tracers, memory and modes."""
 
 import gc
-import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -13,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from attribution import GradCAM, Occlusion, explain
 from attribution.testing import guard, small_cnn, small_depthwise, small_residual
+from attribution.testing.threads import together
 from attribution_hooks.occlusion import attributor, tracing
 from tests.backends.occlusion.truth import LOGITS, ask, image
 
@@ -21,36 +20,7 @@ pytestmark = pytest.mark.usefixtures("eager")
 ROUNDS = 12
 
 
-@pytest.fixture
-def quick_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def together(*works: Callable[[], None]) -> list[str]:
-    """What went wrong when each of these ran again and again, all at the same time."""
-    wrong: list[str] = []
-
-    def again(work: Callable[[], None]) -> None:
-        try:
-            for _ in range(ROUNDS):
-                work()
-        except Exception as error:
-            wrong.append(f"{type(error).__name__}: {error}")
-
-    threads = [threading.Thread(target=again, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return wrong
-
-
-def test_other_threads_see_nothing(quick_switches: None) -> None:
+def test_other_threads_see_nothing() -> None:
     x, call, lookup = image(dtype=torch.float32), nn.Module.__call__, nn.Module.__getattr__
     models: list[nn.Module] = [small_cnn(), small_residual(), small_depthwise()]
     windows = Occlusion(window=9, stride=9, score="logit")
@@ -77,13 +47,12 @@ def test_other_threads_see_nothing(quick_switches: None) -> None:
     def grad_cam() -> None:
         equal(explain(models[0], x, GradCAM(layers=("body",)), target=1).maps["body"], cam)
 
-    wrong = together(occlusion(0), occlusion(1), occlusion(2), forward, grad_cam)
-    assert wrong == []
+    assert together(occlusion(0), occlusion(1), occlusion(2), forward, grad_cam, rounds=ROUNDS) == []
     assert (nn.Module.__call__, nn.Module.__getattr__) == (call, lookup)
     assert str(fx.symbolic_trace(models[2]).graph) == code
 
 
-def test_a_foreign_tracer_at_the_same_time(quick_switches: None) -> None:
+def test_a_foreign_tracer_at_the_same_time() -> None:
     """fx's own tracer breaks forwards of all threads while it runs; what it gives itself, and leaves, is as ever."""
     call, lookup = nn.Module.__call__, nn.Module.__getattr__
     mine, theirs = small_residual(), small_depthwise()
@@ -97,7 +66,7 @@ def test_a_foreign_tracer_at_the_same_time(quick_switches: None) -> None:
         if str(fx.symbolic_trace(theirs).graph) != code:
             raise ValueError("another graph")
 
-    assert together(trace, foreign, trace) == []
+    assert together(trace, foreign, trace, rounds=ROUNDS) == []
     assert (nn.Module.__call__, nn.Module.__getattr__) == (call, lookup)
 
 

@@ -1,0 +1,295 @@
+"""Every kind of model gets the plain model's answer from every attributor, or a reason why it cannot."""
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Activations, Attribution, FilterVisualization, ModelError, Occlusion
+from attribution.agreement import all_hold, table
+from attribution.execution import Execution
+from attribution.testing import guard, small_cnn, small_residual
+from tests.models.kinds import (
+    HOOKLESS,
+    INPUTS,
+    KINDS,
+    PAIRS,
+    Build,
+    Checkpointed,
+    ask,
+    changed,
+    dynamically_quantised,
+    exported,
+    inference_made,
+    process_group,
+    statically_quantised,
+)
+
+GRADIENTS = [pair for pair in PAIRS if pair[0] in ("grad_cam", "filter_visualization")]
+OTHERS = [pair for pair in PAIRS if pair not in GRADIENTS]
+OCCLUSIONS = [pair for pair in PAIRS if pair[0] == "occlusion"]
+EVERY = pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+GUARDED = ("layer compiled, not run", "layer compiled, run", "old weight norm")
+WRAPPERS = {
+    "whole compiled, not run": "OptimizedModule",
+    "whole compiled, run": "OptimizedModule",
+    "data parallel": "DataParallel",
+    "data parallel, compiled": "OptimizedModule",
+}
+
+
+@cache
+def expected(plain: Build, pair: tuple[str, str]) -> Attribution:
+    return ask(pair, plain())
+
+
+def difference(found: Attribution, wanted: Attribution) -> str:
+    """Empty where two answers agree."""
+    agreements = found.technique.agreement(found, wanted)
+    return "" if all_hold(agreements) else table(agreements)
+
+
+def test_there_are_eight() -> None:
+    assert len(PAIRS) == 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_models_answer(kind: str) -> None:
+    """One model serves all attributors, is as before, and still runs."""
+    build, plain = KINDS[kind]
+    model = build()
+    with torch.no_grad():
+        output = copy.deepcopy(plain()).eval()(INPUTS)
+    for pair in PAIRS:
+        with guard(model, INPUTS):
+            found = ask(pair, model)
+        assert not (text := difference(found, expected(plain, pair))), f"{pair}: {text}"
+        way = "guarded" if kind in GUARDED else "shadow"
+        assert found.provenance["isolation"] == (
+            f"{way}, unwrapped from {WRAPPERS[kind]}" if kind in WRAPPERS else way
+        ), pair
+    with torch.no_grad():
+        assert torch.allclose(model.eval()(INPUTS), output, rtol=1e-5, atol=1e-6)
+
+
+@EVERY
+@pytest.mark.parametrize("build", [small_cnn, small_residual], ids=lambda build: build.__name__)
+def test_a_model_that_differs_by_a_hundredth_is_caught(build: Build, pair: tuple[str, str]) -> None:
+    model = build()
+    with torch.no_grad():
+        for parameter in (*model.get_submodule("stem").parameters(), *model.get_submodule("body").parameters()):
+            parameter[::2] *= 1.01
+    assert difference(ask(pair, model), expected(build, pair))
+
+
+def test_distributed_data_parallel(tmp_path: Path) -> None:
+    with process_group(tmp_path):
+        wrapped = nn.parallel.DistributedDataParallel(small_residual())
+        for model, name in (
+            (wrapped, "DistributedDataParallel"),
+            (torch.compile(wrapped, backend="eager"), "Optimized"),
+        ):
+            for pair in PAIRS:
+                with guard(model, INPUTS):  # type: ignore[arg-type]
+                    found = ask(pair, model)  # type: ignore[arg-type]
+                assert not difference(found, expected(small_residual, pair)), pair
+                assert str(found.provenance["isolation"]).startswith(f"shadow, unwrapped from {name}")
+        assert torch.equal(wrapped(INPUTS), small_residual()(INPUTS))
+
+
+@pytest.mark.parametrize("kind", HOOKLESS)
+def test_without_hooks(kind: str) -> None:
+    """Occlusion needs no layers, and neither do the images of classes; the rest says why it cannot."""
+    build, plain, name = HOOKLESS[kind]
+    model = build()
+    for pair in PAIRS:
+        if pair[0] != "occlusion":
+            with pytest.raises(
+                ModelError, match=rf"model is {name}, whose layers take no hooks; give the eager module"
+            ):
+                ask(pair, model)
+            continue
+        found = ask(pair, model)
+        assert not (text := difference(found, expected(plain, pair))), f"{pair}: {text}"
+    classes = FilterVisualization.notebook(layer="logits", channels=(0, 3), steps=2, size=(17, 23), in_channels=3)
+    for pair in GRADIENTS[:2]:
+        found, wanted = ask(pair, model, technique=classes), ask(pair, plain(), technique=classes)
+        assert not difference(found, wanted), pair
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HOOKLESS if kind != "frozen"])  # which has no flags to look at
+def test_without_hooks_leaves_no_trace(kind: str) -> None:
+    model = HOOKLESS[kind][0]().train(kind == "scripted") if kind != "exported" else HOOKLESS[kind][0]()
+    for pair in PAIRS:
+        with guard(model, INPUTS):
+            if pair[0] == "occlusion":
+                ask(pair, model)
+            else:
+                with pytest.raises(ModelError):
+                    ask(pair, model)
+
+
+def test_an_export_for_one_batch_size() -> None:
+    model = exported(batch=torch.export.Dim.STATIC)
+    for pair in OCCLUSIONS:
+        with pytest.raises(ModelError, match=r"exported|Guard failed"):
+            ask(pair, model)
+
+
+def occluded(model: nn.Module, image: Tensor) -> Tensor:
+    """The map (H, W) of class 1 from the definition, one image (1, C, H, W) per forward."""
+    total, count = torch.zeros(17, 23), torch.zeros(17, 23)
+    with torch.no_grad():
+        clean = model(image)[0, 1]
+        for (top, bottom), (left, right) in Occlusion(window=9, stride=7).lattice(17, 23).windows:
+            covered = image.clone()
+            covered[..., top:bottom, left:right] = 0
+            total[top:bottom, left:right] += clean - model(covered)[0, 1]
+            count[top:bottom, left:right] += 1
+    return total / count
+
+
+@pytest.mark.filterwarnings("ignore:quantized.*autograd kernel was not registered")
+@pytest.mark.parametrize("build", [dynamically_quantised, statically_quantised], ids=lambda build: build.__name__)
+def test_quantised(build: Build) -> None:
+    """One image per forward, because dynamic quantisation scales by the whole batch."""
+    model, image = build(), INPUTS[:1]
+    wanted = occluded(model, image)
+    assert wanted.abs().max() > 0.01
+    for pair in OCCLUSIONS:
+        with guard(model, image):
+            found = ask(pair, model, image, execution=Execution(batch_size=1)).map[0, 0]
+        assert (found - wanted).abs().max() <= 1e-5
+    for pair in PAIRS:
+        if pair[0] == "grad_cam" or (pair in GRADIENTS and build is statically_quantised):
+            with (
+                guard(model, INPUTS),
+                pytest.raises(ModelError, match=r"model is quantised: no gradient passes torch\.ao"),
+            ):
+                ask(pair, model)
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] in ("activations", "filter_visualization")])
+def test_float_layers_of_a_quantised_model(pair: tuple[str, str]) -> None:
+    found = ask(pair, dynamically_quantised())
+    assert not difference(found, expected(small_cnn, pair))
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] == "activations"])
+def test_integer_layers_have_no_map(pair: tuple[str, str]) -> None:
+    model = statically_quantised()
+    with pytest.raises(ModelError, match=r"gives integers .*name a layer that gives floats"):
+        ask(pair, model)
+    with torch.no_grad():
+        assert torch.equal(ask(pair, model, technique=Activations(layers=("leave",))).map, model(INPUTS))
+
+
+def test_weights_made_in_inference_mode() -> None:
+    model = inference_made(small_residual)
+    for pair in OTHERS:
+        with guard(model, INPUTS):
+            assert not difference(ask(pair, model), expected(small_residual, pair))
+    for pair in GRADIENTS:
+        with guard(model, INPUTS), pytest.raises(ModelError, match=r"inference_mode.*give copy\.deepcopy\(model\)"):
+            ask(pair, model)
+        assert not difference(ask(pair, copy.deepcopy(model)), expected(small_residual, pair)), "the advice is wrong"
+
+
+@EVERY
+def test_models_without_values_are_refused(pair: tuple[str, str]) -> None:
+    for part in ("stem", "head"):
+        model = small_residual()
+        model.get_submodule(part).to("meta")
+        with pytest.raises(ModelError, match=r"meta device, which have no values; .*to_empty"):
+            ask(pair, model)
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ModelError, match="lazy parameters without values yet; run it once"):
+        ask(pair, lazy)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+def test_a_reentrant_checkpoint() -> None:
+    model = changed(small_residual, "body", lambda body: Checkpointed(body, reentrant=True))
+    for pair in PAIRS:
+        with guard(model, INPUTS):
+            if pair in OTHERS:
+                assert not difference(ask(pair, model), expected(small_residual, pair))
+            else:
+                with pytest.raises(ModelError, match=r"checkpoint with use_reentrant=True.*give .*use_reentrant=False"):
+                    ask(pair, model)
+
+
+def test_a_model_that_spoils_its_own_gradient() -> None:
+    """Its checkpoint runs again on what it has overwritten."""
+
+    class Spoilt(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sigmoid().mul_(x).exp() * x.sigmoid_()
+
+    model = changed(small_residual, "body_relu", lambda relu: Spoilt())
+    for pair in PAIRS:
+        if pair[0] == "grad_cam":
+            with guard(model, INPUTS), pytest.raises(ModelError, match="in-place operation overwrites"):
+                ask(pair, model)
+
+
+class Counting(nn.Module):
+    """Cannot be copied, and every forward changes an attribute, makes one, and replaces a buffer."""
+
+    calls: Tensor
+
+    def __init__(self, fail: bool) -> None:
+        super().__init__()
+        self.net, self.count, self.fail = small_residual(), 0, fail
+        self.register_buffer("calls", torch.zeros(()))
+        self.forward = lambda x: self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        self.seen = x
+        self.calls = self.calls + 1
+        if self.fail and self.count > 1:
+            raise ValueError("mine")
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["returns", "raises"])
+def test_attributes_of_a_model_that_cannot_be_copied(fail: bool) -> None:
+    model, question = Counting(fail).train(), Occlusion(window=9, stride=7)
+    for backend in ("hooks", "captum"):
+        with guard(model, INPUTS):
+            if fail:
+                with pytest.raises(ValueError, match="mine"):
+                    ask(("occlusion", backend), model, technique=question)
+            else:
+                found = ask(("occlusion", backend), model, technique=question)
+                wanted = ask(("occlusion", backend), small_residual(), technique=question)
+                assert not difference(found, wanted)
+                assert found.provenance["isolation"] == "guarded"
+
+
+@EVERY
+def test_a_hook_that_a_copy_would_lose(pair: tuple[str, str]) -> None:
+    """``GraphModule`` copies itself without its hooks."""
+    model = torch.fx.symbolic_trace(small_cnn())
+    seen: list[int] = []
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        seen.append(len(output))
+        return 2 * output
+
+    model.register_forward_hook(hook)
+    with guard(model, INPUTS):
+        found = ask(pair, model)
+    plain = expected(small_cnn, pair)
+    if found.scores is not None:
+        assert plain.scores is not None
+        assert torch.allclose(found.scores, 2 * plain.scores)
+        assert seen
+    factor = 2 if pair[0] in ("grad_cam", "occlusion") else 1
+    for key, map_ in plain.raw.items():
+        assert torch.allclose(found.raw[key], factor * map_, rtol=1e-4, atol=1e-6)
