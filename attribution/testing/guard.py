@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 
 from torch import Tensor, nn
 
@@ -44,6 +45,7 @@ def guard(model: nn.Module, *inputs: Tensor | None) -> Iterator[Snapshot]:
         FootprintError: Something differs; lists each place before and after. Where the block itself raised, that
             exception is its context; a block that leaves no trace keeps its own exception.
     """
+    import_module("torch.fx.experimental.symbolic_shapes")  # torch's first backward does, which adds a warnings filter
     before = Snapshot(model, *inputs)
     try:
         yield before

@@ -113,7 +113,8 @@ def _hooks(model: nn.Module, inputs: list[Tensor]) -> Places:
 
 
 def _training(model: nn.Module, inputs: list[Tensor]) -> Places:
-    return {name: "train" if module.training else "eval" for name, module in _modules(model)}
+    modes = {True: "train", False: "eval", None: "none"}  # frozen TorchScript has none
+    return {name: modes[getattr(module, "training", None)] for name, module in _modules(model)}
 
 
 def _parameters(model: nn.Module, inputs: list[Tensor]) -> Places:

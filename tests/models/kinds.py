@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.fx.experimental.symbolic_shapes  # else the first backward does: it imports sympy, which adds a filter
 from torch import Tensor, nn
 from torch.ao import quantization
 from torch.nn.utils import parametrizations
