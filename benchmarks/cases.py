@@ -140,6 +140,11 @@ QUESTIONS: tuple[Question, ...] = (
         batches={"smoke": (1,), "full": (1, 16)},
         models={"smoke": ("SqueezeNet 1.1", "ResNet-18"), "full": tuple(SUBJECTS)},
     ),
+    Question(
+        "activations, one middle layer",
+        lambda subject: Activations(layers=(subject.between or subject.early,)),
+        models={"smoke": (), "full": tuple(subject.name for subject in SUBJECTS.values() if subject.between)},
+    ),
     Question("activations, default layers", lambda _: Activations(), batches={"smoke": (1,), "full": (1, 16)}),
     Question(
         "grad_cam, 1 target",

@@ -26,6 +26,7 @@ class Subject:
         middle: A convolution of medium depth, for filter visualisation.
         middle_channels: How many filters it has.
         classes: How many logits the model gives.
+        between: A later layer for truncated activations, if there is one worth a row of its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Subject:
     middle: str
     middle_channels: int
     classes: int = 1000
+    between: str | None = None
 
 
 def healthy(name: str) -> nn.Module:
@@ -85,6 +87,7 @@ SUBJECTS: dict[str, Subject] = {
         Subject(
             "ResNet-50", lambda: healthy("resnet50"), "random",
             "layer4", ("layer4", "layer3", "layer2"), "layer1", "layer2.3.conv3", 512,
+            between="layer2",
         ),
         Subject(
             "MobileNetV2", lambda: healthy("mobilenet_v2"), "random",

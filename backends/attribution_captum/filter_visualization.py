@@ -10,6 +10,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
+from attribution.techniques.filter_visualization import filters_at_once
 from attribution_captum.layer import check, connected, modules, typed
 
 
@@ -84,7 +85,8 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
                 g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
             return seen[0].detach(), g.detach()
 
-        batch = run.execution.chunk(layers.graph_bytes(run.model, run.inputs), len(run.inputs))
+        item = layers.graph_bytes(run.model, run.inputs)
+        batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance, typed():
             raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)

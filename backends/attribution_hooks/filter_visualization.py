@@ -1,5 +1,6 @@
 """Filter visualisation by ``autograd.grad`` on the images; weights get no gradient."""
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,9 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
-from attribution.techniques.filter_visualization import Crop, find_crop
+from attribution.techniques.filter_visualization import Crop, filters_at_once, find_crop
 from attribution_hooks.capture import capture
+from attribution_hooks.last_convolution import last_convolution
 
 
 class HooksFilterVisualization(Attributor[FilterVisualization]):
@@ -26,14 +28,23 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         if crop is not None:
             run.note("crop", str(crop))
 
+        neuron = crop.neuron if crop else None
+        last = None
+        if not technique.of_logits(run.model):
+            last = last_convolution(run, technique.layer, partial(technique.objective, neuron=neuron))
+
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen = images if crop is None else images[..., crop.rows, crop.columns]
             seen = seen.detach().requires_grad_(torch.is_grad_enabled())
-            activation = self._activation(run, seen)
-            objective = technique.objective(activation, channels, crop.neuron if crop else None)
+            if last is None:
+                root = objective = technique.objective(self._activation(run, seen), channels, neuron)
+                pull = torch.ones_like(objective)
+            else:
+                root = last.entry(run, seen)
+                objective, pull = last.value(root, channels)
             if not torch.is_grad_enabled():
                 return objective, images
-            (g,) = torch.autograd.grad(objective.sum(), seen, allow_unused=True)
+            (g,) = torch.autograd.grad(root, seen, pull, allow_unused=True) if root.requires_grad else (None,)
             if g is None:
                 raise layers.cut_off(technique.layer)
             if crop is None:
@@ -42,7 +53,7 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             whole[..., crop.rows, crop.columns] = g
             return objective.detach(), whole
 
-        batch = run.execution.chunk(_bytes(technique, run), len(run.inputs))
+        batch = run.execution.chunk(_bytes(technique, run), len(run.inputs), most=filters_at_once(run.inputs))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance:
             raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)

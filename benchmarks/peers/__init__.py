@@ -10,12 +10,12 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM
 from benchmarks.peers.torchcam import TorchCAM
 
-_ACTIVATIONS = ("activations, one early layer",)
+_ACTIVATIONS = ("activations, one early layer", "activations, one middle layer")
 _GRAD_CAM = ("grad_cam, 1 target",)
 _OCCLUSION = ("occlusion, 224 px, window 40, stride 20",)
 _QUICK = ("ResNet-50", "MobileNetV2", "SqueezeNet 1.1")
 _FLOORS = (
-    "activations, one early layer",
+    *_ACTIVATIONS,
     "grad_cam, 1 target",
     "grad_cam, 3 layers × 3 targets",
     "grad_cam, all classes",

@@ -153,7 +153,7 @@ class CaptumActivations(_Captum):
         attr = import_module("captum.attr")
         assert isinstance(case.technique, Activations)
         model, inputs = self._subject(case, device)
-        method = attr.LayerActivation(model, model.get_submodule(case.subject.early))
+        method = attr.LayerActivation(model, model.get_submodule(case.technique.layers[0]))
 
         def call() -> Tensor:
             with torch.inference_mode(self.tier != "default"):
@@ -164,5 +164,6 @@ class CaptumActivations(_Captum):
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
         """The rule by which backends are compared."""
-        theirs = answered(ours, self, case.subject.early, answer)
+        assert isinstance(case.technique, Activations)
+        theirs = answered(ours, self, case.technique.layers[0], answer)
         return Check(case.timed.agreement(ours, theirs), "values, within the dtype's tolerance × max|value|")

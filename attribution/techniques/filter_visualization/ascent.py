@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 OK, DEAD, DIVERGED = 0, 1, 2
 
+CPU_FILTERS = 16
+"""More filters than this at once spill the caches of a CPU."""
+
 RETRIES = 3
 """Other starts from which a channel without gradient is tried, each with three times the noise of the one before."""
 
@@ -28,6 +31,14 @@ _BETAS = (0.9, 0.999)
 # Adam's ε, in parts of the first gradient: rounding of a gradient near zero must not turn a whole step. A pixel shows
 # it as it is; a coefficient spreads it over all pixels.
 _FLOOR = {"pixel": 0.1, "fourier": 1e-3}
+
+
+def filters_at_once(start: Tensor) -> int | None:
+    """How many filters go into one forward where memory allows more: `CPU_FILTERS` on a CPU, else any number.
+
+    The same for every backend, so that all meet the same kernels: those for other batches round otherwise.
+    """
+    return CPU_FILTERS if start.device.type == "cpu" else None
 
 
 @dataclass

@@ -70,11 +70,10 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> 
 def _maps(weight: Tensor, target: Tensor, activation: Tensor) -> Tensor:
     """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets."""
     classes = target[0]
-    if (target == classes).all():
-        every = len(classes) == len(weight) and bool((classes.diff() == 1).all())
-        rows = (weight if every else weight[classes]).expand(len(target), -1, -1)
-    else:
-        rows = weight[target]
+    shared = (target == classes).all()
+    in_order = classes.diff().eq(1).all() if len(classes) == len(weight) else torch.zeros_like(shared)
+    same, every = torch.stack((shared, in_order)).tolist()  # one copy to the host, however many targets
+    rows = (weight if every else weight[classes]).expand(len(target), -1, -1) if same else weight[target]
     found = torch.matmul(rows, activation.flatten(2)).view(*target.shape, *activation.shape[2:])
     return found.div_(activation[0, 0].numel())
 
