@@ -25,7 +25,7 @@ class Floor(Peer):
 
     Activations: one forward up to the layer. Grad-CAM: one forward and, for each target where there are several layers,
     the share of multiply-accumulates behind the first of them once more. Filter visualisation: per step two forwards
-    up to the layer, one of which stands for the gradient.
+    up to the layer, one of which stands for the gradient, and one more for the last objective.
     """
 
     name: str = "bare network"
@@ -46,7 +46,7 @@ class Floor(Peer):
             return Contestant(_truncated(model, technique.layers[-1], inputs), model)
         assert isinstance(technique, FilterVisualization)
         start = technique.start(model)
-        return Contestant(_truncated(model, technique.layer, start), model, scale=2.0 * technique.steps)
+        return Contestant(_truncated(model, technique.layer, start), model, scale=2.0 * technique.steps + 1)
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
         """It is the same network on the same inputs."""
