@@ -24,7 +24,8 @@ from attribution.errors import (
     TargetError,
 )
 from attribution.execution import Execution, out_of_memory, running
-from attribution.isolation import admit, alone, isolated, modes, unwrap
+from attribution.isolation import admit, alone, isolated, unwrap
+from attribution.modes import modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution

@@ -1,12 +1,14 @@
 """``Shadow``: a copy of a model's structure that shares its parameters and notices when it is no copy any more."""
 
 import copy
+import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, compress
 from operator import attrgetter, call, is_, is_not, itemgetter
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ class Shadow:
         shared: The buffers that it shares with the model, because they are large, or not the only tensor on their
             memory, or of a kind that has no plain copy. Who runs the copy puts their values back.
         reusable: Whether all attributes can be compared, so that the copy may serve again where `fits` holds.
+        own_modes: Whether a module of the model has its own ``train`` or ``eval``.
 
     Raises:
         Exception: Whatever a part of the model raises when it is copied.
@@ -51,7 +54,7 @@ class Shadow:
         self.shared = [buffer for buffer in buffers if id(buffer) not in private]
         self._sources = [buffer for buffer in buffers if id(buffer) in private]
         self._copies = list(private.values())
-        self._forms = list(map(_FORM, self._sources))
+        self._forms, self._numbers = list(map(_FORM, self._sources)), list(map(Tensor.numel, self._copies))
         self._twins: dict[int, object] = {**{id(a): b for a, b in zip(mine, theirs, strict=True)}, **private}
         self._children = [weakref.ref(module) for module in mine[1:]]
         self._types = list(map(type, mine))
@@ -59,7 +62,9 @@ class Shadow:
         if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
             raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
-        self.reusable = self._note_attributes(rows)
+        hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
+        self.reusable = self._note_attributes(rows) and all(self._same_hook(a, b) for a, b in hooks)
+        self.own_modes = any(map(own_modes, mine))
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the copy still is one: structure, tensors, hooks and plain attributes, the model's and its own.
@@ -105,6 +110,7 @@ class Shadow:
             all(map(is_, tree, self._tree((*modules, None))))
             and all(map(is_, tensors, self._tensors))
             and list(map(_FORM, self._sources)) == self._forms
+            and list(map(Tensor.numel, self._copies)) == self._numbers  # a forward may resize its buffers
             and list(map(len, self._own_buffers)) == self._own_buffer_sizes
             and all(map(is_, chain.from_iterable(map(dict.values, self._own_buffers)), self._own_tensors))
         )
@@ -139,6 +145,12 @@ class Shadow:
             return all(map(self._same, mine, theirs))
         return all(map(self._same, compress(mine, self._apart), compress(theirs, self._apart)))
 
+    def _same_hook(self, a: object, b: object) -> bool:
+        """A function, or a method of a module: another callable may have a state that nobody compares."""
+        if isinstance(a, MethodType) and isinstance(b, MethodType):
+            return a.__func__ is b.__func__ and self._twins.get(id(a.__self__)) is b.__self__
+        return a is b and not any(id(held) in self._twins for held in _reached(a))  # else it keeps the model alive
+
     def _same(self, a: object, b: object) -> bool:
         if a is b:
             return True
@@ -146,7 +158,7 @@ class Shadow:
             return False
         if isinstance(a, list | tuple) and isinstance(b, list | tuple):
             return len(a) == len(b) and (all(map(is_, a, b)) or all(map(self._same, a, b)))
-        if isinstance(a, dict) and isinstance(b, dict):
+        if isinstance(a, dict) and isinstance(b, dict) and not getattr(a, "__dict__", None):
             return a.keys() == b.keys() and all(self._same(value, b[key]) for key, value in a.items())
         if isinstance(a, partial) and isinstance(b, partial):
             return a.func is b.func and self._same(a.args, b.args) and self._same(a.keywords, b.keywords)
@@ -160,6 +172,33 @@ def to_eval(modules: Iterable[nn.Module]) -> None:
             module.training = False
 
 
+def closed_over(model: nn.Module) -> bool:
+    """Whether a function or a weak reference that modules hold leads to modules of the model, past a copy of it."""
+    own = {id(module) for module in model.modules()}
+    return any(
+        id(held) in own
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType | weakref.ref)
+        for held in _reached(value)
+    )
+
+
+def _reached(value: object) -> list[object]:
+    """What a weak reference or a function's own variables lead to."""
+    if isinstance(value, weakref.ref):
+        return [value()]
+    if isinstance(value, FunctionType) and value.__closure__:
+        return [*inspect.getclosurevars(value).nonlocals.values()]
+    return []
+
+
+def own_modes(module: nn.Module) -> bool:
+    """Whether its ``train`` or ``eval`` is its own, and may do more than set flags: merge weights, fill a cache."""
+    kind = type(module)
+    return kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+
+
 def _private(buffers: Sequence[Tensor], parameters: Iterable[Tensor]) -> list[Tensor]:
     """The buffers of which a copy can stand in for the original: nothing else lies on the same memory."""
     plain = [tensor for tensor in (*parameters, *buffers) if tensor.layout == torch.strided and not tensor.is_meta]
@@ -171,7 +210,7 @@ def _private(buffers: Sequence[Tensor], parameters: Iterable[Tensor]) -> list[Te
         and buffer.layout == torch.strided
         and not (buffer.is_meta or buffer.is_quantized or buffer.requires_grad)
         and buffer.untyped_storage().nbytes() <= LARGEST_COPY
-        and users[buffer.untyped_storage().data_ptr()] == 1
+        and (users[buffer.untyped_storage().data_ptr()] == 1 or not buffer.untyped_storage().nbytes())
     ]
 
 
@@ -182,6 +221,10 @@ def _registries(rows: Sequence[_Row]) -> tuple[list[_Row], list[_Row], list[_Row
         list(chain.from_iterable(map(_TENSORS, rows))),
         list(chain.from_iterable(map(_HOOKS, rows))),
     )
+
+
+def _all_hooks(rows: Sequence[_Row]) -> list[object]:
+    return [hook for each in _registries(rows)[2] for hook in each.values()]
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

@@ -116,6 +116,11 @@ def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
 _surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Stop, ...]]] = WeakKeyDictionary()
 
 
+def forget(model: nn.Module) -> None:
+    """Survey a model anew: one that runs itself may have changed since."""
+    _surveys.pop(model, None)
+
+
 def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
     """Every module that runs on these inputs, in the order in which they end. One forward, kept per model and shape.
 
@@ -137,6 +142,8 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
             model(first)
         with torch.no_grad():
             for buffer, values in before:
+                if buffer.shape != values.shape:
+                    buffer.resize_(values.shape)
                 if not torch.equal(buffer, values):  # a forward that counts must not have begun to
                     buffer.copy_(values)
         known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))

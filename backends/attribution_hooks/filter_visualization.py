@@ -1,5 +1,6 @@
 """Filter visualisation by ``autograd.grad`` on the images; weights get no gradient."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
 from attribution.techniques.filter_visualization import Crop, filters_at_once, find_crop
 from attribution_hooks.capture import capture
-from attribution_hooks.last_convolution import last_convolution
+from attribution_hooks.last_convolution import LastConvolution, last_convolution
 
 
 class HooksFilterVisualization(Attributor[FilterVisualization]):
@@ -36,17 +37,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen = images if crop is None else images[..., crop.rows, crop.columns]
             seen = seen.detach().requires_grad_(torch.is_grad_enabled())
-            if last is None:
-                root = objective = technique.objective(self._activation(run, seen), channels, neuron)
-                pull = torch.ones_like(objective)
-            else:
-                root = last.entry(run, seen)
-                objective, pull = last.value(root, channels)
-            if not torch.is_grad_enabled():
-                return objective, images
-            (g,) = torch.autograd.grad(root, seen, pull, allow_unused=True) if root.requires_grad else (None,)
+            objective, g = self._step(run, seen, channels, neuron, last)
             if g is None:
-                raise layers.cut_off(technique.layer)
+                return objective, images
             if crop is None:
                 return objective.detach(), g
             whole = torch.zeros_like(images)
@@ -59,6 +52,33 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
         run.extras.update(extras)
         return raw
+
+    def _step(
+        self, run: Run, images: Tensor, channels: Tensor, neuron: tuple[int, int] | None, last: LastConvolution | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The objective (B,), and where gradients are on the one with respect to the images."""
+        graph = torch.is_grad_enabled()
+        if last is not None and last.serves(channels):
+            entry = last.entry(run, images)
+            known = last.value(entry)
+            if known is not None:
+                return known[0], self._pulled(entry, known[1], [images])[0] if graph else None
+        with nullcontext() if last is None else last.watched() as entries:
+            objective = self.technique.objective(self._activation(run, images), channels, neuron)
+        if not graph:
+            return objective, None
+        sought = [images, *(entry for entry in (entries or [])[:1] if entry.requires_grad)]
+        g, *pull = self._pulled(objective, torch.ones_like(objective), sought)
+        if last is not None and pull and pull[0] is not None:
+            last.prove(channels, sought[1].detach(), objective.detach(), pull[0])
+        return objective.detach(), g
+
+    def _pulled(self, root: Tensor, pull: Tensor, sought: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients of ⟨pull, root⟩; that of the images, which come first, must be there."""
+        found = torch.autograd.grad(root, sought, pull, allow_unused=True) if root.requires_grad else (None,)
+        if found[0] is None:
+            raise layers.cut_off(self.technique.layer)
+        return found
 
     def _activation(self, run: Run, images: Tensor) -> Tensor:
         """The layer's output, with graph where gradients are on."""

@@ -1,7 +1,8 @@
 """The convolution that a truncated forward would end with, and need not run: its objective is affine in its input."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from attribution.attributor import Run
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(activation (B, D, h, w), channels (B,)) → (B,), affine in the activation."""
 
+WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""How far the affine form may be from the whole forward, as a part of what is added up: rounding, nothing else."""
+
 
 class _Halt(BaseException):
     """Ends a forward before the convolution; a model's own ``except Exception`` must not catch it."""
@@ -24,21 +28,74 @@ class LastConvolution:
     """objective(conv(x)) = objective(conv(0)) + ⟨pull, x⟩, where pull is the objective's gradient at any x.
 
     Of all filters of the convolution the objective of an image reads one, and the same at every step. So pull is
-    taken once for each batch of filters, by the convolution itself, and every later forward ends before it.
+    taken once for each batch of filters, by the convolution itself, and every later forward ends before it. The first
+    forward of each batch is a whole one, and the form is used only where it gives the same objective and gradient:
+    what a model does around the call of the convolution (other weights, another precision, no graph) shows there.
 
     Attributes:
+        layer: As the user wrote it.
         module: The convolution.
         objective: Of its output.
     """
 
+    layer: str
     module: nn.Conv2d
     objective: Objective
     _channels: Tensor | None = None
     _pull: Tensor | None = None
     _offset: Tensor | None = None
 
+    def serves(self, channels: Tensor) -> bool:
+        """Whether the form was proved for this very batch of filters."""
+        return self._channels is channels
+
+    @contextmanager
+    def watched(self) -> Iterator[list[Tensor]]:
+        """What goes into the convolution, run by run, in a whole forward inside the block."""
+        entries: list[Tensor] = []
+        owner = threading.get_ident()
+
+        def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if threading.get_ident() == owner and args and isinstance(args[0], Tensor):
+                entries.append(args[0])
+
+        handle = self.module.register_forward_pre_hook(note)
+        try:
+            yield entries
+        finally:
+            handle.remove()
+
+    def prove(self, channels: Tensor, entry: Tensor, value: Tensor, gradient: Tensor) -> None:
+        """Take the form for a batch of filters, if it gives what a whole forward gave.
+
+        Args:
+            channels: (B,).
+            entry: The convolution's input (B, C', h', w').
+            value: The objective (B,).
+            gradient: Of the objective with respect to ``entry``.
+        """
+        if not len(entry) == len(channels) == len(value) or value.dtype != entry.dtype:
+            return
+        with torch.enable_grad():
+            zero = torch.zeros_like(entry, requires_grad=True)
+            offset = self.objective(self.module(zero.clone()), channels)  # a leaf would confuse who counts
+            (pull,) = torch.autograd.grad(offset.sum(), zero)
+        within = WITHIN[entry.dtype]
+        added = pull * entry
+        found = offset.detach() + added.flatten(1).sum(dim=1)
+        size = added.abs().flatten(1).sum(dim=1) + offset.detach().abs()
+        same = ((found - value).abs() <= within * size).all() & (
+            (gradient - pull).abs().max() <= within * pull.abs().max()
+        )
+        if same:
+            self._channels, self._pull, self._offset = channels, pull, offset.detach()
+
     def entry(self, run: Run, images: Tensor) -> Tensor:
-        """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on."""
+        """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on.
+
+        Raises:
+            LayerError: The convolution does not run this time.
+        """
         caught: list[Tensor] = []
         owner, halt = threading.get_ident(), _Halt()
 
@@ -56,16 +113,14 @@ class LastConvolution:
             reached.__traceback__ = None  # it holds the forward's frames, they hold it
         finally:
             handle.remove()
+        if not caught:
+            raise layers.never_ran(self.layer)
         return caught[0]
 
-    def value(self, entry: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective (B,), and its gradient with respect to the convolution's input."""
-        if self._pull is None or self._offset is None or self._channels is not channels:
-            with torch.enable_grad():
-                zero = torch.zeros_like(entry, requires_grad=True)
-                offset = self.objective(self.module(zero.clone()), channels)  # a leaf would confuse who counts
-                (self._pull,) = torch.autograd.grad(offset.sum(), zero)
-            self._offset, self._channels = offset.detach(), channels
+    def value(self, entry: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The objective (B,), and its gradient with respect to the convolution's input; ``None`` for another size."""
+        if self._pull is None or self._offset is None or entry.shape != self._pull.shape:
+            return None
         return self._offset + (self._pull * entry.detach()).flatten(1).sum(dim=1), self._pull
 
 
@@ -74,12 +129,12 @@ def last_convolution(run: Run, layer: str, objective: Objective) -> LastConvolut
     name, module = layers.find(run.model, layer)
     if type(module) is not nn.Conv2d or name.call is not None or name.key is not None:
         return None
-    if run.execution.autocast is not None or run.inputs.dtype not in (torch.float32, torch.float64):
+    if run.execution.autocast is not None or run.inputs.dtype not in WITHIN:
         return None
-    watched = any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks))
-    if watched or "forward" in vars(module):
+    watched = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(watched) or "forward" in vars(module):
         return None
     ran = next((stop for stop in layers.survey(run.model, run.inputs) if stop.module is module), None)
     if ran is None or ran.calls != 1 or ran.input_shape is None or len(ran.input_shape) != 4:
         return None
-    return LastConvolution(module, objective)
+    return LastConvolution(layer, module, objective)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.utils import parametrizations
 
 from attribution import Execution, FilterVisualization, LayerError, compare, explain
@@ -61,7 +63,7 @@ def test_it_equals_the_forward_with_the_convolution(
     model = net(**CONVOLUTIONS[name]).to(dtype)
     technique = FilterVisualization(layer="3", channels=(2, 0, 3), steps=6, size=(18, 23), neuron=neuron)
     short = explain(model, None, technique)
-    assert len(calls) >= 7  # and once more where a start is silent
+    assert len(calls) >= 5  # the last objective, and every step but the first whole one, or two where a start is silent
     assert short.extras["status"].tolist() == [OK] * 3
     assert compare(model, None, technique).holds
     monkeypatch.setattr(LAST, lambda *_: None)
@@ -77,7 +79,7 @@ def test_chunks_keep_to_their_own_channels(calls: list[Tensor]) -> None:
     model = net(**CONVOLUTIONS["plain"]).double()
     technique = FilterVisualization(layer="3", channels=(0, 1, 2, 3), steps=3, size=(18, 23))
     whole, parts = (explain(model, None, technique, execution=Execution(batch_size=n)).map for n in (None, 3))
-    assert len(calls) == 12
+    assert len(calls) == 9  # 3 batches: two steps of three, and the last objective
     assert (whole - parts).abs().max() <= 1e-9 * whole.abs().max()
 
 
@@ -143,12 +145,161 @@ def test_under_autocast_and_in_bfloat16_it_is_run(calls: list[Tensor]) -> None:
 
 def test_the_pull_is_that_of_any_input() -> None:
     module = nn.Conv2d(5, 4, 3, stride=2, padding=1).double()
-    last = LastConvolution(module, lambda a, channels: a[torch.arange(2), channels].mean(dim=(1, 2)))
+    last = LastConvolution("last", module, lambda a, channels: a[torch.arange(2), channels].mean(dim=(1, 2)))
     channels, x = torch.tensor([3, 1]), noise(2, 5, 9, 8, dtype=torch.float64).requires_grad_()
-    value, pull = last.value(x, channels)
     expected = module(x)[[0, 1], [3, 1]].mean(dim=(1, 2))
     (gradient,) = torch.autograd.grad(expected.sum(), x)
-    assert torch.allclose(value, expected, rtol=1e-12)
-    assert torch.allclose(pull, gradient, rtol=1e-12)
-    _, other = last.value(x, torch.tensor([3, 0]))
-    assert not torch.allclose(other[1], pull[1])
+    entry, value = x.detach(), expected.detach()
+    for wrong in ((entry, value + 1e-6, gradient), (entry, value, 1.0001 * gradient), (2 * entry, value, gradient)):
+        last.prove(channels, *wrong)
+        assert not last.serves(channels)
+    last.prove(channels, entry, value, gradient)
+    assert last.serves(channels)
+    assert not last.serves(channels.clone())
+    other = noise(2, 5, 9, 8, dtype=torch.float64, seed=1)
+    found = last.value(other)
+    assert found is not None
+    assert torch.allclose(found[0], module(other)[[0, 1], [3, 1]].mean(dim=(1, 2)), rtol=1e-12)
+    assert torch.allclose(found[1], gradient, rtol=1e-12)
+    assert last.value(noise(2, 5, 9, 9, dtype=torch.float64)) is None
+
+
+class Around(nn.Module):
+    """A network that does something around the call of its last convolution."""
+
+    def __init__(self, call: Callable[["Around", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 5)
+        self.call = call
+        source = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=source) / 3)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.relu(self.call(self, F.relu(self.stem(x)))).mean((2, 3)))
+        return logits
+
+
+def _standardised(net: Around, x: Tensor) -> Tensor:
+    weight = net.conv.weight - net.conv.weight.mean((1, 2, 3), keepdim=True)
+    return torch.func.functional_call(net.conv, {"weight": weight}, (x,))  # type: ignore[no-any-return]
+
+
+def _conditional(net: Around, x: Tensor) -> Tensor:
+    weight = net.conv.weight * x.mean()
+    return torch.func.functional_call(net.conv, {"weight": weight}, (x,))  # type: ignore[no-any-return]
+
+
+def _swapped(net: Around, x: Tensor) -> Tensor:
+    before = net.conv.weight.data
+    net.conv.weight.data = 2 * before
+    try:
+        return net.conv(x)  # type: ignore[no-any-return]
+    finally:
+        net.conv.weight.data = before
+
+
+def _coarse(net: Around, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return net.conv(x).float()  # type: ignore[no-any-return]
+
+
+def _folded(net: Around, x: Tensor) -> Tensor:
+    return net.conv(torch.cat([x, -x]))[: len(x)]  # type: ignore[no-any-return]
+
+
+def _masked(net: Around, x: Tensor) -> Tensor:
+    x = x.clone()
+    x[..., 0, 0] = -torch.inf
+    return net.conv(x).nan_to_num(0, 0, 0)  # type: ignore[no-any-return]
+
+
+def _bare(net: Around, x: Tensor) -> Tensor:
+    return net.conv(x)  # type: ignore[no-any-return]
+
+
+AROUND = {
+    "other weights": _standardised,
+    "weights of the input": _conditional,
+    "swapped weights": _swapped,
+    "autocast of its own": _coarse,
+    "other batch": _folded,
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_a_model_does_around_the_call_counts(name: str, calls: list[Tensor], monkeypatch: Any) -> None:
+    model = Around(AROUND[name])
+    technique = FilterVisualization.notebook(layer="conv", channels=(0, 2), steps=3, size=(14, 17))
+    assert compare(model, None, technique).holds
+    assert not calls
+    monkeypatch.setattr(LastConvolution, "prove", _believed)
+    if name not in ("other batch", "autocast of its own"):  # these fail outright
+        assert not compare(model, None, technique).holds, "the proof was not needed"
+
+
+def _believed(self: LastConvolution, channels: Tensor, entry: Tensor, value: Tensor, gradient: Tensor) -> None:
+    zero = torch.zeros_like(entry, requires_grad=True)
+    with torch.enable_grad():
+        offset = self.objective(self.module(zero.clone()), channels)
+        (self._pull,) = torch.autograd.grad(offset.sum(), zero)
+    self._channels, self._offset = channels, offset.detach()
+
+
+def test_a_neuron_away_from_infinity(calls: list[Tensor]) -> None:
+    technique = FilterVisualization(layer="conv", channels=(0,), steps=2, size=(14, 17), neuron=(6, 6))
+    found = explain(Around(_masked), None, technique)
+    assert found.extras["objective"].isfinite().all()
+
+
+def test_without_graph_it_is_refused() -> None:
+    def detached(net: Around, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return _bare(net, x)
+
+    for backend in ("hooks", "captum"):
+        with pytest.raises(LayerError, match="does not depend on the image"):
+            explain(Around(detached), None, FilterVisualization(layer="conv", channels=(0,), steps=2), backend=backend)
+
+
+def _doubling(module: nn.Module, args: tuple[Any, ...]) -> Any:
+    return (2 * args[0],) if isinstance(module, nn.Conv2d) else None
+
+
+def test_hooks_on_gradients_and_global_hooks_count(calls: list[Tensor]) -> None:
+    technique = FilterVisualization.notebook(layer="conv", channels=(0, 2), steps=3, size=(14, 17))
+    model = Around(_bare)
+    plain = explain(model, None, technique)
+    assert calls
+    calls.clear()
+    model.conv.register_full_backward_pre_hook(lambda module, grads: tuple(map(torch.abs, grads)))
+    assert compare(model, None, technique).holds
+    handle = register_module_forward_pre_hook(_doubling)
+    try:
+        doubled = explain(Around(_bare), None, technique)
+        assert compare(Around(_bare), None, technique).holds
+    finally:
+        handle.remove()
+    assert not calls
+    assert (doubled.extras["objective"] - plain.extras["objective"]).abs().max() > 0.01
+
+
+def test_a_convolution_that_is_left_out_later() -> None:
+    def seldom(net: Around, x: Tensor) -> Tensor:
+        return _bare(net, x) if len(x) == 1 else x[..., 1:-1, 1:-1]
+
+    technique = FilterVisualization(layer="conv", channels=(0, 2), steps=2, size=16)
+    with pytest.raises(LayerError, match="never ran"):
+        explain(Around(seldom), None, technique)
+
+
+def test_inputs_of_the_convolution_may_change_their_size(calls: list[Tensor]) -> None:
+    sizes = iter([0, 1, 2, 0, 1, 2] * 20)
+
+    def cropped(net: Around, x: Tensor) -> Tensor:
+        return _bare(net, x[..., next(sizes) :, :])
+
+    technique = FilterVisualization(layer="conv", channels=(0, 2), steps=6, size=16)
+    assert explain(Around(cropped), None, technique).extras["status"].tolist() == [OK] * 2

@@ -169,31 +169,76 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
     assert verdicts == candidates[differs]
 
 
-def test_gradient_is_compared_once_per_model_and_values_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, x = Net(lambda net, a: net.linear(a.mean((2, 3)).clamp(max=2.5))), noise(2, 3, *SIZE, dtype=torch.float64)
-    compared: list[tuple[int, ...]] = []
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Which outputs' gradients were compared."""
+    seen: list[tuple[int, ...]] = []
     original = closed.has_gradient
 
     def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
-        compared.append(tuple(output.shape))
+        seen.append(tuple(output.shape))
         return original(weight, logits, output, grid)
 
     monkeypatch.setattr(closed, "has_gradient", counted)
-    targets = [[0, 3], [4, 1]]
-    for _ in range(2):
-        assert engine(net, x, targets)[1] == "closed form"
-    assert len(compared) == 1
+    return seen
 
-    found, by = engine(net, 3 * x, targets)
-    assert by == "backward", "the clamp is reached: the values tell"
-    assert agrees(found, expected(net, 3 * x, targets))
-    assert len(compared) == 1
 
+@pytest.mark.parametrize("name", TRUE)
+def test_gradient_is_compared_once_where_it_is_the_same_for_every_input(
+    name: str, compared: list[tuple[int, ...]]
+) -> None:
+    net, x = Net(TRUE[name]), noise(2, 3, *SIZE, dtype=torch.float64)
+    for scale in (1, 3):
+        assert engine(net, scale * x, [[0, 3], [4, 1]])[1] == "closed form"
+    assert len(compared) == 1
     net.of = FOOLING["gradient clipped"]
-    found, by = engine(net, x, targets)
+    found, by = engine(net, x, FEW[:2])
     assert by == "backward", "another model, whose gradient is compared again"
-    assert agrees(found, expected(net, x, targets))
+    assert agrees(found, expected(net, x, FEW[:2]))
     assert len(compared) == 2
+
+
+def test_values_are_compared_every_time() -> None:
+    net, x = Net(lambda net, a: net.linear(a.mean((2, 3)).clamp(max=2.5))), noise(2, 3, *SIZE, dtype=torch.float64)
+    assert engine(net, x, FEW[:2])[1] == "closed form"
+    found, by = engine(net, 3 * x, FEW[:2])
+    assert by == "backward", "the clamp is reached"
+    assert agrees(found, expected(net, 3 * x, FEW[:2]))
+
+
+class Scaled(torch.autograd.Function):
+    """The identity, whose gradient is scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] * ctx.scale, None
+
+
+def test_a_gradient_that_depends_on_the_image_or_a_buffer_is_compared_every_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relu, x = Net(lambda net, a: net.linear(F.relu(a).mean((2, 3)))), noise(2, 3, *SIZE, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in relu.body.parameters():
+            parameter.abs_()
+    scaled = Net(lambda net, a: head(net, Scaled.apply(a, net.get_buffer("factor").item())))
+    scaled.register_buffer("factor", torch.ones((), dtype=torch.float64))
+
+    def answers() -> list[bool]:
+        assert engine(relu, x.abs() + 0.1, FEW[:2])[1] == "closed form"
+        scaled.get_buffer("factor").fill_(1.0)
+        assert engine(scaled, x, FEW[:2])[1] == "closed form"
+        scaled.get_buffer("factor").fill_(0.1)
+        return [agrees(engine(net, x, FEW[:2])[0], expected(net, x, FEW[:2])) for net in (relu, scaled)]
+
+    assert answers() == [True, True]
+    monkeypatch.setattr(closed, "affine", lambda *_: True)
+    assert answers() == [False, False], "comparing once is enough"
 
 
 def clipping(module: nn.Module, grads: Any, *_: Any) -> Any:

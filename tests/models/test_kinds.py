@@ -68,7 +68,7 @@ def test_the_plain_models_answer(kind: str) -> None:
         with guard(model, INPUTS):
             found = ask(pair, model)
         assert not (text := difference(found, expected(plain, pair))), f"{pair}: {text}"
-        way = "guarded" if kind in GUARDED else "shadow"
+        way = "guarded" if kind in GUARDED else "copy" if kind == "merges weights in eval" else "shadow"
         assert found.provenance["isolation"] == (
             f"{way}, unwrapped from {WRAPPERS[kind]}" if kind in WRAPPERS else way
         ), pair

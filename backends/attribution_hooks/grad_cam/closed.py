@@ -12,6 +12,16 @@ from attribution.techniques.tokens import Grid
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
+AFFINE = frozenset(
+    f"{name}Backward{version}"
+    for name in (
+        "Addmm", "Mm", "T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze",
+        "Mean", "AvgPool2D", "Clone", "Convolution", "MkldnnConvolution", "CudnnConvolution",
+    )
+    for version in range(3)
+)  # fmt: skip
+"""Nodes of a graph whose gradient is the same for every input; of others a proof holds for one input only."""
+
 _proved: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
 
 
@@ -26,7 +36,7 @@ def class_maps(
     out.
 
     Args:
-        model: Whose forward gave the logits; isolated, so that it is another object once the user's model changes.
+        model: Whose forward gave the logits.
         layer: Its name.
         logits: (N, K), with graph.
         output: The layer's, from which the graph starts.
@@ -46,10 +56,25 @@ def class_maps(
         ):
             continue
         proof = (layer, id(module.weight), output.shape[1:])
-        if proof in _proved.setdefault(model, set()) or has_gradient(weight, logits, output, grid):
+        known = proof in _proved.setdefault(model, set()) and affine(logits, output)
+        if known or has_gradient(weight, logits, output, grid):
             _proved[model].add(proof)
             return maps
     return None
+
+
+def affine(logits: Tensor, output: Tensor) -> bool:
+    """Whether only linear operations lie between: no ReLU, no backward of somebody's own."""
+    nodes, seen = [logits.grad_fn], {None, output.grad_fn}
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or hasattr(node, "variable"):  # a leaf: the layer itself, or a weight
+            continue
+        if node.name() not in AFFINE:
+            return False
+        seen.add(node)
+        nodes += [before for before, _ in node.next_functions]
+    return True
 
 
 def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:

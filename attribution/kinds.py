@@ -1,0 +1,85 @@
+"""Models of special kinds: which are refused, and why one cannot give what was asked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import fx, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from attribution.errors import LayerError, ModelError
+
+
+def refuse(model: nn.Module) -> None:
+    """Refuse what has no values.
+
+    Raises:
+        ModelError: Lazy parameters of a model that was never run, or the meta device.
+    """
+    lazy = (UninitializedParameter, UninitializedBuffer)
+    if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(
+            "model has parameters on the meta device, which have no values; build it on a real device, or use "
+            "model.to_empty(device='cpu') and load its weights"
+        )
+
+
+@contextmanager
+def explained(model: nn.Module) -> Iterator[None]:
+    """Why a model of a special kind cannot give what was asked, in place of what that led to."""
+    try:
+        yield
+    except (LayerError, RuntimeError, AssertionError) as error:
+        reason = _reason(model, error)
+        if reason is None:
+            raise
+        raise ModelError(reason) from error
+
+
+_FAILURES = {
+    "use_reentrant": "the model uses torch.utils.checkpoint with use_reentrant=True, through which torch takes no "
+    "gradient of a layer or an image; give the checkpoint use_reentrant=False",
+    "Inference tensors": "the model has weights that were made under torch.inference_mode, which take part in no "
+    "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
+    "modified by an inplace operation": "the model cannot be differentiated: an in-place operation overwrites what its "
+    "gradient needs; make that operation out of place",
+    "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
+    "a dynamic batch, e.g. dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
+}
+"""What torch says → what it means for the user."""
+
+_NO_GRADIENT = ("gradient is cut", "cuts the gradient", "can require gradients", "not require grad", "derivative")
+
+
+def _reason(model: nn.Module, error: Exception) -> str | None:
+    hookless, text = _hookless(model), str(error)
+    if hookless and isinstance(error, LayerError):
+        return (
+            f"model is {hookless}, whose layers take no hooks; give the eager module it was made from, or use Occlusion"
+        )
+    for module in model.modules():
+        name = f"{type(module).__module__}.{type(module).__name__}"
+        if ".quantized" not in name or not name.startswith("torch."):
+            continue
+        if any(words in text for words in _NO_GRADIENT):
+            return f"model is quantised: no gradient passes {name}; give the float model, or use Occlusion"
+        if "Quantized" in text and not isinstance(error, ModelError):
+            return f"model is quantised: a layer of it gives integers ({name}); name a layer that gives floats"
+    return next((reason for words, reason in _FAILURES.items() if words in text), None)
+
+
+def _hookless(model: nn.Module) -> str | None:
+    """What a model is called whose layers are no modules that run."""
+    if scripted(model):
+        return "TorchScript"
+    if isinstance(model, fx.GraphModule):
+        calls = [str(node.target) for node in model.graph.nodes if node.op == "call_module"]
+        return None if any(name != "_guards_fn" for name in calls) else "an exported graph"
+    return None
+
+
+def scripted(model: nn.Module) -> bool:
+    """Whether the model holds TorchScript."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
