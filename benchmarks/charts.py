@@ -14,6 +14,7 @@ from benchmarks.schema import Duel, Result, ResultsFile
 SCALING = "scaling"
 """Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
 
+_TICKS = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5)]
 _COLOURS = {"hooks": "#1f77b4", "captum": "#d62728"}
 _AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
     ("windows", "windows", lambda result: result.row.windows),
@@ -35,8 +36,13 @@ def ratios(results: Sequence[Result], path: Path, title: str) -> None:
     axes.set_yticks(range(len(raced)), [_name(result, duel) for result, duel in reversed(raced)], fontsize=7)
     axes.axvline(1, color="black", lw=0.8)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in _TICKS if low <= tick <= high]
+    ticks = ticks if len(ticks) < 8 else [tick for tick in ticks if np.log10(tick) % 1 == 0]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_ylim(-0.6, len(raced) - 0.4)
-    axes.set_xlabel("times as fast (median of interleaved pairs, 95 % interval)")
+    figure.supxlabel("times as fast (median of interleaved pairs, 95 % interval)", fontsize=10)
     axes.set_title(title, fontsize=10)
     _save(figure, path)
 
