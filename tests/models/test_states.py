@@ -1,8 +1,6 @@
 """Models with a state of their own: none of it is stale in an answer, and none of it is changed by one."""
 
-import copy
 import gc
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -12,49 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, LayerError, ModelError, Occlusion
+from attribution import Activations, FilterVisualization, GradCAM, LayerError, ModelError
 from attribution import explain as explained
-from attribution.execution import Execution
-from attribution.isolation import isolated
-from attribution.modes import modes
 from attribution.testing import guard
-from tests.conftest import noise
-
-X = noise(2, 3, 6, 7)
-QUESTION = Occlusion(window=3, stride=3, score="logit")
-
-
-class Base(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        source = torch.Generator().manual_seed(0)
-        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 5)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=source))
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.after(self.conv(x)).mean((2, 3)))
-        return logits
-
-    def after(self, x: Tensor) -> Tensor:
-        return x
-
-
-def ask(model: nn.Module) -> Attribution:
-    return explained(model, X, QUESTION, target=0)
-
-
-def scores(model: nn.Module) -> Tensor:
-    found = ask(model).scores
-    assert found is not None
-    return found[:, 0]
-
-
-def exact(model: nn.Module) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = copy.deepcopy(model).eval()(X)
-    return logits[:, 0]
+from tests.models.stateful import QUESTION, Base, X, ask, exact, scores
 
 
 class Cached(Base):
@@ -188,111 +147,6 @@ def test_buffers_that_get_their_size_in_a_forward(technique: Any) -> None:
     with guard(model, X):
         first, second = (explained(model, X, technique, target=target) for _ in range(2))
     assert torch.equal(first.map, second.map)
-
-
-class Writing(Base):
-    """Runs itself (a lock cannot be copied), and leaves traces wherever it can."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock, self.seen, self.last = threading.Lock(), list[Tensor](), dict[str, Tensor]()
-        self.register_buffer("count", torch.zeros(()))
-
-    def after(self, x: Tensor) -> Tensor:
-        self.seen.append(x)
-        self.last["x"] = x
-        self.get_buffer("count").data.add_(1)
-        if not hasattr(self, "late"):
-            self.late = nn.Identity()
-        weight = self.conv.weight
-        del self.conv.weight
-        self.conv.weight = weight
-        y: Tensor = self.late(x)
-        return y
-
-
-def test_a_guarded_model_gets_everything_back() -> None:
-    model = Writing().eval()
-    order = [*model.state_dict()]
-    with guard(model, X):
-        result = explained(model, X, GradCAM(layers=("conv",)), target=0)
-    assert result.provenance["isolation"] == "guarded"
-    assert [*model.state_dict()] == order
-    assert not model.seen
-
-
-class Repeating(Base):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock, self.times = threading.Lock(), 1
-
-    def after(self, x: Tensor) -> Tensor:
-        for _ in range(self.times - 1):
-            x = self.conv(x[:, :3])
-        return x
-
-
-def test_what_a_guarded_model_runs_is_looked_at_anew() -> None:
-    model = Repeating().eval()
-    explained(model, X, Activations(layers=("conv",)))
-    model.times = 2
-    with pytest.raises(LayerError, match="runs 2 times"):
-        explained(model, X, Activations(layers=("conv",)))
-
-
-def test_two_guarded_models_that_share_a_part() -> None:
-    part = Repeating().train()
-
-    class Whole(Repeating):
-        def __init__(self) -> None:
-            super().__init__()
-            self.part = part
-
-    whole, inside, leave = Whole().train(), threading.Event(), threading.Event()
-
-    def first() -> None:
-        with isolated(whole):
-            inside.set()
-            leave.wait(0.5)
-
-    def second() -> None:
-        inside.wait(10)
-        with isolated(part):
-            leave.set()
-
-    threads = [threading.Thread(target=work) for work in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(module.training for module in whole.modules())
-
-
-def test_deterministic_runs_that_overlap() -> None:
-    execution, device = Execution(deterministic=True), torch.device("cpu")
-    inside, overlapped, left = (threading.Event() for _ in range(3))
-    found: list[bool] = []
-
-    def first() -> None:
-        with modes(execution, device):
-            inside.set()
-            overlapped.wait(10)
-        left.set()
-
-    def second() -> None:
-        inside.wait(10)
-        with modes(execution, device):
-            overlapped.set()
-            left.wait(10)
-            found.append(torch.are_deterministic_algorithms_enabled())
-
-    threads = [threading.Thread(target=work) for work in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [True]
-    assert not torch.are_deterministic_algorithms_enabled()
 
 
 class Options(dict[str, float]):
