@@ -42,11 +42,17 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
     They are restored after, and so are the random number generators, for models that draw also in eval mode.
     """
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        stack.enter_context(torch.inference_mode(False))
+        stack.callback(torch.set_rng_state, torch.get_rng_state())
+        if device.type == "cuda":
+            stack.enter_context(torch.random.fork_rng(devices=[device]))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         enabled = execution.autocast is not None
-        stack.enter_context(torch.autocast(device.type, dtype=execution.autocast, enabled=enabled, cache_enabled=False))
+        if enabled or torch.is_autocast_enabled(device.type):
+            stack.enter_context(
+                torch.autocast(device.type, dtype=execution.autocast, enabled=enabled, cache_enabled=False)
+            )
         if execution.deterministic:
             stack.enter_context(_deterministic)
         yield
