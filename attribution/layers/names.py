@@ -1,7 +1,7 @@
 """What a layer may be called, and what is said when the name does not serve."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -108,6 +108,19 @@ def not_a_tensor(name: LayerName, output: object) -> LayerError:
         )
     choice = f"; choose one item, e.g. '{name.path}[{items[0]}]'" if items else ""
     return LayerError(f"layer {name.text!r} gives {found}, not a tensor{choice}")
+
+
+def per_image(name: str, shape: Sequence[int], images: int) -> None:
+    """Refuse an output whose first axis is not that of the images: windows, or parts of the batch, lie there.
+
+    Raises:
+        LayerError: It is such a one.
+    """
+    if tuple(shape[:1]) != (images,):
+        raise LayerError(
+            f"layer {name!r} gives shape {tuple(shape)} for {images} image{'s' * (images != 1)}: its first axis is not "
+            "that of the images; choose a layer around it (`attribution layers` prints the shapes)"
+        )
 
 
 def not_a_map(name: str, shape: tuple[int, ...]) -> LayerError:

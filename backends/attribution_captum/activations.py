@@ -30,6 +30,8 @@ class CaptumActivations(Attributor[Activations]):
                     raise layers.no_space(name, stop.shape or ())
         with typed():
             values = LayerActivation(run.call, asked).attribute(run.inputs)
+        for name, value in zip(names, values, strict=True):
+            layers.per_image(name, value.shape, len(run.inputs))
         if self.technique.reduce == "mean":
             values = [_mean(value) for value in values]
         return dict(zip(names, values, strict=True))

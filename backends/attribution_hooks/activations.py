@@ -21,10 +21,12 @@ class HooksActivations(Attributor[Activations]):
 
     def compute(self, run: Run) -> Maps:
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""
-        names = self.technique.layers
+        names, images = self.technique.layers, len(run.inputs)
         caught = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
-        if not caught.intact:
-            caught = self._caught(run, stop=False)
+        if not (caught.intact and all(caught[name].shape[:1] == (images,) for name in names)):
+            caught = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
+        for name in names:
+            layers.per_image(name, caught[name].shape, images)
         return {name: caught[name] for name in names}
 
     def _caught(self, run: Run, *, stop: bool) -> Captured:

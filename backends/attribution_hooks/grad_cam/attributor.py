@@ -30,6 +30,8 @@ class HooksGradCAM(Attributor[GradCAM]):
         with torch.no_grad(), capture(run.model, names, leaf=True) as caught:
             logits = run.forward(run.inputs)
         outputs = {name: caught[name] for name in names}
+        for name, output in outputs.items():
+            layers.per_image(name, output.shape, len(run.inputs))
         grids = {
             name: self.technique.grid(name, tuple(output.shape), run.model, run.inputs)
             for name, output in outputs.items()
