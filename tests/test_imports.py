@@ -1,7 +1,9 @@
-"""What ``import attribution`` loads, and that nothing depends on assertions."""
+"""What ``import attribution`` and the command load, and that nothing depends on assertions."""
 
 import subprocess
 import sys
+
+import pytest
 
 LAZY = (
     *("attribution_hooks", "attribution_captum", "captum"),
@@ -28,6 +30,8 @@ def loaded():
     return sorted({{name.split('.')[0] for name in set(sys.modules) - modules}} & {{*{LAZY!r}}})
 before, modules = state(), set(sys.modules)
 import attribution
+for name in attribution.__all__:
+    getattr(attribution, name)
 print(before == state(), logging.getLogger("attribution").handlers, loaded())
 print(len(attribution.available()), loaded())
 from attribution import GradCAM, explain
@@ -36,6 +40,18 @@ explain(small_cnn(), torch.rand(1, 3, 17, 23), GradCAM())
 print(loaded())
 """
     assert python(code).splitlines() == ["True [] []", "8 []", "['attribution_hooks']"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["atlas", "--help"], ["--nonsense"], ["explain", "--layer"]])
+def test_help_and_mistyped_options_wait_for_nothing(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from attribution.cli import main
+main({arguments!r})
+print()
+print(sorted({{"torch", "numpy", "torchvision"}} & {{*sys.modules}}))
+"""
+    assert python(code).splitlines()[-1] == "[]"
 
 
 ERRORS = """

@@ -67,8 +67,7 @@ def undocumented(name: str, value: object) -> list[str]:
     return found
 
 
-PUBLIC = {name: value for name, value in vars(attribution).items() if not name.startswith("_")}
-NAMES = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
+NAMES = {name: getattr(attribution, name) for name in dir(attribution)}
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
