@@ -57,7 +57,7 @@ def test_the_layer_around_the_windows_serves(backend: str) -> None:
 
 @pytest.mark.parametrize("technique", TECHNIQUES)
 @pytest.mark.parametrize("layer", ["inner.stem", "inner.body"])
-def test_a_batch_shown_in_parts_is_named_as_runs_of_the_layer(technique: type[Activations | GradCAM], layer: str) -> None:
+def test_a_batch_shown_in_parts_counts_as_runs_of_the_layer(technique: type[Activations | GradCAM], layer: str) -> None:
     model = Parts().eval()
     with pytest.raises(LayerError, match=rf"'{layer}' runs 2 times in one forward; say which run: '{layer}#0'"):
         explain(model, noise(3, 3, 17, 23), technique(layers=(layer,)))
