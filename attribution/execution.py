@@ -1,5 +1,6 @@
 """How a technique is run, never what it computes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,9 +70,13 @@ class Execution:
         return max(1, min(wanted, items))
 
 
+_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|could not create a primitive(?! descriptor)")
+"""Torch's own allocator, the C++ library's, and oneDNN where it has no room for a convolution's code or scratch."""
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch ran out of memory, on CUDA or on the host."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 @contextmanager

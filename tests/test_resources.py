@@ -22,6 +22,7 @@ class _Hungry(nn.Module):
         return pooled
 
 
+LACKS = ["std::bad_alloc", "could not create a primitive"]
 LACK = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
 
 
@@ -34,17 +35,19 @@ def test_out_of_memory_is_a_resource_error_that_names_the_way_out() -> None:
         explain(_Hungry(0, LACK), inputs, technique, execution=Execution(batch_size=8))
 
 
-def test_occlusion_goes_on_with_fewer_windows_where_memory_runs_out() -> None:
+@pytest.mark.parametrize("lack", [LACK, *LACKS])
+def test_occlusion_goes_on_with_fewer_windows_where_memory_runs_out(lack: str) -> None:
     inputs, technique = torch.rand(1, 3, 17, 23), Occlusion(window=5, stride=3)
-    short = explain(_Hungry(2, LACK), inputs, technique, target=1, execution=Execution(batch_size=8))
+    short = explain(_Hungry(2, lack), inputs, technique, target=1, execution=Execution(batch_size=8))
     assert short.provenance["windows_per_forward"] == 2
     torch.manual_seed(0)
-    model = _Hungry(2, LACK)
+    model = _Hungry(2, lack)
     maps = [explain(model, inputs, technique, target=1, execution=Execution(batch_size=size)).map for size in (8, 2)]
     assert maps[0].abs().max() > 1e-3
     assert torch.equal(maps[0], maps[1])
 
 
-def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory() -> None:
-    with pytest.raises(ModelError, match="mat1 and mat2"):
-        explain(_Hungry(2, "mat1 and mat2"), torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3))
+@pytest.mark.parametrize("message", ["mat1 and mat2", "could not create a primitive descriptor for a matmul"])
+def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory(message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        explain(_Hungry(2, message), torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3))

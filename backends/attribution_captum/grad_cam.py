@@ -29,10 +29,11 @@ class CaptumGradCAM(Attributor[GradCAM]):
         """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
         names = self.technique.layers
         asked = modules(run.model, names)
-        grids = [
-            self.technique.grid(name, stop.shape or (), run.model, run.inputs[:1])
-            for name, stop in zip(names, check(run.model, names, run.inputs), strict=True)
-        ]
+        shapes = [stop.shape or () for stop in check(run.model, names, run.inputs)]
+        for name, shape in zip(names, shapes, strict=True):
+            layers.per_image(name, shape, 1)
+        first = run.inputs[:1]
+        grids = [self.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
         maps: Maps = {}
         for name, module, grid in zip(names, asked, grids, strict=True):
             columns: list[Tensor] = []

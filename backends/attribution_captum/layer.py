@@ -33,7 +33,7 @@ def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
     """What the layers put out; refuses those on which Captum would be silent, or fail with an assertion.
 
     Raises:
-        LayerError: A layer never ran, ran several times, gives no tensor, or none by image.
+        LayerError: A layer never ran, ran several times, or gives no tensor.
     """
     ran = {stop.module: stop for stop in layers.survey(model, inputs)}
     found = []
@@ -46,7 +46,6 @@ def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
             raise layers.runs_often(name, stop.calls)
         if stop.shape is None:
             raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
-        layers.per_image(text, stop.shape, 1)
         found.append(stop)
     return found
 

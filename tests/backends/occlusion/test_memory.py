@@ -1,6 +1,7 @@
 """Memory: no more of it for more windows, none beyond the budget, and less of it at once where there is none."""
 
 import json
+import re
 import subprocess
 import sys
 import weakref
@@ -153,7 +154,7 @@ def test_a_cap_on_memory_makes_smaller_parts_and_the_same_map() -> None:
     assert tiles["engine"] == "incremental"
     assert 1 <= tiles["windows_per_forward"] <= 40
     assert buffers["engine"] in ("incremental", "dense")
-    assert buffers["engine"] == "incremental" or "allocate memory" in buffers["reason"]
+    assert buffers["engine"] == "incremental" or re.search("allocate memory|a primitive", buffers["reason"])
     assert 1 <= buffers["windows_per_forward"] <= 40
     assert dense["engine"] == "dense"
     assert 1 <= dense["windows_per_forward"] <= 40
