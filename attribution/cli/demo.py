@@ -49,11 +49,9 @@ def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder
 
 
 def techniques(model: nn.Module, inputs: Tensor) -> list[Technique]:
-    """What the notebook asked: defaults, and the plain ascent for filters of an early and of a middle convolution."""
+    """The defaults of all four, for four filters of an early and of a middle convolution."""
     filters = [
-        FilterVisualization.notebook(
-            layer=stop.name, channels=tuple(c for c in _CHANNELS if stop.shape and c < stop.shape[1])
-        )
+        FilterVisualization(layer=stop.name, channels=tuple(c for c in _CHANNELS if stop.shape and c < stop.shape[1]))
         for stop in _early_and_middle(model, inputs)
     ]
     return [Activations(), *filters, GradCAM(), Occlusion()]
@@ -73,7 +71,7 @@ def _reach(module: nn.Module) -> int:
 
 def _answer(technique: Technique, setting: Setting, inputs: Tensor, backend: str) -> Attribution:
     shown = inputs if technique.needs_inputs else None
-    return api.explain(setting.model, shown, technique, backend=backend, execution=setting.execution)
+    return api.explain(setting.model, shown, setting.fitted(technique), backend=backend, execution=setting.execution)
 
 
 def _write(results: list[Attribution], setting: Setting, picture: np.ndarray, folder: ResultFolder) -> dict[str, str]:
