@@ -1,7 +1,6 @@
 """Memory: no more of it for more windows, none beyond the budget, and less of it at once where there is none."""
 
 import json
-import re
 import subprocess
 import sys
 import weakref
@@ -119,6 +118,7 @@ from attribution import Execution, Occlusion, explain
 from attribution.testing import calibrated
 
 torch.set_num_threads(1)
+torch.backends.mkldnn.set_flags(False)  # oneDNN under a cap may crash the process; torch itself raises
 layers = lambda: nn.Sequential(
     nn.Conv2d(3, 64, 1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1), nn.Conv2d(64, 8, 3, stride=4),
     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
@@ -154,7 +154,7 @@ def test_a_cap_on_memory_makes_smaller_parts_and_the_same_map() -> None:
     assert tiles["engine"] == "incremental"
     assert 1 <= tiles["windows_per_forward"] <= 40
     assert buffers["engine"] in ("incremental", "dense")
-    assert buffers["engine"] == "incremental" or re.search("allocate memory|a primitive", buffers["reason"])
+    assert buffers["engine"] == "incremental" or "allocate memory" in buffers["reason"]
     assert 1 <= buffers["windows_per_forward"] <= 40
     assert dense["engine"] == "dense"
     assert 1 <= dense["windows_per_forward"] <= 40
