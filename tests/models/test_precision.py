@@ -12,7 +12,6 @@ from attribution import Activations, Attribution, FilterVisualization, GradCAM, 
 from attribution.agreement import relative_tolerance
 from attribution.execution import Execution
 from attribution.testing import guard, small_cnn, small_residual
-from attribution_hooks.occlusion.incremental import _same
 from tests.models.kinds import INPUTS, PAIRS, ask
 
 # Occlusion covers most of the image with something glaring: changes that are small against the scores are rounding.
@@ -108,21 +107,6 @@ def test_the_callers_autocast_changes_no_bit(pair: tuple[str, str], dtype: torch
     assert all(torch.equal(found.raw[key], map_) for key, map_ in plain.raw.items())
     asked = ask(pair, model, technique=technique, execution=Execution(autocast=dtype))
     assert any(not torch.equal(asked.raw[key], map_) for key, map_ in plain.raw.items()), "autocast does nothing here"
-
-
-@HALVES
-def test_a_trace_is_held_to_the_models_logits(dtype: torch.dtype) -> None:
-    """The incremental engine runs a trace of the model only where it gives the model's logits but for rounding."""
-    logits = build_logits(dtype)
-    assert _same(logits * (1 + torch.finfo(dtype).eps), logits)
-    assert not _same(logits * 1.08, logits)
-    assert not _same(logits[:, :2], logits)
-    assert dtype == torch.bfloat16 or not _same(logits * 1.05, logits)
-
-
-def build_logits(dtype: torch.dtype) -> Tensor:
-    with torch.no_grad():
-        return small_residual().to(dtype)(INPUTS.to(dtype))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("backend", ["hooks", "captum"])

@@ -42,20 +42,21 @@ class HooksOcclusion(Attributor[Occlusion]):
             target = run.select(logits)
             run.note("windows", len(lattice.windows))
             with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):  # dense draws the same
-                deltas = self._incremental(run, lattice, logits, target)
+                deltas = self._incremental(run, lattice, logits, target, chunk)
             if deltas is None:
                 clean = self.technique.scores(logits).gather(1, target)
                 run.note("engine", "dense")
                 deltas = dense.differences(run, self.technique, lattice, clean, target, chunk)
         return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
 
-    def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor) -> Tensor | None:
+    def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor, chunk: int) -> Tensor | None:
         try:
             if not run.execution.incremental:
                 raise Untraceable("Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
-            return incremental.differences(run, self.technique, lattice, logits, target, self._known(run.model))
+            known = self._known(run.model)
+            return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
         except Untraceable as reason:
             run.note("reason", str(reason))
         except Exception as error:  # the model's own code, on tiles and symbols; whole images may suit it

@@ -35,6 +35,18 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], object
     return size
 
 
+def fitting(size: int, make: Callable[[int], T]) -> tuple[T, int]:
+    """What ``make`` gives for ``size``, or for half of it and so on where memory runs out, and that size.
+
+    Raises:
+        RuntimeError: Memory runs out for 1, or ``make`` fails for another reason.
+    """
+    made: list[T] = []
+    while not _fits(lambda part: made.append(make(len(part))), range(size)):
+        size //= 2
+    return made[0], size
+
+
 def _fits(work: Callable[[Sequence[T]], object], part: Sequence[T]) -> bool:
     """The failure's traceback holds what did not fit; it is gone when this returns."""
     try:

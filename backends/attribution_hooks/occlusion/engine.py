@@ -13,8 +13,6 @@ Pair = tuple[int, int]
 _ZERO, _LOWEST, _CLEAN = 0, 1, 2
 """First rows of a buffer: what lies outside a map (for sums, for maxima), then the clean maps."""
 
-_COPY = Op((), (1, 1))
-
 
 class _Prepared:
     """A group with everything that does not depend on which of its windows run.
@@ -132,7 +130,7 @@ class Engine:
                 if self._last[source] == index:
                     del tiles[source]
         return {
-            node: tiles[source] if group.whole[source] else self._gathered(chunk, group, None, source)
+            node: tiles[source] if group.whole[source] else self._pasted(chunk, group, source)
             for node, source in self._program.exits.items()
         }
 
@@ -151,8 +149,28 @@ class Engine:
             tile[:, r0 - top : r1 - top, c0 - left : c1 - left] = self._cover
         return tiles
 
-    def _gathered(self, chunk: _Chunk, group: Group, index: int | None, source: int) -> Tensor:
-        """All that a step reads of a source for its tile; with ``None`` the whole map."""
+    def _pasted(self, chunk: _Chunk, group: Group, source: int) -> Tensor:
+        """The whole map of a source: the clean one, with the tile in its place."""
+        layout = self._program.steps[source].layout
+        height, width = self.plan.ops[source].size
+        tall, wide = group.shapes[source]
+        images, channels = len(self._image), self._rows[source].shape[1]
+        clean = self._rows[source][_CLEAN : _CLEAN + images * height * width].view(images, height, width, channels)
+        maps = clean.index_select(0, chunk.images)
+        tile = chunk.tiles[source].permute(0, 2, 3, 1) if layout == "nchw" else chunk.tiles[source]
+        device = maps.device
+        top, left = chunk.starts[source].reshape(2, len(maps), 1, 1)
+        r = (
+            top
+            + torch.arange(tall, device=device)[:, None]
+            + torch.arange(len(maps), device=device).view(-1, 1, 1) * height
+        )
+        where = r * width + (left + torch.arange(wide, device=device))
+        maps.view(-1, channels).index_copy_(0, where.view(-1), tile.reshape(-1, channels))
+        return maps.permute(0, 3, 1, 2) if layout == "nchw" else maps
+
+    def _gathered(self, chunk: _Chunk, group: Group, index: int, source: int) -> Tensor:
+        """All that a step reads of a source for its tile."""
         rows, layout = self._rows[source], self._program.steps[source].layout
         height, width = self.plan.ops[source].size
         tall, wide = group.shapes[source]
@@ -162,11 +180,8 @@ class Engine:
             first = _CLEAN + places
             rows[first : first + count * tall * wide].view(count, tall, wide, -1).copy_(tile)
             chunk.stored.add(source)
-        if index is None:
-            op, shape, starts, fill = _COPY, (height, width), torch.zeros_like(chunk.starts[0]), _ZERO
-        else:
-            op, shape, starts = self.plan.ops[index], group.shapes[index], chunk.starts[index]
-            fill = _LOWEST if self._program.steps[index].fill < 0 else _ZERO
+        op, shape, starts = self.plan.ops[index], group.shapes[index], chunk.starts[index]
+        fill = _LOWEST if self._program.steps[index].fill < 0 else _ZERO
         r, c = _span(op, 0, starts[0], shape[0])[:, :, None], _span(op, 1, starts[1], shape[1])[:, None, :]
         top, left = chunk.starts[source].reshape(2, count, 1, 1)
         own_r, own_c = r - top, c - left

@@ -16,31 +16,32 @@ from attribution_hooks.occlusion.tracing import refuse_hooks, trace
 
 
 class Known:
-    """What was found out about one model that will not change: a shadow is made anew when its model changes.
+    """What was found out about one model that spares a vain attempt; nothing that an answer depends on.
 
     Attributes:
         dull: Questions (shape and lattice) that are not worth the engine → why.
     """
 
     def __init__(self) -> None:
-        self._traced: fx.Graph | str | None = None
+        self._untraceable: str | None = None
         self.dull: dict[object, str] = {}
 
-    def graph(self, model: nn.Module) -> fx.Graph:
-        """The model's graph, traced once.
+    def reason(self, question: object) -> str | None:
+        """Why the engine is not worth another attempt; ``None`` where it is."""
+        return self._untraceable or self.dull.get(question)
+
+    def traced(self, model: nn.Module) -> fx.Graph:
+        """The model's graph, traced anew.
 
         Raises:
             Untraceable: See `trace`.
         """
         refuse_hooks(model)
-        if self._traced is None:
-            try:
-                self._traced = trace(model)
-            except Untraceable as reason:
-                self._traced = str(reason)
-        if isinstance(self._traced, str):
-            raise Untraceable(self._traced)
-        return self._traced
+        try:
+            return trace(model)
+        except Untraceable as reason:
+            self._untraceable = str(reason)
+            raise
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Each window by what it changes: the engine's run over all windows of a call."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, fx
@@ -8,10 +9,11 @@ from torch import Tensor, fx
 from attribution.attributor import Run
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
-from attribution_hooks.occlusion.chunks import in_parts
+from attribution_hooks.occlusion.chunks import fitting, in_parts
 from attribution_hooks.occlusion.engine import Engine
 from attribution_hooks.occlusion.graph import Known, Program, Untraceable, build
 from attribution_hooks.occlusion.plan import Group, Plan
+from attribution_hooks.occlusion.proof import Proof
 
 LEAST_GAIN = 1.15
 """How many times fewer multiply-accumulates than dense the plan must promise."""
@@ -22,16 +24,16 @@ CUDA_WINDOWS = 1024
 WINDOWS = 32
 """Windows at once on a CPU: fewer pay too often for each layer's set-up, more gain nothing (``docs/benchmarks.md``)."""
 
-ROUNDINGS = {torch.float16: 32, torch.bfloat16: 8}
-"""How many ``eps`` of the largest logit two orders of the same sums may be apart; in ResNet-50 it is 26 and 5."""
-
 Pair = tuple[int, int]
 
 
 def differences(
-    run: Run, technique: Occlusion, lattice: Lattice, logits: Tensor, target: Tensor, known: Known
+    run: Run, technique: Occlusion, lattice: Lattice, logits: Tensor, target: Tensor, known: Known, chunk: int
 ) -> Tensor:
     """score(x) − score(x with window w covered): (windows, N, T).
+
+    The model is traced in every call, since numbers outside of it are read while tracing; and the engine is believed
+    in every call only after `Proof`.
 
     Args:
         run: Its inputs are (N, C, H, W).
@@ -40,15 +42,16 @@ def differences(
         logits: (N, K), of the model itself for the inputs; the engine's must be the same.
         target: (N, T).
         known: What earlier calls found out about the model.
+        chunk: Whole images per forward of the model.
 
     Raises:
         Untraceable: The model cannot be taken apart, or gains too little.
     """
     inputs, budget = run.inputs, run.execution.memory_budget // 2
     question = (inputs.shape[1:], lattice)
-    if question in known.dull:
-        raise Untraceable(known.dull[question])
-    program, maps, output = build(run.model, known.graph(run.model), inputs[:1])
+    if (reason := known.reason(question)) is not None:
+        raise Untraceable(reason)
+    program, maps, output = build(run.model, known.traced(run.model), inputs[:1])
     plan = Plan.of(program.ops, lattice, program.rest_macs)
     gain = plan.dense / max(plan.executed + plan.dense // len(lattice.windows), 1)
     if gain < LEAST_GAIN:
@@ -58,19 +61,27 @@ def differences(
     most = WINDOWS if inputs.device.type == "cpu" else CUDA_WINDOWS
     size = run.execution.batch_size or max(1, min(most, budget // max(_tile_bytes(plan, maps), 1)))
     precise = torch.promote_types(logits.dtype, torch.float32)
+    if len(inputs) > 1:
+        maps, output = [], None  # of one image; they would lie beside the proof's forwards
+    proof = Proof.of(run, technique, lattice, logits, target, chunk)
     deltas = logits.new_empty((len(lattice.windows), *target.shape), dtype=precise)
     used, macs = size, 0
     with run.progress(len(lattice.windows) * len(inputs), "window") as advance:
         for first in range(0, len(inputs), at_once):
-            part = slice(first, first + at_once)
+            part = slice(first, min(first + at_once, len(inputs)))
             if len(inputs) > 1:
                 maps, output = program.clean(inputs[part])
             clean = run.logits(output)
-            if not _same(clean, logits[part]):
+            if not proof.clean_agrees(clean, part):
                 known.dull[question] = "the traced model gives other logits than the model"
                 raise Untraceable(known.dull[question])
-            engine = Engine(program, plan, maps, size, technique.cover(inputs))
-            maps = []
+            engine, size = fitting(size, partial(Engine, program, plan, maps, cover=technique.cover(inputs)))
+            used, maps = min(used, size), []
+            covered, proving = _covered(run, engine, program, [proof.pairs[row] for row in proof.rows(part)], first)
+            if not proof.agrees(covered, clean, part):
+                known.dull[question] = "the traced model gives other logits than the model for covered images"
+                raise Untraceable(known.dull[question])
+            macs += proving
             sink = _Sink(run, technique, program, clean, target[part], deltas[:, part], used)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
@@ -138,14 +149,33 @@ class _Sink:
         self._waiting = []
 
 
+def _covered(run: Run, engine: Engine, program: Program, pairs: Sequence[Pair], first: int) -> tuple[Tensor, int]:
+    """The engine's logits (pairs, K) for single windows of the lattice and images from ``first`` on, and their MACs."""
+    found, macs = [], len(pairs) * program.rest_macs
+    columns = len(engine.plan.lattice.columns)
+    for window, image in pairs:
+        place = divmod(window, columns)
+        group = next(group for group in engine.plan.groups if place in group)
+        found.append(engine.run(group, [(group.windows.index(place), image - first)]))
+        macs += engine.plan.macs(group)
+    waiting = {node: torch.cat([values[node] for values in found]) for node in program.exits}
+    logits: list[Tensor] = []
+
+    def work(rows: Sequence[int]) -> None:
+        part = slice(rows[0], rows[-1] + 1)
+        logits.append(run.logits(program.finish({node: value[part] for node, value in waiting.items()})))
+
+    in_parts(range(len(pairs)), len(pairs), work, lambda: None)
+    return torch.cat(logits), macs
+
+
 def _group(engine: Engine, group: Group, sink: _Sink, size: int, advance: Callable[[], None]) -> int:
     """Run one group's windows in parts of one size, since each shape costs set-up; returns the size that fitted."""
     columns = len(engine.plan.lattice.columns)
     rows = [row * columns + column for row, column in group.windows]
     pairs = [(window, n) for window in range(len(rows)) for n in range(sink.images)]
     even = -(-len(pairs) // -(-len(pairs) // size))
-    macs = sum(op.macs * height * width for op, (height, width) in zip(engine.plan.ops, group.shapes, strict=True))
-
+    macs = engine.plan.macs(group)
     width = even
 
     def work(part: Sequence[Pair]) -> None:
@@ -175,11 +205,3 @@ def _tile_bytes(plan: Plan, maps: Sequence[Tensor]) -> int:
             for source in op.inputs if not op.local or len(op.inputs) > 1 else ():
                 room[source] = max(room[source], sizes[source])
     return widest + sum(room)
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether the engine's logits for clean images are the model's; else its trace does not say what the model does."""
-    allowed = ROUNDINGS.get(b.dtype, 8192) * torch.finfo(b.dtype).eps
-    if b.is_cuda and b.dtype == torch.float32:
-        allowed = 0.1  # TF32
-    return a.shape == b.shape and bool((a - b).abs().max() <= allowed * b.abs().max())

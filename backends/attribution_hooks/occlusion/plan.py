@@ -8,6 +8,9 @@ share a `Band` and with it one tile size per op; a tile may be larger than what 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from attribution.techniques.occlusion import Interval, Lattice
 
@@ -92,47 +95,53 @@ class Band:
 def _bands(reaches: Sequence[Sequence[Interval]], sizes: Sequence[int], price: Sequence[float]) -> list[Band]:
     """Merge positions, the cheapest pair first, while all merges together cost no more than `SLACK`.
 
+    Positions whose tiles have the same sizes, as nearly all within an image, are one from the start.
+
     Args:
         reaches: For each position, the interval of each op.
         sizes: Of each op's output along this axis.
         price: Work per unit of width of each op.
     """
-    Bin = tuple[float, list[int], list[int]]  # cost, positions, widths
-
-    def joined(a: Bin, b: Bin) -> Bin:
-        widths = [max(x, y) for x, y in zip(a[2], b[2], strict=True)]
-        count = len(a[1]) + len(b[1])
-        return count * sum(p * w for p, w in zip(price, widths, strict=True)), a[1] + b[1], widths
-
-    bins: list[Bin] = []
+    alike: dict[tuple[int, ...], list[int]] = {}
     for position, intervals in enumerate(reaches):
-        widths = [high - low for low, high in intervals]
-        bins.append((sum(p * w for p, w in zip(price, widths, strict=True)), [position], widths))
-    allowed = SLACK * sum(bin_[0] for bin_ in bins)
-    pairs = {(a, b): joined(bins[a], bins[b]) for b in range(len(bins)) for a in range(b)}
-    alive = set(range(len(bins)))
-    while pairs:
-        (a, b), merged = min(pairs.items(), key=lambda item: item[1][0] - bins[item[0][0]][0] - bins[item[0][1]][0])
-        extra = merged[0] - bins[a][0] - bins[b][0]
-        if extra > allowed:
-            break
-        allowed -= extra
-        alive -= {a, b}
-        pairs = {key: value for key, value in pairs.items() if a not in key and b not in key}
-        bins.append(merged)
-        new = len(bins) - 1
-        pairs.update({(old, new): joined(bins[old], merged) for old in alive})
-        alive.add(new)
+        alike.setdefault(tuple(high - low for low, high in intervals), []).append(position)
     found = []
-    for index in sorted(alive):
-        _, positions, widths = bins[index]
-        positions = sorted(positions)
+    for positions, widths in _merged(list(alike.values()), np.array(list(alike)), np.array(price)):
         start = tuple(
             tuple(min(reaches[position][op][0], sizes[op] - width) for position in positions)
             for op, width in enumerate(widths)
         )
         found.append(Band(tuple(positions), tuple(widths), start))
     return found
+
+
+def _merged(
+    bins: list[list[int]], widths: np.ndarray[Any, Any], price: np.ndarray[Any, Any]
+) -> list[tuple[list[int], list[int]]]:
+    """Bins of positions and their widths (bins, ops), joined pair by pair; a pair's widths are the larger ones."""
+    counts = np.array(list(map(len, bins)))
+    costs = counts * (widths @ price)
+    allowed = SLACK * costs.sum()
+
+    def extras(bin_: int) -> np.ndarray[Any, Any]:
+        """What joining one bin with each other costs."""
+        joint = (counts + counts[bin_]) * (np.maximum(widths, widths[bin_]) @ price)
+        return np.asarray(joint - costs - costs[bin_])
+
+    extra = np.stack([extras(bin_) for bin_ in range(len(bins))])
+    np.fill_diagonal(extra, np.inf)
+    while True:
+        a, b = sorted(divmod(int(extra.argmin()), len(bins)))
+        if extra[a, b] > allowed or a == b:
+            break
+        allowed -= extra[a, b]
+        bins[a], bins[b] = sorted(bins[a] + bins[b]), []
+        widths[a], counts[a] = np.maximum(widths[a], widths[b]), counts[a] + counts[b]
+        costs[a] = counts[a] * (widths[a] @ price)
+        extra[b], extra[:, b] = np.inf, np.inf
+        alive = np.isfinite(extra[a])
+        extra[a, alive] = extra[alive, a] = extras(a)[alive]
+    return [(positions, widths[bin_].tolist()) for bin_, positions in enumerate(bins) if positions]
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,10 @@ class Group:
     def windows(self) -> list[Pair]:
         """(row position, column position) of each, row by row."""
         return [(row, column) for row in self.rows.positions for column in self.columns.positions]
+
+    def __contains__(self, window: Pair) -> bool:
+        """Whether it runs the window at these positions of row and column."""
+        return window[0] in self.rows.positions and window[1] in self.columns.positions
 
     def starts(self, op: int) -> tuple[list[int], list[int]]:
         """Top and left of an op's tile, for each of the windows."""
@@ -225,11 +238,11 @@ class Plan:
     @property
     def executed(self) -> int:
         """Multiply-accumulates of this plan, without the clean pass."""
-        return sum(
-            len(group.windows)
-            * (self.rest + sum(op.macs * h * w for op, (h, w) in zip(self.ops, group.shapes, strict=True)))
-            for group in self.groups
-        )
+        return sum(len(group.windows) * (self.rest + self.macs(group)) for group in self.groups)
+
+    def macs(self, group: Group) -> int:
+        """Multiply-accumulates of one window's tiles."""
+        return sum(op.macs * height * width for op, (height, width) in zip(self.ops, group.shapes, strict=True))
 
     @cached_property
     def floor(self) -> int:

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -11,6 +12,9 @@ from torch.fx.proxy import Scope
 from torch.nn.modules import module as registry
 
 from attribution_hooks.occlusion import steps
+
+LARGE = 2**24
+"""Bytes of a tensor from which on a trace shares it with the model."""
 
 
 class Untraceable(Exception):
@@ -97,7 +101,7 @@ def trace(model: nn.Module) -> fx.Graph:
     """
     refuse_hooks(model)
     try:
-        kept = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+        kept = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers(), _large(model))}
         twin = copy.deepcopy(model, kept)
         if not {*map(id, model.modules())}.isdisjoint(map(id, twin.modules())):
             raise ValueError("a module is its own copy")
@@ -113,6 +117,14 @@ def trace(model: nn.Module) -> fx.Graph:
     except Exception as error:  # the model's own code runs on symbols and can fail in any way
         raise Untraceable(f"not traceable: {(str(error).strip().splitlines() or [type(error).__name__])[0]}") from error
     return graph
+
+
+def _large(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors held as plain attributes that are too large for a copy in every call; symbols write into none of them."""
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and value.nbytes >= LARGE:
+                yield value
 
 
 def refuse_hooks(model: nn.Module) -> None:

@@ -3,9 +3,16 @@
 import pytest
 
 from attribution_hooks.occlusion import incremental
+from attribution_hooks.occlusion.proof import Proof
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine runs however little it gains."""
     monkeypatch.setattr(incremental, "LEAST_GAIN", 0.0)
+
+
+@pytest.fixture
+def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is believed without a look at what the model says of covered images."""
+    monkeypatch.setattr(Proof, "agrees", lambda *_: True)

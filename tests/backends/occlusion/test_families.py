@@ -100,6 +100,7 @@ def test_every_family(name: str) -> None:
     held(name)
 
 
+@pytest.mark.usefixtures("unproved")
 def test_one_wrong_cell_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Engine._gathered
 

@@ -166,6 +166,7 @@ def test_graph(name: str, n: int) -> None:
     assert name not in FULL or result.provenance["engine"] == "dense"
 
 
+@pytest.mark.usefixtures("unproved")
 @pytest.mark.parametrize("name", ["pre-activation", "functional in place", "sum read again"])
 def test_without_the_look_at_writes_a_covered_image_goes_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writes, "written", lambda node, modules: None)

@@ -161,6 +161,7 @@ def test_batches(execution: Execution) -> None:
     assert error(model, result, x) < 1e-12
 
 
+@pytest.mark.usefixtures("unproved")
 def test_a_wrong_halo_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = steps.convolution
 
@@ -174,6 +175,7 @@ def test_a_wrong_halo_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert error(model, ask(model, x), x) > 1e-3
 
 
+@pytest.mark.usefixtures("unproved")
 def test_a_pool_that_reads_zero_outside_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = steps.pooling
 

@@ -1,0 +1,133 @@
+"""Covered images that go through the model itself, so that the engine is believed only where it says the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attribution.attributor import Run
+from attribution.techniques import Occlusion
+from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion.chunks import in_parts
+
+Pair = tuple[int, int]
+
+ROUNDINGS = {torch.float16: 32, torch.bfloat16: 8}
+"""How many ``eps`` of a class's size two orders of the same sums may be apart; in ResNet-50 it is 26 and 5."""
+
+ROUNDING = 512
+"""The same in float32 and float64. On fourteen torchvision families it is at most 112 (VGG16, random weights)."""
+
+MASK = 64
+"""How many times larger than the largest class asked for the median class may count."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The model's own answers to a few of a call's covered images.
+
+    One image is covered at its corner and at its middle, every further image by one window. What a trace cannot see
+    (a value that differs from image to image, a branch on a type, a number read while tracing) shows there: the model
+    has been left in the state of one covered image, and the engine must also be right for the other.
+
+    Attributes:
+        pairs: (window, image) of each covered image; the images ascend.
+        clean: (N, K), the model's logits for the images as they are.
+        covered: (pairs, K), for the covered ones.
+        classes: (N, T) that the map depends on: those asked for, or all where the score is a softmax.
+        allowed: (N, K), how far rounding may take a logit.
+    """
+
+    pairs: tuple[Pair, ...]
+    clean: Tensor
+    covered: Tensor
+    classes: Tensor
+    allowed: Tensor
+
+    @classmethod
+    def of(cls, run: Run, technique: Occlusion, lattice: Lattice, clean: Tensor, target: Tensor, chunk: int) -> "Proof":
+        """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
+        pairs, found = chosen(lattice, len(run.inputs)), []
+        cover = technique.cover(run.inputs)[0]
+
+        def work(part: Sequence[Pair]) -> None:
+            images = run.inputs[torch.tensor([image for _, image in part], device=run.inputs.device)]
+            for image, (window, _) in zip(images, part, strict=True):
+                (top, bottom), (left, right) = lattice.windows[window]
+                image[:, top:bottom, left:right] = cover
+            found.append(run.forward(images))
+
+        in_parts(pairs, chunk, work, lambda: None)
+        covered = torch.cat(found)
+        every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
+        unit = ROUNDINGS.get(clean.dtype, ROUNDING) * torch.finfo(clean.dtype).eps
+        if clean.is_cuda and clean.dtype == torch.float32:
+            unit = 0.1  # TF32
+        allowed = unit * sizes(clean, covered, target)
+        return cls(pairs, clean, covered, target if technique.score == "logit" else every, allowed)
+
+    def clean_agrees(self, clean: Tensor, images: slice) -> bool:
+        """Whether the engine's logits (n, K) for these images as they are, are the model's."""
+        own = self.clean[images]
+        if clean.shape != own.shape or clean.dtype != own.dtype:
+            return False
+        return self._near(_difference(clean, own), torch.arange(len(self.clean), device=own.device)[images])
+
+    def agrees(self, covered: Tensor, clean: Tensor, images: slice) -> bool:
+        """Whether covering changes the engine's logits as it changes the model's.
+
+        Args:
+            covered: The engine's logits for the pairs `of` these images, in their order.
+            clean: (n, K), for the images as they are.
+            images: Of the call.
+        """
+        rows = self.rows(images)
+        own = self.covered[rows[0] : rows[-1] + 1]
+        if covered.shape != own.shape or covered.dtype != own.dtype:
+            return False
+        places = torch.tensor([self.pairs[row][1] for row in rows], device=own.device)
+        found = _difference(clean[places - images.start], covered)
+        return self._near(_difference(found, _difference(self.clean[places], own)), places)
+
+    def rows(self, images: slice) -> list[int]:
+        """Which of the pairs cover these images."""
+        return [row for row, (_, image) in enumerate(self.pairs) if images.start <= image < images.stop]
+
+    def _near(self, difference: Tensor, images: Tensor) -> bool:
+        """NaN never is."""
+        near = difference.abs() <= self.allowed[images]
+        return bool(near.gather(1, self.classes[images]).all())
+
+
+def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
+    """By what each class's logit is rounded, (N, K): its own size, or that of the median class where it is larger.
+
+    A logit near zero may be the sum of large parts, as the other logits show. Classes that no cover moves are left out
+    of the median, and the classes asked for bound it: a class masked by −1e4 says nothing of the others.
+
+    Args:
+        clean: (N, K).
+        covered: (pairs, K): several of the first image, one of each further one.
+        target: (N, T) asked for.
+    """
+    several = len(covered) - len(clean) + 1
+    largest = torch.cat([covered[:several].abs().amax(dim=0, keepdim=True), covered[several:].abs()])
+    own = torch.maximum(clean.abs(), largest)
+    still = torch.cat([(covered[:several] == clean[:1]).all(dim=0, keepdim=True), covered[several:] == clean[1:]])
+    median = own.masked_fill(still, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
+    bound = MASK * own.gather(1, target).amax(dim=1, keepdim=True)
+    return torch.maximum(own, torch.minimum(median, bound)).nan_to_num(nan=0.0, posinf=0.0)
+
+
+def chosen(lattice: Lattice, images: int) -> tuple[Pair, ...]:
+    """(window, image): the corner and the middle of the first image, one window of each further one, spread evenly."""
+    rows, columns = len(lattice.rows), len(lattice.columns)
+    count, middle = rows * columns, rows // 2 * columns + columns // 2
+    spread = [((middle + image * count * 5 // 13) % count, image) for image in range(1, images)]
+    return tuple(dict.fromkeys([(0, 0), (middle, 0), *spread]))
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """The first less the second; 0 where both are the same infinity."""
+    return torch.where(a == b, 0, a - b)

@@ -1,0 +1,332 @@
+"""The engine is believed after covered images went through the model itself: what a trace cannot see shows there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Execution, Occlusion, explain
+from attribution.testing import small_cnn
+from attribution_hooks.occlusion.proof import Proof, chosen, sizes
+from attribution_hooks.occlusion.tracing import trace
+from benchmarks.counters import count
+from tests.backends.occlusion.truth import image
+from tests.oracles import forwards
+
+pytestmark = pytest.mark.usefixtures("eager")
+
+TECHNIQUE = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score="logit")
+LIMIT = [9.0]
+
+
+class Net(nn.Module):
+    """Two convolutions and a head; a subclass does something that no trace sees."""
+
+    limit = 9.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.relu, self.gate, self.head = nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 5)
+        source = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=source) / 3)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        y: Tensor = self.relu(self.second(self.relu(self.first(x))))
+        return y
+
+    def logits(self, y: Tensor) -> Tensor:
+        z: Tensor = self.head(y.mean((2, 3)))
+        return z
+
+
+class AsksTheType(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x.clamp(-1, 1) if isinstance(x, Tensor) else x))
+
+
+class AsksTorch(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x.clamp(-1, 1) if torch.is_tensor(x) else x))
+
+
+class Scale(nn.Module):
+    factor: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.known["factor"] if self.known else self.factor)
+
+
+class SetsAnAttribute(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+
+    def features(self, x: Tensor) -> Tensor:
+        y = super().features(x)
+        self.scale.factor = self.gate(y.mean((2, 3)))[:, :, None, None]
+        return self.scale(y)  # type: ignore[no-any-return]
+
+
+class SetsAnEntry(SetsAnAttribute):
+    def features(self, x: Tensor) -> Tensor:
+        y = Net.features(self, x)
+        self.scale.known["factor"] = self.gate(y.mean((2, 3)))[:, :, None, None]
+        return self.scale(y)  # type: ignore[no-any-return]
+
+
+class ReplacesAMethod(Net):
+    """Another ``_conv_forward`` on the instance: the layer's class does not say what it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        plain = self.second._conv_forward
+        self.second._conv_forward = lambda x, *rest: plain(x - x.mean((2, 3), keepdim=True), *rest)  # type: ignore[method-assign]
+
+
+class WritesThroughNumpy(Net):
+    def features(self, x: Tensor) -> Tensor:
+        y = super().features(x)
+        if type(y) is Tensor:
+            y.numpy()[...] *= 1 + y.numpy().max((1, 2, 3), keepdims=True)
+        return y
+
+
+class WritesData(Net):
+    def features(self, x: Tensor) -> Tensor:
+        y = super().features(x)
+        if type(y) is Tensor:
+            y.data *= 1 + y.amax((1, 2, 3), keepdim=True)
+        return y
+
+
+class WritesABuffer(Net):
+    """A leaf reads a buffer that its parent writes on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = Scale()
+        self.scale.register_buffer("factor", torch.ones(1, dtype=torch.float64))
+
+    def features(self, x: Tensor) -> Tensor:
+        y = super().features(x)
+        if type(y) is Tensor:
+            self.scale.factor.resize_(len(y), 1, 1, 1).copy_(y.mean((1, 2, 3), keepdim=True))
+        return self.scale(y)  # type: ignore[no-any-return]
+
+
+class OnlyBesideAMask(AsksTheType):
+    """The same, by a thousandth, beside a class that is masked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.features(x)
+        if isinstance(x, Tensor):
+            y = y * (1 + 1e-4 * x.clamp(-9, -1).mean((1, 2, 3), keepdim=True))
+        return self.logits(y) + torch.tensor([0, 0, 0, 0, -1e4], dtype=y.dtype)
+
+
+UNSEEN: list[Callable[[], nn.Module]] = [
+    AsksTheType,
+    AsksTorch,
+    SetsAnAttribute,
+    SetsAnEntry,
+    ReplacesAMethod,
+    WritesThroughNumpy,
+    WritesData,
+    WritesABuffer,
+    OnlyBesideAMask,
+]
+
+
+def error(model: nn.Module, x: Tensor, technique: Occlusion = TECHNIQUE) -> tuple[float, object]:
+    """Of the classes but the last, from a loop over covered images that the model answers one by one."""
+    targets = [[0, 1, 2, 3]] * len(x)
+    result = explain(model, x, technique, target=targets)
+    truth = torch.cat([forwards.occlusions(model, one[None], technique)[:, :4] for one in x])
+    found = (result.map.double() - truth).abs().max() / truth.abs().max()
+    return found.item(), result.provenance["engine"]
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("build", UNSEEN, ids=lambda build: build.__name__)
+def test_what_a_trace_does_not_see_is_not_believed(build: Callable[[], nn.Module], images: int) -> None:
+    found, engine = error(build(), image(images))
+    assert found < 1e-10
+    assert engine == "dense"
+
+
+@pytest.mark.usefixtures("unproved")
+@pytest.mark.parametrize("build", [AsksTheType, AsksTorch, OnlyBesideAMask], ids=lambda build: build.__name__)
+def test_without_the_proof_it_would_be(build: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Proof, "clean_agrees", lambda *_: True)
+    found, engine = error(build(), image(1))
+    assert engine == "incremental"
+    assert found > 1e-5
+
+
+def test_a_model_without_secrets_is_believed() -> None:
+    found, engine = error(Net(), image(3))
+    assert found < 1e-10
+    assert engine == "incremental"
+
+
+class Bounded(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x.clamp(-LIMIT[0], LIMIT[0])))
+
+
+class BoundedByItsClass(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.features(x.clamp(-type(self).limit, type(self).limit)))
+
+
+class BoundedByAWeight(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        limit = self.head.bias[0].item()
+        return self.logits(self.features(x.clamp(-limit, limit)))
+
+
+def in_a_closure(limits: list[float]) -> nn.Module:
+    class Closed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits(self.features(x.clamp(-limits[0], limits[0])))
+
+    return Closed()
+
+
+def _set_global(model: nn.Module, value: float) -> None:
+    LIMIT[0] = value
+
+
+def _set_class(model: nn.Module, value: float) -> None:
+    setattr(type(model), "limit", value)  # noqa: B010  # a type checker knows no such attribute of all modules
+
+
+def _set_weight(model: nn.Module, value: float) -> None:
+    with torch.no_grad():
+        model.get_parameter("head.bias")[0] = value
+
+
+@pytest.mark.parametrize(
+    ("model", "change"),
+    [(Bounded, _set_global), (BoundedByItsClass, _set_class), (BoundedByAWeight, _set_weight)],
+    ids=["global", "class attribute", "item of a weight"],
+)
+def test_numbers_are_read_anew_in_every_call(
+    model: Callable[[], nn.Module], change: Callable[[nn.Module, float], None]
+) -> None:
+    net, x = model(), image(1)
+    for value in (9.0, 0.7, 2.0):
+        change(net, value)
+        found, engine = error(net, x)
+        assert found < 1e-10, value
+        assert engine == "incremental"
+    change(net, 9.0)
+
+
+def test_numbers_of_a_closure_are_read_anew() -> None:
+    limits = [9.0]
+    net, x = in_a_closure(limits), image(1)
+    for value in (9.0, 0.7, 2.0):
+        limits[0] = value
+        assert error(net, x)[0] < 1e-10, value
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_proof_costs_at_most_two_forwards_more_than_images(images: int) -> None:
+    model, x = small_cnn(), torch.randn(images, 3, 17, 23, generator=torch.Generator().manual_seed(0))
+    call = lambda: explain(model, x, TECHNIQUE, target=1)  # noqa: E731  # a thunk
+    result, counts = count(model, call, warm=call)
+    assert result.provenance["engine"] == "incremental"
+    assert counts.images - images == images + 1
+
+
+def test_which_covers_are_asked_about() -> None:
+    lattice = Occlusion(window=4, stride=4).lattice(20, 28)  # 5 × 7 windows
+    assert chosen(lattice, 1) == ((0, 0), (2 * 7 + 3, 0))
+    pairs = chosen(lattice, 4)
+    assert [picture for _, picture in pairs] == [0, 0, 1, 2, 3]
+    assert len({window for window, _ in pairs}) == 5
+    assert all(0 <= window < 35 for window, _ in chosen(lattice, 100))
+    assert chosen(Occlusion(window=20, stride=20).lattice(20, 20), 1) == ((0, 0),)
+
+
+def test_a_class_is_rounded_by_its_own_size_or_by_that_of_the_median() -> None:
+    clean = torch.tensor([[0.01, 2.0, -3.0, -1e4, 4.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+    covered = torch.tensor([[0.02, 2.1, -3.5, -1e4, 4.2], [0.02, 2.1, -3.0, -1e4, 4.2], [1.0, 1.0, 1.0, 1.0, 3.0]])
+    found = sizes(clean, covered, torch.tensor([[1], [4]]))
+    torch.testing.assert_close(found[0], torch.tensor([2.1, 2.1, 3.5, 1e4, 4.2]))  # median of 0.02, 2.1, 3.5, 4.2
+    torch.testing.assert_close(found[1], torch.tensor([3.0, 3.0, 3.0, 3.0, 3.0]))
+    bounded = sizes(clean[:1], covered[:2] * torch.tensor([1, 1e4, 1e4, 1, 1e4]), torch.tensor([[0]]))
+    assert bounded[0, 0].item() == pytest.approx(64 * 0.02)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rounding", "wrong"),
+    [
+        (torch.float64, 1e-14, 1e-12),
+        (torch.float32, 1e-6, 1e-3),
+        (torch.float16, 1e-2, 5e-2),
+        (torch.bfloat16, 2e-2, 0.1),
+    ],
+)
+def test_rounding_passes_and_more_does_not(dtype: torch.dtype, rounding: float, wrong: float) -> None:
+    clean = torch.tensor([[3.0, 1.0, -2.0, -1e4]], dtype=dtype)
+    covered = torch.tensor([[2.0, 1.5, -2.5, -1e4], [3.5, 0.5, -1.0, -1e4]], dtype=dtype)
+    unit = {torch.float16: 32, torch.bfloat16: 8}.get(dtype, 512) * torch.finfo(dtype).eps
+    target = torch.tensor([[0, 1]])
+    proof = Proof(((0, 0), (5, 0)), clean, covered, target, unit * sizes(clean, covered, target))
+    own = slice(0, 1)
+    assert proof.clean_agrees(clean * (1 + rounding), own)
+    assert not proof.clean_agrees(clean * (1 + wrong), own)
+    assert not proof.clean_agrees(clean[:, :2], own)
+    assert not proof.clean_agrees(clean * torch.nan, own)
+    assert proof.agrees(covered * (1 + rounding), clean, own)
+    assert not proof.agrees(covered * (1 + wrong), clean, own)
+    assert proof.agrees(covered + torch.tensor([0, 0, 0, 50], dtype=dtype), clean, own)  # a class nobody asked for
+
+
+def test_infinite_masks_are_the_same_on_both_sides() -> None:
+    clean, covered = torch.tensor([[3.0, 1.0, -torch.inf]]), torch.tensor([[2.0, 1.5, -torch.inf]])
+    every = torch.tensor([[0, 1, 2]])
+    proof = Proof(((0, 0),), clean, covered, every, 1e-5 * sizes(clean, covered, torch.tensor([[0]])))
+    assert proof.agrees(covered, clean, slice(0, 1))
+    assert not proof.agrees(torch.tensor([[2.0, 1.5, 0.0]]), clean, slice(0, 1))
+
+
+def test_a_trace_shares_large_tensors_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that a model holds as a plain attribute is read where it lies, in every call."""
+    model = Net()
+    model.table, model.short = torch.ones(2**21, dtype=torch.float64), torch.ones(8)
+    copied: list[int] = []
+    plain = Tensor.__deepcopy__
+
+    def counted(self: Tensor, memo: Any) -> Any:
+        copied.append(self.numel())
+        return plain(self, memo)
+
+    monkeypatch.setattr(Tensor, "__deepcopy__", counted)
+    trace(model)
+    assert copied == [8]
+
+
+def test_dense_and_incremental_ask_the_same_question() -> None:
+    model, x = small_cnn(), torch.randn(2, 3, 17, 23, generator=torch.Generator().manual_seed(0))
+    fast, plain = (
+        explain(model, x, TECHNIQUE, target=[[0, 3], [4, 1]], execution=Execution(incremental=incremental))
+        for incremental in (True, False)
+    )
+    assert [fast.provenance["engine"], plain.provenance["engine"]] == ["incremental", "dense"]
+    assert all(pair.holds and not pair.degenerate for pair in TECHNIQUE.agreement(fast, plain))
