@@ -184,18 +184,16 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", TRUE)
-def test_gradient_is_compared_once_where_it_is_the_same_for_every_input(
-    name: str, compared: list[tuple[int, ...]]
-) -> None:
+def test_gradient_is_compared_in_every_call(name: str, compared: list[tuple[int, ...]]) -> None:
     net, x = Net(TRUE[name]), noise(2, 3, *SIZE, dtype=torch.float64)
     for scale in (1, 3):
         assert engine(net, scale * x, [[0, 3], [4, 1]])[1] == "closed form"
-    assert len(compared) == 1
+    assert len(compared) == 2
     net.of = FOOLING["gradient clipped"]
     found, by = engine(net, x, FEW[:2])
-    assert by == "backward", "another model, whose gradient is compared again"
+    assert by == "backward"
     assert agrees(found, expected(net, x, FEW[:2]))
-    assert len(compared) == 2
+    assert len(compared) == 3
 
 
 def test_values_are_compared_every_time() -> None:
@@ -219,26 +217,56 @@ class Scaled(torch.autograd.Function):
         return grads[0] * ctx.scale, None
 
 
-def test_a_gradient_that_depends_on_the_image_or_a_buffer_is_compared_every_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+FLAG: list[bool] = [False]
+
+
+def flagged(net: Net, a: Tensor) -> Tensor:
+    """A hook on a tensor, set by what lies outside of the model."""
+    pooled = a.mean((2, 3))
+    if FLAG[0] and pooled.requires_grad:
+        pooled.register_hook(lambda g: g * torch.tensor([1.0, -1.0] * (D // 2), dtype=g.dtype))
+    return net.linear(pooled)  # type: ignore[no-any-return]
+
+
+def test_a_gradient_that_changes_between_calls_is_compared_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
     relu, x = Net(lambda net, a: net.linear(F.relu(a).mean((2, 3)))), noise(2, 3, *SIZE, dtype=torch.float64)
     with torch.no_grad():
         for parameter in relu.body.parameters():
             parameter.abs_()
     scaled = Net(lambda net, a: head(net, Scaled.apply(a, net.get_buffer("factor").item())))
     scaled.register_buffer("factor", torch.ones((), dtype=torch.float64))
+    hooked = Net(flagged)
 
     def answers() -> list[bool]:
-        assert engine(relu, x.abs() + 0.1, FEW[:2])[1] == "closed form"
         scaled.get_buffer("factor").fill_(1.0)
-        assert engine(scaled, x, FEW[:2])[1] == "closed form"
+        FLAG[0] = False
+        assert engine(relu, x.abs() + 0.1, FEW[:2])[1] == "closed form"
+        assert all(engine(net, x, FEW[:2])[1] == "closed form" for net in (scaled, hooked))
         scaled.get_buffer("factor").fill_(0.1)
-        return [agrees(engine(net, x, FEW[:2])[0], expected(net, x, FEW[:2])) for net in (relu, scaled)]
+        FLAG[0] = True
+        return [agrees(engine(net, x, FEW[:2])[0], expected(net, x, FEW[:2])) for net in (relu, scaled, hooked)]
 
-    assert answers() == [True, True]
-    monkeypatch.setattr(closed, "affine", lambda *_: True)
-    assert answers() == [False, False], "comparing once is enough"
+    assert answers() == [True, True, True]
+    monkeypatch.setattr(closed, "has_gradient", lambda *_: True)
+    assert answers() == [False, False, False], "the values alone are enough"
+    FLAG[0] = False
+
+
+def test_a_class_of_small_weights_has_its_share_in_the_proof() -> None:
+    """Its gradient alone is doubled, and would drown in a mixture where each class counts by its weights."""
+
+    def doubled(net: Net, a: Tensor) -> Tensor:
+        logits = head(net, a)
+        last = logits[:, -1:]
+        return torch.cat([logits[:, :-1], last + (last - last.detach())], 1)
+
+    net, x = Net(doubled, torch.float32), noise(2, 3, *SIZE)
+    with torch.no_grad():
+        net.linear.weight[-1] *= 1e-7
+    exact = expected(net, x, [[*range(K)]] * 2)
+    found, by = engine(net, x, "all")
+    assert by == "backward"
+    torch.testing.assert_close(found[:, -1], exact[:, -1], rtol=1e-4, atol=0.0)
 
 
 def clipping(module: nn.Module, grads: Any, *_: Any) -> Any:

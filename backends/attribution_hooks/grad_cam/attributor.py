@@ -44,7 +44,7 @@ class HooksGradCAM(Attributor[GradCAM]):
             maps: Maps = {}
             if target.shape[1] > 1:
                 for name in names:
-                    closed = class_maps(run.model, name, logits, outputs[name], grids[name], target)
+                    closed = class_maps(run.model, logits, outputs[name], grids[name], target)
                     if closed is not None:
                         maps[name] = closed
             rest = [name for name in names if name not in maps]

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 
 from attribution import layers
+from attribution.agreement import coarser
 from attribution.attributor import Run
 from attribution.errors import ModelError
 from attribution.execution import out_of_memory
 from attribution.techniques.tokens import Grid
+from attribution_hooks.grad_cam.closed import drawn
 
 MOST_TARGETS = 64
 """Targets per backward: more of them are not faster, on VGG16's tail slower."""
+
+ROUNDING = 64
+"""How many ``eps`` of its size the sum of a batched backward's gradients may be away from the gradient of the sum."""
 
 
 class Tail:
@@ -35,9 +40,22 @@ class Tail:
     def weights(self, target: Tensor, size: int) -> dict[str, Tensor]:
         """Mean gradients (N, T, D) of the target logits (N, T) with respect to each layer, ``size`` targets at a time.
 
+        Torch's batched backward is believed only if it gives what one plain backward gives for a mixture of the
+        targets: it is wrong, for example, for a batch norm in eval mode before a channels-last convolution.
+
         Raises:
             LayerError: A target does not depend on a layer.
         """
+        found = self._in_chunks(target, size)
+        if target.shape[1] > 1:
+            if self._batched and size > 1 and not self._proved(target, found):
+                self._batched = False
+                self._run.note("backward", "one by one, since torch's batched backward gives another gradient")
+                found = self._in_chunks(target, size)
+            self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
+        return found
+
+    def _in_chunks(self, target: Tensor, size: int) -> dict[str, Tensor]:
         parts: list[list[Tensor]] = []
         for columns in target.split(size, dim=1):
             gradients = self._gradients(columns)
@@ -50,9 +68,32 @@ class Tail:
                     if part is not None
                 ]
             )
-        if target.shape[1] > 1:
-            self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
         return {name: torch.cat(part, dim=1) for name, *part in zip(self._outputs, *parts, strict=True)}
+
+    def _proved(self, target: Tensor, found: Mapping[str, Tensor]) -> bool:
+        """Whether Σ v[t] · α[t] is the mean gradient of Σ v[t] · logit[t], by one backward without batching.
+
+        v is drawn, and divided by the size of α[t], so that a target with small gradients counts as much as one with
+        large ones.
+        """
+        tiny = torch.finfo(self._logits.dtype).tiny
+        sizes = torch.stack(
+            [alpha.abs().amax(2) / alpha.abs().amax((1, 2))[:, None].clamp(min=tiny) for alpha in found.values()]
+        )
+        largest = sizes.amax(0)
+        mixture = torch.where(largest > 0, drawn(largest) / largest.clamp(min=tiny), 0)
+        seed = torch.zeros_like(self._logits).scatter_add_(1, target, mixture.to(self._logits.dtype))
+        gradients = self._grad(seed, batched=False)
+        dtype = coarser(self._logits.dtype, self._run.execution.autocast, *(alpha.dtype for alpha in found.values()))
+        near = []
+        for (name, alpha), gradient in zip(found.items(), gradients, strict=True):
+            if gradient is None:
+                return False
+            shares = mixture[..., None] * alpha
+            size = shares.abs().amax(2).square().sum(1).sqrt()
+            difference = shares.sum(1) - self._grids[name].map(gradient).mean((-2, -1))
+            near.append((difference.abs().amax(1) <= ROUNDING * torch.finfo(dtype).eps * size).all())
+        return bool(torch.stack(near).all())
 
     def _gradients(self, columns: Tensor) -> Sequence[Tensor | None]:
         """(t, N, *layer) for t targets, by layer."""

@@ -1,7 +1,6 @@
-"""Tails that are a mean and a linear layer, whose weights are the gradients: found and verified, never assumed."""
+"""Tails that are a mean and a linear layer, whose weights are the gradients: found and proved in every call."""
 
 from collections.abc import Iterator
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +11,8 @@ from attribution.techniques.tokens import Grid
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
-AFFINE = frozenset(
-    f"{name}Backward{version}"
-    for name in (
-        "Addmm", "Mm", "T", "Transpose", "Permute", "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze",
-        "Mean", "AvgPool2D", "Clone", "Convolution", "MkldnnConvolution", "CudnnConvolution",
-    )
-    for version in range(3)
-)  # fmt: skip
-"""Nodes of a graph whose gradient is the same for every input; of others a proof holds for one input only."""
 
-_proved: WeakKeyDictionary[nn.Module, set[tuple[object, ...]]] = WeakKeyDictionary()
-
-
-def class_maps(
-    model: nn.Module, layer: str, logits: Tensor, output: Tensor, grid: Grid, target: Tensor
-) -> Tensor | None:
+def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
     """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
 
     It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
@@ -37,7 +22,6 @@ def class_maps(
 
     Args:
         model: Whose forward gave the logits.
-        layer: Its name.
         logits: (N, K), with graph.
         output: The layer's, from which the graph starts.
         grid: Where the output's values lie.
@@ -55,41 +39,31 @@ def class_maps(
             F.linear(activation.mean((2, 3)), weight, bias), logits.detach()
         ):
             continue
-        proof = (layer, id(module.weight), output.shape[1:])
-        known = proof in _proved.setdefault(model, set()) and affine(logits, output)
-        if known or has_gradient(weight, logits, output, grid):
-            _proved[model].add(proof)
+        if has_gradient(weight, logits, output, grid):
             return maps
     return None
-
-
-def affine(logits: Tensor, output: Tensor) -> bool:
-    """Whether only linear operations lie between: no ReLU, no backward of somebody's own."""
-    nodes, seen = [logits.grad_fn], {None, output.grad_fn}
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen or hasattr(node, "variable"):  # a leaf: the layer itself, or a weight
-            continue
-        if node.name() not in AFFINE:
-            return False
-        seen.add(node)
-        nodes += [before for before, _ in node.next_functions]
-    return True
 
 
 def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
     """Whether the gradient is that of the closed form on this very forward, for a mixture of all classes.
 
-    The gradient of Σ v[n, c] · logits[n, c], v seeded normal, is compared with autograd's at every position of every
-    image. Whatever changes no value but the gradient (a second use of the layer, a backward of its own) changes it.
+    The gradient of Σ v[n, c] · logits[n, c] is compared with autograd's at every position of every image. v is drawn so
+    that each class has about the same share. Whatever changes no value but the gradient (a second use of the layer, a
+    backward of its own) changes it.
     """
-    source = torch.Generator(logits.device).manual_seed(0)
-    mixture = torch.randn(logits.shape, generator=source, dtype=logits.dtype, device=logits.device)
+    mixture = drawn(logits) / weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny)
     (gradient,) = torch.autograd.grad(logits, output, mixture, retain_graph=True, allow_unused=True)
     if gradient is None:
         return False
     found = grid.map(gradient)
     return _close(found, ((mixture @ weight) / found[0, 0].numel())[..., None, None].expand_as(found))
+
+
+def drawn(like: Tensor) -> Tensor:
+    """Weights of a mixture, the same in every call: of either sign, of sizes from 0.5 to 1.5."""
+    source = torch.Generator(like.device).manual_seed(0)
+    number = torch.rand((2, *like.shape), generator=source, dtype=like.dtype, device=like.device)
+    return (number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)
 
 
 def _maps(weight: Tensor, target: Tensor, activation: Tensor) -> Tensor:
