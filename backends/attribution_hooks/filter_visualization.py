@@ -50,6 +50,10 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance:
             raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
+        if last is not None and last.refuted:
+            last = None
+            with run.progress(steps, "step") as advance:
+                raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
         run.extras.update(extras)
         return raw
 
@@ -58,14 +62,16 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
     ) -> tuple[Tensor, Tensor | None]:
         """The objective (B,), and where gradients are on the one with respect to the images."""
         graph = torch.is_grad_enabled()
-        if last is not None and last.serves(channels):
+        if last is not None and graph and last.serves(channels):
             entry = last.entry(run, images)
             known = last.value(entry)
             if known is not None:
-                return known[0], self._pulled(entry, known[1], [images])[0] if graph else None
+                return known[0], self._pulled(entry, known[1], [images])[0]
         with nullcontext() if last is None else last.watched() as entries:
             objective = self.technique.objective(self._activation(run, images), channels, neuron)
         if not graph:
+            if last is not None and last.serves(channels) and entries:
+                last.confirm(entries[0], objective)
             return objective, None
         sought = [images, *(entry for entry in (entries or [])[:1] if entry.requires_grad)]
         g, *pull = self._pulled(objective, torch.ones_like(objective), sought)

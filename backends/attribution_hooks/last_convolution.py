@@ -30,7 +30,8 @@ class LastConvolution:
     Of all filters of the convolution the objective of an image reads one, and the same at every step. So pull is
     taken once for each batch of filters, by the convolution itself, and every later forward ends before it. The first
     forward of each batch is a whole one, and the form is used only where it gives the same objective and gradient:
-    what a model does around the call of the convolution (other weights, another precision, no graph) shows there.
+    what a model does around the call of the convolution (other weights, another precision, no graph) shows there. The
+    final images go through a whole forward again, and `refuted` says if the form no longer held for them.
 
     Attributes:
         layer: As the user wrote it.
@@ -44,6 +45,7 @@ class LastConvolution:
     _channels: Tensor | None = None
     _pull: Tensor | None = None
     _offset: Tensor | None = None
+    refuted: bool = False
 
     def serves(self, channels: Tensor) -> bool:
         """Whether the form was proved for this very batch of filters."""
@@ -80,15 +82,16 @@ class LastConvolution:
             zero = torch.zeros_like(entry, requires_grad=True)
             offset = self.objective(self.module(zero.clone()), channels)  # a leaf would confuse who counts
             (pull,) = torch.autograd.grad(offset.sum(), zero)
-        within = WITHIN[entry.dtype]
-        added = pull * entry
-        found = offset.detach() + added.flatten(1).sum(dim=1)
-        size = added.abs().flatten(1).sum(dim=1) + offset.detach().abs()
-        same = ((found - value).abs() <= within * size).all() & (
-            (gradient - pull).abs().max() <= within * pull.abs().max()
-        )
-        if same:
+        found = _objective(offset.detach(), pull, entry)
+        within = WITHIN[entry.dtype] * pull.abs().max()
+        if _near(found, value, entry.dtype) & ((gradient - pull).abs().max() <= within):
             self._channels, self._pull, self._offset = channels, pull, offset.detach()
+
+    def confirm(self, entry: Tensor, value: Tensor) -> None:
+        """Hold the form against the objective (B,) of the final images, by a whole forward; see ``refuted``."""
+        if self._pull is not None and self._offset is not None and entry.shape == self._pull.shape:
+            found = _objective(self._offset, self._pull, entry.detach())
+            self.refuted |= bool(value.isfinite().all()) and not bool(_near(found, value, entry.dtype))
 
     def entry(self, run: Run, images: Tensor) -> Tensor:
         """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on.
@@ -121,7 +124,17 @@ class LastConvolution:
         """The objective (B,), and its gradient with respect to the convolution's input; ``None`` for another size."""
         if self._pull is None or self._offset is None or entry.shape != self._pull.shape:
             return None
-        return self._offset + (self._pull * entry.detach()).flatten(1).sum(dim=1), self._pull
+        return _objective(self._offset, self._pull, entry.detach())[0], self._pull
+
+
+def _objective(offset: Tensor, pull: Tensor, entry: Tensor) -> tuple[Tensor, Tensor]:
+    """Offset + ⟨pull, entry⟩ (B,), and the size of what is added up."""
+    added = (pull * entry).flatten(1)
+    return offset + added.sum(dim=1), offset.abs() + added.abs().sum(dim=1)
+
+
+def _near(found: tuple[Tensor, Tensor], value: Tensor, dtype: torch.dtype) -> Tensor:
+    return ((found[0] - value).abs() <= WITHIN[dtype] * found[1]).all()
 
 
 def last_convolution(run: Run, layer: str, objective: Objective) -> LastConvolution | None:
