@@ -77,16 +77,15 @@ def differences(
                 raise Untraceable(known.dull[question])
             engine, size = fitting(size, partial(Engine, program, plan, maps, cover=technique.cover(inputs)))
             used, maps = min(used, size), []
-            covered, proving = _covered(run, engine, program, [proof.pairs[row] for row in proof.rows(part)], first)
-            if not proof.agrees(covered, clean, part):
-                known.dull[question] = "the traced model gives other logits than the model for covered images"
-                raise Untraceable(known.dull[question])
-            macs += proving
+            prove = partial(_proved, run, engine, program, clean, part)
+            macs += prove(proof, known, question)
             sink = _Sink(run, technique, program, clean, target[part], deltas[:, part], used)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
             macs += sink.macs
+            if first == 0:
+                macs += prove(proof.of_strongest(run, technique, lattice, deltas[:, part]), known, question)
     run.note("engine", "incremental")
     run.note("windows_per_forward", used)
     run.note("macs_dense", plan.dense * len(inputs))
@@ -149,24 +148,34 @@ class _Sink:
         self._waiting = []
 
 
-def _covered(run: Run, engine: Engine, program: Program, pairs: Sequence[Pair], first: int) -> tuple[Tensor, int]:
-    """The engine's logits (pairs, K) for single windows of the lattice and images from ``first`` on, and their MACs."""
-    found, macs = [], len(pairs) * program.rest_macs
-    columns = len(engine.plan.lattice.columns)
+def _proved(
+    run: Run, engine: Engine, program: Program, clean: Tensor, part: slice, proof: Proof, known: Known, question: object
+) -> int:
+    """The multiply-accumulates that it took to hold the engine against a proof about a part of the images.
+
+    Raises:
+        Untraceable: The engine says something else than the model.
+    """
+    found = []
+    pairs = [proof.pairs[row] for row in proof.rows(part)]
+    macs, columns = len(pairs) * program.rest_macs, len(engine.plan.lattice.columns)
     for window, image in pairs:
         place = divmod(window, columns)
         group = next(group for group in engine.plan.groups if place in group)
-        found.append(engine.run(group, [(group.windows.index(place), image - first)]))
+        found.append(engine.run(group, [(group.windows.index(place), image - part.start)]))
         macs += engine.plan.macs(group)
     waiting = {node: torch.cat([values[node] for values in found]) for node in program.exits}
-    logits: list[Tensor] = []
+    covered: list[Tensor] = []
 
     def work(rows: Sequence[int]) -> None:
-        part = slice(rows[0], rows[-1] + 1)
-        logits.append(run.logits(program.finish({node: value[part] for node, value in waiting.items()})))
+        some = slice(rows[0], rows[-1] + 1)
+        covered.append(run.logits(program.finish({node: value[some] for node, value in waiting.items()})))
 
     in_parts(range(len(pairs)), len(pairs), work, lambda: None)
-    return torch.cat(logits), macs
+    if not proof.agrees(torch.cat(covered), clean, part):
+        known.dull[question] = "the traced model gives other logits than the model for covered images"
+        raise Untraceable(known.dull[question])
+    return macs
 
 
 def _group(engine: Engine, group: Group, sink: _Sink, size: int, advance: Callable[[], None]) -> int:

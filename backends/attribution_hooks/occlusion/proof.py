@@ -1,7 +1,7 @@
 """Covered images that go through the model itself, so that the engine is believed only where it says the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ MASK = 64
 class Proof:
     """The model's own answers to a few of a call's covered images.
 
-    One image is covered at its corner and at its middle, every further image by one window. What a trace cannot see
+    One image is covered at its corner and at its middle, every further image by one window, and in the end one image by
+    the window that matters most. What a trace cannot see
     (a value that differs from image to image, a branch on a type, a number read while tracing) shows there: the model
     has been left in the state of one covered image, and the engine must also be right for the other.
 
@@ -48,24 +49,26 @@ class Proof:
     @classmethod
     def of(cls, run: Run, technique: Occlusion, lattice: Lattice, clean: Tensor, target: Tensor, chunk: int) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
-        pairs, found = chosen(lattice, len(run.inputs)), []
-        cover = technique.cover(run.inputs)[0]
-
-        def work(part: Sequence[Pair]) -> None:
-            images = run.inputs[torch.tensor([image for _, image in part], device=run.inputs.device)]
-            for image, (window, _) in zip(images, part, strict=True):
-                (top, bottom), (left, right) = lattice.windows[window]
-                image[:, top:bottom, left:right] = cover
-            found.append(run.forward(images))
-
-        in_parts(pairs, chunk, work, lambda: None)
-        covered = torch.cat(found)
+        pairs = chosen(lattice, len(run.inputs))
+        covered = _answers(run, technique, lattice, pairs, chunk)
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
         unit = ROUNDINGS.get(clean.dtype, ROUNDING) * torch.finfo(clean.dtype).eps
         if clean.is_cuda and clean.dtype == torch.float32:
             unit = 0.1  # TF32
         allowed = unit * sizes(clean, covered, target)
         return cls(pairs, clean, covered, target if technique.score == "logit" else every, allowed)
+
+    def of_strongest(self, run: Run, technique: Occlusion, lattice: Lattice, deltas: Tensor) -> "Proof":
+        """The same about the window that moves a score of the images most: what the map will be read for.
+
+        Args:
+            run: As before.
+            technique: As before.
+            lattice: As before.
+            deltas: (windows, n, T) that the engine found for the first images of the call.
+        """
+        pair = divmod(int(deltas.abs().amax(dim=2).argmax()), deltas.shape[1])
+        return replace(self, pairs=(pair,), covered=_answers(run, technique, lattice, (pair,), 1))
 
     def clean_agrees(self, clean: Tensor, images: slice) -> bool:
         """Whether the engine's logits (n, K) for these images as they are, are the model's."""
@@ -98,6 +101,21 @@ class Proof:
         """NaN never is."""
         near = difference.abs() <= self.allowed[images]
         return bool(near.gather(1, self.classes[images]).all())
+
+
+def _answers(run: Run, technique: Occlusion, lattice: Lattice, pairs: Sequence[Pair], chunk: int) -> Tensor:
+    """The model's own logits (pairs, K) for covered images."""
+    cover, found = technique.cover(run.inputs)[0], []
+
+    def work(part: Sequence[Pair]) -> None:
+        images = run.inputs[torch.tensor([image for _, image in part], device=run.inputs.device)]
+        for image, (window, _) in zip(images, part, strict=True):
+            (top, bottom), (left, right) = lattice.windows[window]
+            image[:, top:bottom, left:right] = cover
+        found.append(run.forward(images))
+
+    in_parts(pairs, chunk, work, lambda: None)
+    return torch.cat(found)
 
 
 def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:

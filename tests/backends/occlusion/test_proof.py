@@ -176,6 +176,29 @@ def test_without_the_proof_it_would_be(build: Callable[[], nn.Module], monkeypat
     assert found > 1e-5
 
 
+class OnlyUnderTheLastWindow(Net):
+    """A term that wakes up only where the far corner is covered."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.features(x)
+        if isinstance(x, Tensor):
+            y = y * (1 + 50 * (-1 - x[:, :, -3:, -3:].mean((1, 2, 3))).clamp(min=0)[:, None, None, None])
+        return self.logits(y)
+
+
+def test_the_window_that_matters_most_is_asked_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The far corner is the brightest spot, so that covering it matters most also to the engine."""
+    x = image(1)
+    x[..., -3:, -3:] += 60
+    found, engine = error(OnlyUnderTheLastWindow(), x)
+    assert found < 1e-10
+    assert engine == "dense"
+    monkeypatch.setattr(Proof, "of_strongest", lambda self, *_: self)
+    found, engine = error(OnlyUnderTheLastWindow(), x)
+    assert found > 0.1
+    assert engine == "incremental"
+
+
 def test_a_model_without_secrets_is_believed() -> None:
     found, engine = error(Net(), image(3))
     assert found < 1e-10
@@ -250,7 +273,7 @@ def test_the_proof_costs_at_most_two_forwards_more_than_images(images: int) -> N
     call = lambda: explain(model, x, TECHNIQUE, target=1)  # noqa: E731  # a thunk
     result, counts = count(model, call, warm=call)
     assert result.provenance["engine"] == "incremental"
-    assert counts.images - images == images + 1
+    assert counts.images - images == images + 2
 
 
 def test_which_covers_are_asked_about() -> None:
