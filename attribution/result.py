@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution import class_names
+from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
 from attribution.technique import Technique
 
@@ -67,12 +69,16 @@ class Attribution:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
 
-    def figure(self, image: Any = None, labels: Sequence[str] | None = None) -> "Figure":
+    def figure(self, image: Any = None, labels: ClassNames | None = None) -> "Figure":
         """A matplotlib figure of the maps, scaled for the eye.
 
         Args:
             image: What the model saw, to draw heatmaps over: (H, W, 3) or (N, H, W, 3) in [0, 1], or a PIL image.
-            labels: Class names by index, for the titles.
+            labels: Class names, for the titles: a sequence or an array with one per class, or a dict by index (int or
+                ``"7"``), where a class without a name is "class 7".
+
+        Raises:
+            InputError: The image or the labels are of another form, or there are fewer labels than classes.
         """
         from attribution import plots
 
@@ -206,14 +212,12 @@ class Attribution:
         picture = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
 
-    def _target_titles(self, labels: Sequence[str] | None) -> list[str]:
+    def _target_titles(self, labels: ClassNames | None) -> list[str]:
         """One title per image × target: the class and its score."""
         if self.target is None or self.scores is None:
             return []
-        return [
-            f"{labels[index] if labels else f'class {index}'} {score:.3g}"
-            for index, score in zip(self.target.flatten().tolist(), self.scores.flatten().tolist(), strict=True)
-        ]
+        names = class_names.titles(labels, self.target.flatten().tolist())
+        return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
 
     def _image_titles(self) -> list[str]:
         channels: Sequence[int] = getattr(self.technique, "channels", ())

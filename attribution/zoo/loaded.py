@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attribution import class_names
 from attribution.errors import InputError, ModelError, TargetError
 from attribution.zoo import labels as names
 
@@ -27,7 +28,11 @@ class LoadedModel:
         transform: from an RGB photo to the model's input (C, H, W); the one that belongs to the weights.
         mean: of the normalisation at the end of the transform, per channel, for values in [0, 1].
         std: likewise; ``(value − mean) / std`` is what the model gets.
-        labels: one name per class, or ``None`` when they are unknown.
+        labels: one name per class, or ``None`` when they are unknown. Lists, arrays and dicts from index to name become
+            a tuple.
+
+    Raises:
+        InputError: the labels are of another form.
     """
 
     name: str
@@ -36,6 +41,9 @@ class LoadedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", class_names.every(self.labels))
 
     @property
     def spread(self) -> float:
@@ -99,7 +107,7 @@ class LoadedModel:
             TargetError: the model has no class of this index.
         """
         if index < 0 or (self.labels is not None and index >= len(self.labels)):
-            last = "" if self.labels is None else f" to {len(self.labels) - 1}"
+            last = "" if self.labels is None else f" to {len(self.labels) - 1}, as it has {len(self.labels)} labels"
             raise TargetError(f"no class {index}; classes of {self.name} count from 0{last}")
         return f"class {index}" if self.labels is None else self.labels[index]
 
