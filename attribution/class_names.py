@@ -7,7 +7,7 @@ from attribution import numbers
 from attribution.errors import InputError
 
 ClassNames: TypeAlias = Sequence[str] | Mapping[int, str] | Mapping[str, str]
-"""One name per class in order (a list, an array), or names by index: ``{0: "cat"}`` or, as JSON has it, ``{"0": "cat"}``."""
+"""One name per class in order (a list, an array), or names by index: ``{0: "cat"}``, in JSON ``{"0": "cat"}``."""
 
 
 def titles(labels: "ClassNames | None", indices: Iterable[int]) -> list[str]:
