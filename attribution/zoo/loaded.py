@@ -143,7 +143,12 @@ class LoadedModel:
         ]
 
     def _transformed(self, photo: "Image.Image") -> Tensor:
-        result = self.transform(photo)
+        try:
+            result = self.transform(photo)
+        except Exception as error:  # it may be a stranger's
+            size = f"{photo.width} × {photo.height}"
+            told = f"{type(error).__name__}: {error}"
+            raise ModelError(f"the transform of {self.name} fails on a photo of {size} pixels: {told}") from error
         if not isinstance(result, Tensor) or result.ndim != 3 or not result.is_floating_point():
             what = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ModelError(f"the transform of {self.name} returned {what}; expected a float tensor (C, H, W)")
