@@ -66,6 +66,8 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
 
 def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:
     if isinstance(target, Tensor):
+        if target.is_nested or target.is_meta or target.layout != torch.strided:
+            raise TargetError(f"target is a nested, sparse or meta tensor; give {_FORMS}")
         if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
             raise TargetError(f"target is a tensor of {target.dtype}; give {_FORMS}")
         return target.detach().to("cpu", torch.int64)

@@ -95,7 +95,7 @@ class LoadedModel:
             raise InputError(
                 f"inputs of shape {tuple(inputs.shape)}; expected (N, {len(self.mean)}, H, W) as {self.name} takes"
             )
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device="cpu").view(1, -1, 1, 1) for values in (self.mean, self.std))
         seen = (inputs.detach().cpu().float() * std + mean).clamp(0, 1).movedim(1, -1)
         pixels: np.ndarray = seen.expand(*seen.shape[:3], 3).numpy().copy()
         return pixels
@@ -144,7 +144,8 @@ class LoadedModel:
 
     def _transformed(self, photo: "Image.Image") -> Tensor:
         try:
-            result = self.transform(photo)
+            with torch.device("cpu"):  # whatever the default device is
+                result = self.transform(photo)
         except Exception as error:  # it may be a stranger's
             size = f"{photo.width} × {photo.height}"
             told = f"{type(error).__name__}: {error}"
@@ -162,4 +163,5 @@ class LoadedModel:
         mode = "L" if len(self.mean) == 1 else "RGB"
         scaled = photo.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
         values = torch.from_numpy(np.array(scaled, dtype=np.float32)).view(height, width, len(self.mean)) / 255
-        return ((values - torch.tensor(self.mean)) / torch.tensor(self.std)).movedim(-1, 0)[None].contiguous()
+        mean, std = (torch.tensor(each, device="cpu") for each in (self.mean, self.std))
+        return ((values - mean) / std).movedim(-1, 0)[None].contiguous()

@@ -68,7 +68,7 @@ def _described(name: str, model: nn.Module) -> LoadedModel:
 def _has_1000_classes(model: nn.Module) -> bool:
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, 3, 224, 224))
+            logits = model(torch.zeros(1, 3, 224, 224, device="cpu"))
     except KeyboardInterrupt:
         raise
     # A foreign model may refuse this input in any way, also by exit(); then its classes are simply unknown.

@@ -177,17 +177,17 @@ class FilterVisualization(Technique):
 
     def start(self, model: nn.Module) -> Tensor:
         """The start images (K, C, H, W), in the dtype and on the device of the model's parameters."""
-        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         shape = (1, self.in_channels or _first_channels(model), *pair(_OWNER, "size", self.size))
         like = torch.empty(shape, dtype=parameter.dtype, device=parameter.device)
         return self.noise_images(like, self.channels, attempt=0)
 
     def noise_images(self, like: Tensor, channels: Sequence[int], attempt: int) -> Tensor:
         """Noise for each channel, three times as strong at each further attempt: as ``like``, (len(channels), …)."""
-        space, (image_channels, height, width) = self.space(torch.empty(0, dtype=torch.float32)), like.shape[1:]
-        shape = space.shape((image_channels, height, width))
+        space, (depth, height, width) = self.space(torch.empty(0, dtype=torch.float32, device="cpu")), like.shape[1:]
+        shape = space.shape((depth, height, width))
         drawn = [
-            torch.randn(shape, generator=generator(self.seed, channel, attempt), dtype=torch.float32)
+            torch.randn(shape, generator=generator(self.seed, channel, attempt), dtype=torch.float32, device="cpu")
             for channel in channels
         ]
         return space.decode(self.noise * 3**attempt * torch.stack(drawn)).to(like)
@@ -249,7 +249,7 @@ class FilterVisualization(Technique):
             agree(name, x, y, relative=relative_tolerance(dtype) / (10 if dtype == torch.float32 else 1))
             for name, x, y, dtype in pieces
         ]
-        finals = [side.extras.get("objective", torch.empty(1, 0))[-1] for side in (a, b)]
+        finals = [side.extras.get("objective", torch.empty(1, 0, device="cpu"))[-1] for side in (a, b)]
         if len(pairs) != len(self.channels) or finals[0].shape != finals[1].shape:
             return [*pairs, agree("final objective", *finals, relative=0.0)]
         dead = (_dead(a, len(pairs)) & _dead(b, len(pairs))).tolist()
@@ -267,7 +267,7 @@ class FilterVisualization(Technique):
 
 
 def _dead(result: Comparable, channels: int) -> Tensor:
-    status = result.extras.get("status", torch.zeros(channels, dtype=torch.int8))
+    status = result.extras.get("status", torch.zeros(channels, dtype=torch.int8, device="cpu"))
     return status.cpu() == DEAD
 
 
