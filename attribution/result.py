@@ -124,10 +124,11 @@ class Attribution:
         try:
             temporary.write_bytes(data)
             os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(f"cannot write {paths.named(path)}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {paths.named(path)}: {reason}") from error
         finally:
-            with suppress(OSError):  # a name too long for the disk was never there
+            with suppress(OSError, ValueError):  # a name too long for the disk was never there
                 temporary.unlink(missing_ok=True)
         return path
 
