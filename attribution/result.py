@@ -113,10 +113,10 @@ class Attribution:
         header = {
             "schema": _SCHEMA,
             "technique": self.technique.name,
-            "parameters": json.dumps(asdict(self.technique)),
+            "parameters": saved.text(asdict(self.technique)),
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
-            "provenance": json.dumps(dict(self.provenance)),
+            "provenance": saved.text(dict(self.provenance)),
             "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)

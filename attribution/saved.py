@@ -1,7 +1,9 @@
 """What a file of a result must be: a place that can be written, and tensors that one answer can hold."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,24 @@ def writable(path: str | Path) -> Path:
     if not folder:
         raise OutputError(f"the folder {path.parent} does not exist; make it first")
     return path
+
+
+def text(value: object) -> str:
+    """As JSON; numpy's and torch's numbers and arrays in a plugin's parameters or notes as Python's.
+
+    Raises:
+        OutputError: JSON has no form for something in it.
+    """
+
+    def plain(part: Any) -> Any:
+        if hasattr(part, "tolist"):
+            return part.tolist()
+        raise TypeError(f"{part!r} is no number, text, list or dict")
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"the parameters or notes cannot be written: {error}") from error
 
 
 def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str | None:

@@ -4,9 +4,11 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -131,6 +133,17 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no maps"):
         Attribution({}, result.technique, "hooks").save(tmp_path / "a.safetensors")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_plugins_arrays_are_written_as_lists(tmp_path: Path) -> None:
+    result = answer("grad_cam")
+    notes: dict[str, Any] = {**result.provenance, "count": np.int64(3), "share": np.float32(0.5)}
+    noted = replace(result, provenance=notes)
+    assert load(noted.save(tmp_path / "a.safetensors")).provenance["count"] == 3
+    notes["what"] = object()
+    with pytest.raises(OutputError, match="cannot be written"):
+        replace(result, provenance=notes).save(tmp_path / "b.safetensors")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
 def test_the_header_tells_what_was_saved(tmp_path: Path) -> None:
