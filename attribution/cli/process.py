@@ -68,7 +68,10 @@ def run(command: Callable[[], object], *, completing: bool = False) -> int:
     out, err = sys.stdout, sys.stderr
     watched = None if out is None else _Watched(out)
     sys.stdout = cast(TextIO, watched)
-    with _stoppable() as stops:
+    stops: list[int] = []
+    code = INTERRUPTED
+    # A signal may also come while an error is told: then there is nothing left to do but to end.
+    with suppress(Stopped), _stoppable(stops):
         try:
             status = command()
             if watched is not None:
@@ -77,10 +80,9 @@ def run(command: Callable[[], object], *, completing: bool = False) -> int:
         except BaseException as error:
             sys.stderr = err  # Typer puts another in its place where a pipe breaks
             code = _told(error, watched.fault if watched else None, completing)
-        finally:
-            sys.stdout, sys.stderr = out, err
-            if watched is not None and watched.fault is not None:
-                _silence(out)
+    sys.stdout, sys.stderr = out, err
+    if watched is not None and watched.fault is not None:
+        _silence(out)
     return 128 + stops[0] if stops else code
 
 
@@ -101,9 +103,17 @@ def _told(error: BaseException, fault: OSError | None, completing: bool) -> int:
         return _refused(f"the model, or a plugin, ended the process by exit({error.code!r}); take that call out of it")
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
-    lines = f"{error}".strip().splitlines() if not isinstance(error, KeyError) else [f"no {error}"]
+    lines = _text(error).strip().splitlines()
     told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return _refused(f"{told}\nThis was not foreseen; {TRACEBACK}=1 in the environment shows where it happened.")
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says; one of a stranger's class may fail at that too."""
+    try:
+        return f"no {error}" if isinstance(error, KeyError) else str(error)
+    except Exception:
+        return ""
 
 
 def _refused(text: str) -> int:
@@ -128,12 +138,11 @@ def _silence(stream: TextIO | None) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does, so that what is half done is removed; yields those that came.
+def _stoppable(stops: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, so that what is half done is removed; notes those that came.
 
     Signals that the process ignores, as under ``nohup``, stay ignored.
     """
-    stops: list[int] = []
     last = -_PATIENCE
 
     def stop(number: int, frame: object) -> None:
@@ -150,7 +159,7 @@ def _stoppable() -> Iterator[list[int]]:
     try:
         for number in taken:
             signal.signal(number, stop)
-        yield stops
+        yield
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
