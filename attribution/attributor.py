@@ -43,6 +43,7 @@ class Run:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
         inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
         execution: How to run.
+        name: Technique and backend, for the progress bar.
         extras: Tensors to hand on beside the maps; first axis images or filters.
     """
 
@@ -55,6 +56,7 @@ class Run:
     target: Tensor | None = None
     scores: Tensor | None = None
     notes: dict[str, str | int | float] = field(default_factory=dict)
+    name: str = "work"
 
     def call(self, x: Tensor) -> Any:
         """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
@@ -107,13 +109,17 @@ class Run:
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Callable[[], None]]:
-        """A function to call after each of ``total`` units of work; shows a bar if ``execution.progress``."""
+        """A function to call after each of ``total`` units of work; shows a bar if ``execution.progress``.
+
+        The bar says whose work it counts and in what, and is full where the work was done; an engine that gives up on
+        the way closes its own, and the next one begins another.
+        """
         if not self.execution.progress:
             yield lambda: None
             return
         from tqdm.auto import tqdm
 
-        with tqdm(total=total, unit=unit, leave=False) as bar:
+        with tqdm(total=total, desc=f"{self.name}, {unit}s", unit=unit, leave=False) as bar:
             yield lambda: bar.update() and None
 
 
@@ -175,6 +181,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             shown = inputs_.check(inputs, unwrap(self.model), autocast=execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
+        name = f"{self.technique.name}.{self.backend}"
         with isolated(self.model) as (model, isolation), modes(execution, device):
             start = shown.detach().clone() if self.technique.needs_inputs else self.technique.start(model)
             self.technique.check(start)
@@ -182,7 +189,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
             runs = [
-                Run(model, part, execution, asked=rows, score_of=worker.technique.scores)
+                Run(model, part, execution, asked=rows, score_of=worker.technique.scores, name=name)
                 for part, rows in _parts(
                     start, asked, execution.batch_size if worker.technique.batch_of == "images" else None
                 )
@@ -217,7 +224,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         return targets.check(target, images)
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
-        who = f"{self.technique.name}.{self.backend}"
+        who = run.name
         try:
             maps = self.compute(run)
         except RuntimeError as error:

@@ -94,7 +94,7 @@ def shaken_model(model: nn.Module, dtype: torch.dtype, *, seed: int) -> nn.Modul
 
 def shaken(inputs: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """The same for a tensor: float64, each value times (1 + eps(dtype) · standard normal)."""
-    noise = torch.randn(inputs.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(inputs.shape, generator=generator, dtype=torch.float64, device="cpu")
     return inputs.detach().double() * (1 + torch.finfo(dtype).eps * noise.to(inputs.device))
 
 

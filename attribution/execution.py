@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attribution import numbers
 from attribution.errors import AttributionError, InputError, ModelError
 
 CPU_WINDOWS = 16
@@ -50,12 +51,22 @@ class Execution:
             value = getattr(self, name)
             if value is None and name == "batch_size":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            number = numbers.integer(value)
+            if number is None or number < 1:
                 raise InputError(f"Execution.{name} is {value!r}; give an int of at least 1")
+            object.__setattr__(self, name, number)
+        for name in ("incremental", "deterministic", "progress", "offload"):
+            answer = numbers.flag(getattr(self, name))
+            if answer is None:
+                raise InputError(f"Execution.{name} is {getattr(self, name)!r}; give True or False")
+            object.__setattr__(self, name, answer)
         if self.autocast not in (None, torch.bfloat16, torch.float16):
             raise InputError(f"Execution.autocast is {self.autocast!r}; give torch.bfloat16, torch.float16 or None")
-        if isinstance(self.output, bool) or not isinstance(self.output, str | int | None):
-            raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
+        if self.output is not None and not isinstance(self.output, str):
+            index = numbers.integer(self.output)
+            if index is None:
+                raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
+            object.__setattr__(self, "output", index)
 
     def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:
         """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.

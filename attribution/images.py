@@ -1,13 +1,12 @@
 """Reads a photo from a file: upright, RGB, and refused with a reason instead of decoded wrongly."""
 
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
+from attribution import paths
+from attribution.colours import rgb
 from attribution.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,17 +15,6 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
-
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B")
-_OPAQUE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
-_ALPHA = ("LA", "PA", "RGBA")
 
 
 def read(path: Path) -> "Image.Image":
@@ -50,29 +38,27 @@ def read(path: Path) -> "Image.Image":
     """
     with _open(path) as file:
         image = _decode(file, path)
-    return _rgb(image, path)
+    return rgb(image, str(path))
 
 
 def _open(path: Path) -> BinaryIO:
     """The file, opened so that a named pipe or a device cannot block."""
+    fault = paths.fault(path)
+    if fault == paths.MISSING:
+        raise InputError(f"no file {paths.named(path)}; give the path of an image")
+    if fault:
+        raise InputError(f"{paths.named(path)} {fault}; expected an image file")
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
-            raise InputError(f"{path} is {kind}; expected an image file")
         # Between stat and open the name may be swapped for a pipe; then open must not wait for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = os.fdopen(os.open(path, flags), "rb")
-    except FileNotFoundError:
-        raise InputError(f"no file {path}; give the path of an image") from None
+        size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{str(path)!r} is not a path: {error}") from error
-    if found.st_size == 0 or found.st_size > MAX_BYTES:
+    if size == 0 or size > MAX_BYTES:
         file.close()
-        size = "empty" if found.st_size == 0 else f"{found.st_size / 2**20:.0f} MiB, above {MAX_BYTES >> 20} MiB"
-        raise InputError(f"{path} is {size}; expected an image")
+        found = "empty" if size == 0 else f"{size / 2**20:.0f} MiB, above {MAX_BYTES >> 20} MiB"
+        raise InputError(f"{path} is {found}; expected an image")
     return file
 
 
@@ -106,28 +92,6 @@ def _check_size(image: "Image.Image", path: Path) -> None:
             f"{path} is {width} × {height} = {width * height:,} pixels, the limit is {MAX_PIXELS:,}; "
             "scale it down first"
         )
-
-
-def _rgb(image: "Image.Image", path: Path) -> "Image.Image":
-    """The image in 8-bit RGB without metadata."""
-    from PIL import Image
-
-    if image.mode in _SIXTEEN_BIT:
-        wide = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise InputError(
-            f"{path} has mode {image.mode!r}, numbers without a declared range, so it is unknown what is white; "
-            "save it with 8 or 16 bits per channel"
-        )
-    elif image.mode not in (*_OPAQUE, *_ALPHA):
-        raise InputError(f"{path} has mode {image.mode!r}; expected {', '.join((*_OPAQUE, *_ALPHA))}; save it as RGB")
-    if image.mode in _ALPHA or "transparency" in image.info:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
-    rgb = image.convert("RGB")
-    rgb.info.clear()
-    return rgb
 
 
 def _line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.masked import MaskedTensor
 
 from attribution.errors import InputError, NonFiniteError
 
@@ -19,6 +20,12 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
     if not isinstance(inputs, Tensor):
         found = f"a {type(inputs).__module__}.{type(inputs).__name__}"
         raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W), e.g. by torch.from_numpy")
+    if inputs.is_nested or inputs.layout != torch.strided:
+        form = "nested" if inputs.is_nested else f"of layout {inputs.layout}"
+        remedy = "pad or crop the images to one size" if inputs.is_nested else "use inputs.to_dense()"
+        raise InputError(f"inputs are {form}; expected a dense tensor (N, C, H, W): {remedy}")
+    if isinstance(inputs, MaskedTensor):
+        raise InputError("inputs are a masked tensor; a model gets every pixel: use inputs.to_tensor(value)")
     if inputs.ndim != 4:
         hint = "; for one image use inputs[None]" if inputs.ndim == 3 else ""
         raise InputError(f"inputs have shape {tuple(inputs.shape)}; expected (N, C, H, W){hint}")
@@ -39,6 +46,8 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
             raise InputError(
                 f"inputs are {inputs.dtype}, the model is {reference.dtype}; use inputs.to({reference.dtype})"
             )
+    if inputs.is_meta:
+        raise InputError("inputs are on the meta device, where tensors have no values; make them on the CPU")
     _check_finite(inputs)
     return inputs
 

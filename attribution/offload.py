@@ -29,7 +29,7 @@ class CudaLane:
 
     def stage(self, size: int) -> Tensor:
         """A page-locked buffer: only into such memory does a copy run beside the host."""
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True, device="cpu")
 
     def copy(self, target: Tensor, source: Tensor) -> Callable[[], None]:
         """After all that was asked of the computing stream so far, and beside what is asked of it next."""

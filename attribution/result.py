@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution import class_names, paths, saved
+from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
 from attribution.technique import Technique
 
@@ -67,12 +70,16 @@ class Attribution:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
 
-    def figure(self, image: Any = None, labels: Sequence[str] | None = None) -> "Figure":
+    def figure(self, image: Any = None, labels: ClassNames | None = None) -> "Figure":
         """A matplotlib figure of the maps, scaled for the eye.
 
         Args:
             image: What the model saw, to draw heatmaps over: (H, W, 3) or (N, H, W, 3) in [0, 1], or a PIL image.
-            labels: Class names by index, for the titles.
+            labels: Class names, for the titles: a sequence or an array with one per class, or a dict by index (int or
+                ``"7"``), where a class without a name is "class 7".
+
+        Raises:
+            InputError: The image or the labels are of another form, or there are fewer labels than classes.
         """
         from attribution import plots
 
@@ -97,31 +104,32 @@ class Attribution:
         """
         from safetensors.torch import save
 
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise OutputError(f"{path.name} does not end in .safetensors, the only format maps are saved in")
-        if not path.parent.is_dir():
-            raise OutputError(f"the folder {path.parent} does not exist; make it first")
+        path = saved.writable(path)
+        if not self.maps:
+            raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
         tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
         header = {
             "schema": _SCHEMA,
             "technique": self.technique.name,
-            "parameters": json.dumps(asdict(self.technique)),
+            "parameters": saved.text(asdict(self.technique)),
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
-            "provenance": json.dumps(dict(self.provenance)),
+            "provenance": saved.text(dict(self.provenance)),
+            "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             temporary.write_bytes(data)
             os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write {paths.named(path)}: {reason}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError, ValueError):  # a name too long for the disk was never there
+                temporary.unlink(missing_ok=True)
         return path
 
     @staticmethod
@@ -133,10 +141,12 @@ class Attribution:
         """
         from safetensors import SafetensorError, safe_open
 
+        if fault := paths.fault(path):
+            raise OutputError(f"cannot read {paths.named(path)}: it {fault}; give a file that Attribution.save wrote")
         try:
             with safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise OutputError(f"cannot read {path}: {error}") from error
         if header.get("schema") != _SCHEMA:
             raise OutputError(
@@ -156,13 +166,18 @@ class Attribution:
                 those of plugins too.
 
         Raises:
-            OutputError: The file cannot be read, or its technique is not known.
+            OutputError: The file cannot be read or lacks tensors that were saved, its technique is not known, or its
+                maps have shapes that the technique cannot give.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         header = cls.header(path)
         technique_type = technique_type or _built_in(header["technique"])
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
+            raise OutputError(f"cannot read {path}: {error}") from error
 
         def group(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
@@ -173,10 +188,17 @@ class Attribution:
                 **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
             )
             provenance = dict(json.loads(header["provenance"]))
-        except (ValueError, TypeError, AttributeError) as error:
+            shapes = {str(name): tuple(shape) for name, shape in json.loads(header.get("tensors", "{}")).items()}
+        # A technique may be a plugin's, and a header may be anything: nested too deep for JSON, or beyond a float.
+        except Exception as error:
+            said = " ".join(str(error).split()) or type(error).__name__
             raise OutputError(
-                f"the header of {path} does not fit {technique_type.__name__} as installed: {error}"
+                f"the header of {path} does not fit {getattr(technique_type, '__name__', technique_type)} as "
+                f"installed: {said}"
             ) from error
+        flaw = saved.flaw(technique, shapes, tensors)
+        if flaw:
+            raise OutputError(f"{path} holds no whole answer: {flaw}; save it anew with Attribution.save")
         dtype = getattr(torch, header["computes_in"], None)
         return cls(
             maps=group("maps"),
@@ -206,14 +228,12 @@ class Attribution:
         picture = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
 
-    def _target_titles(self, labels: Sequence[str] | None) -> list[str]:
+    def _target_titles(self, labels: ClassNames | None) -> list[str]:
         """One title per image × target: the class and its score."""
         if self.target is None or self.scores is None:
             return []
-        return [
-            f"{labels[index] if labels else f'class {index}'} {score:.3g}"
-            for index, score in zip(self.target.flatten().tolist(), self.scores.flatten().tolist(), strict=True)
-        ]
+        names = class_names.titles(labels, self.target.flatten().tolist())
+        return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
 
     def _image_titles(self) -> list[str]:
         channels: Sequence[int] = getattr(self.technique, "channels", ())

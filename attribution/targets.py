@@ -1,11 +1,12 @@
 """From what a user may call a target to (N, T) class indices."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from attribution import numbers
 from attribution.errors import TargetError
 
 Target = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | Literal["all"] | None
@@ -65,21 +66,30 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
 
 def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:
     if isinstance(target, Tensor):
+        if target.is_nested or target.is_meta or target.layout != torch.strided:
+            raise TargetError(f"target is a nested, sparse or meta tensor; give {_FORMS}")
         if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
             raise TargetError(f"target is a tensor of {target.dtype}; give {_FORMS}")
         return target.detach().to("cpu", torch.int64)
-    for value in _leaves(target):
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TargetError(f"target holds {value!r} ({type(value).__name__}); give {_FORMS}")
+    values = _nested(target)
     try:
-        return torch.as_tensor(target, dtype=torch.int64)
-    except (ValueError, TypeError, OverflowError) as error:
+        return torch.tensor(values, dtype=torch.int64, device="cpu")
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise TargetError(f"target {target!r} is not rectangular or too large ({error}); give {_FORMS}") from error
 
 
-def _leaves(target: object) -> list[object]:
-    if isinstance(target, Sequence) and not isinstance(target, str | bytes):
-        return [leaf for item in target for leaf in _leaves(item)]
-    if hasattr(target, "ndim"):
-        return list(target.reshape(-1).tolist())  # type: ignore[attr-defined]  # an array of any rank, by duck type
-    return [target]
+def _nested(target: object) -> "int | list[Any]":
+    """Ints in lists, whatever sequences and arrays they came in.
+
+    Raises:
+        TargetError: Something else than an int.
+    """
+    if hasattr(target, "tolist"):
+        target = target.tolist()
+    several = numbers.items(target)
+    if several is not None:
+        return [_nested(item) for item in several]
+    value = numbers.integer(target)
+    if value is None:
+        raise TargetError(f"target holds {target!r} ({type(target).__name__}); give {_FORMS}")
+    return value

@@ -115,7 +115,7 @@ def paired_maps(
     """
     pieces = []
     for key in [only] if only else sorted({*a.raw, *b.raw}):
-        x, y = (side.raw.get(key, torch.empty(0)) for side in (a, b))
+        x, y = (side.raw.get(key, torch.empty(0, device="cpu")) for side in (a, b))
         dtype = coarser(x.dtype, y.dtype, a.computes_in, b.computes_in)
         if x.shape != y.shape or not x.ndim:
             pieces.append((key, x, y, dtype))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from attribution import images
+from attribution import colours, images
 from attribution.errors import InputError
 
 # Two rows of three pixels, no two alike, so that every turn and mirror image differs.
@@ -114,7 +114,7 @@ def test_cmyk_and_ycbcr(tmp_path: Path) -> None:
     colour = pixels(saved(tmp_path / "ycbcr.tif", ycbcr, compression="tiff_lzw")).astype(int)
     assert np.abs(colour - [200, 30, 60]).max() <= 2
     # Pillow before 13 cannot read its own uncompressed YCbCr files, the only ones that keep the mode.
-    bare = np.asarray(images._rgb(ycbcr, tmp_path)).astype(int)
+    bare = np.asarray(colours.rgb(ycbcr, "bare")).astype(int)
     assert np.abs(bare - [200, 30, 60]).max() <= 2
 
 

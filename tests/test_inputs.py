@@ -1,5 +1,7 @@
 """Inputs that cannot be used are refused before any work, in words that say how to mend them."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -110,7 +112,7 @@ PARAMETERS: list[tuple[type, dict[str, Any], str]] = [
     (Occlusion, {"baseline": "0"}, "baseline"),
     (Occlusion, {"baseline": ()}, "baseline is empty"),
     (Occlusion, {"baseline": (0.0, True)}, "baseline"),
-    (Occlusion, {"score": "loss"}, r"score is 'loss'; give one of \('probability', 'logit'\)"),
+    (Occlusion, {"score": "loss"}, "score is 'loss'; give 'probability' or 'logit'"),
     (Occlusion, {"border": "wrap"}, "border is 'wrap'"),
     (GradCAM, {"relu": 1}, "relu is 1; give True or False"),
     (GradCAM, {"upsample": None}, "upsample is None"),
@@ -134,3 +136,28 @@ def test_parameters_that_do_not_fit_the_image(backend: str) -> None:
 def test_equal_questions_are_equal() -> None:
     assert Occlusion(window=(40, 40), stride=[20, 20]) == Occlusion()  # type: ignore[arg-type]
     assert hash(Occlusion(baseline=[0, 1, 2])) == hash(Occlusion(baseline=(0.0, 1.0, 2.0)))  # type: ignore[arg-type]
+
+
+FORMS: list[tuple[str, Callable[[Tensor], Tensor], str]] = [
+    ("coo", lambda x: x.to_sparse(), "of layout torch.sparse_coo; expected a dense tensor"),
+    ("csr", lambda x: x[0, 0].to_sparse_csr(), "use inputs.to_dense()"),
+    ("mkldnn", lambda x: x.to_mkldnn(), "use inputs.to_dense()"),
+    ("nested", lambda x: torch.nested.nested_tensor([x[0], x[1][:, :9]]), "nested"),
+    ("jagged", lambda x: torch.nested.nested_tensor([x[0, 0], x[1, 0, :9]], layout=torch.jagged), "to one size"),
+    ("masked", lambda x: torch.masked.masked_tensor(x, x > 0), "masked tensor"),
+    ("meta", lambda x: x.to("meta"), "use inputs.to('cpu')"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*(prototype|beta|sparse csr|Sparse CSR).*:UserWarning")
+@pytest.mark.parametrize(("make", "says"), [form[1:] for form in FORMS], ids=[form[0] for form in FORMS])
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_tensors_of_other_forms_are_refused(make: Callable[[Tensor], Tensor], says: str, backend: str) -> None:
+    for technique in (GradCAM(layers=("body",)), Occlusion(window=5, stride=3), Activations(layers=("body",))):
+        with pytest.raises(InputError, match=re.escape(says)):
+            explain(build("cnn"), make(noise(2, 3, 17, 23)), technique, backend=backend)
+
+
+def test_a_model_without_weights_is_shown_values_too() -> None:
+    with pytest.raises(InputError, match="meta device, where tensors have no values"):
+        explain(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), GOOD.to("meta"), Occlusion(window=5, stride=3))

@@ -11,6 +11,7 @@ from attribution.cli import parameters
 from attribution.cli.files import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.errors import LayerError
+from attribution.paths import short
 from attribution.result import Attribution
 from attribution.techniques import FilterVisualization
 from attribution.techniques.filter_visualization import DEAD, DIVERGED
@@ -30,7 +31,7 @@ def run(layer: str, settings: Sequence[str], setting: Setting, backend: str, fol
     """
     asked = question(layer, settings, setting)
     result = api.explain(setting.model, None, asked, backend=backend, execution=setting.execution)
-    name = f"{_NAME}.{layer.replace('/', '-')}"
+    name = f"{_NAME}.{short(layer.replace('/', '-'))}"
     plots.save(sheet(result, f"{setting.loaded.name} · {layer} · {backend}"), folder.stage / f"{name}.png")
     result.save(folder.stage / f"{name}.safetensors")
     told = f"{layer} · {len(asked.channels)} channels, {_count(result, DEAD)} dead"

@@ -40,7 +40,9 @@ def _loaded(text: str) -> type[Attributor[Any]]:
         raise InputError(
             f"cannot import {module_name}: {error}; install it, or run from the folder it lies in"
         ) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a stranger's module may also call exit()
         raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
     cls = getattr(module, class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):

@@ -1,14 +1,15 @@
 """Commands and their options; what they do lies beside this module and is imported when it is run."""
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
-from attribution.errors import AttributionError
+from attribution.cli import process
 
 app = typer.Typer(
     name="attribution",
@@ -170,10 +171,6 @@ def check(
         raise typer.Exit(1)
 
 
-# Public in every Typer, unlike its parent, which has moved between packages.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -181,28 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; ``None``: those of the process.
 
     Returns:
-        The exit code: 0 done, 1 backends disagree or checks fail, 2 a mistake of the user, told in one or two lines on
-        stderr, 130 interrupted.
+        The exit code: 0 done, 1 backends disagree or checks fail, 2 an error, told in one or two lines on stderr, 130
+        interrupted, 141 the reader of standard output is gone, 143 ended by SIGTERM (129: by SIGHUP).
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    try:
-        status = app(given or ["--help"], prog_name="attribution", standalone_mode=False)
-    except AttributionError as error:
-        return _refused(str(error))
-    except _UsageError as error:
-        return _refused(cast(typer.BadParameter, error).format_message())
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    return status if isinstance(status, int) else 0
-
-
-def _refused(text: str) -> int:
-    """The error on one line, or two where it has more."""
-    first, *rest = text.strip().splitlines() or ["unknown"]
-    typer.echo(f"error: {first}", err=True)
-    if rest:
-        typer.echo(" ".join(line.strip() for line in rest), err=True)
-    return 2
+    completing = "_ATTRIBUTION_COMPLETE" in os.environ or any(word.endswith("-completion") for word in given[:1])
+    return process.run(
+        lambda: app(given or ["--help"], prog_name="attribution", standalone_mode=False), completing=completing
+    )

@@ -12,7 +12,7 @@ from attribution import api, images, plots, registry, zoo
 from attribution.cli.files import ResultFolder
 from attribution.cli.report import summary
 from attribution.cli.setting import Setting
-from attribution.errors import LayerError
+from attribution.errors import LayerError, OutputError
 from attribution.layers import Stop, survey
 from attribution.result import Attribution
 from attribution.technique import Technique
@@ -41,7 +41,7 @@ def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder
     typer.echo(f"{setting.loaded.name} sees:")
     for label, index, probability in best:
         typer.echo(f"  {probability:6.1%}  {label} ({index})")
-    asked = tqdm(techniques(setting.model, inputs), unit="technique", disable=None)
+    asked = tqdm(techniques(setting.model, inputs), desc="demo", unit="technique", disable=None)
     results = [_answer(technique, setting, inputs, backend) for technique in asked]
     lines = _write(results, setting, setting.picture(inputs), folder)
     for path in folder.publish():
@@ -77,7 +77,10 @@ def _answer(technique: Technique, setting: Setting, inputs: Tensor, backend: str
 def _write(results: list[Attribution], setting: Setting, picture: np.ndarray, folder: ResultFolder) -> dict[str, str]:
     """Every file of the demo into the stage; what each shows, by its name."""
     lines = {"input_image.png": f"what {setting.loaded.name} sees"}
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder.stage / "input_image.png")
+    try:
+        Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder.stage / "input_image.png")
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder.path}: {error.strerror or error}") from error
     filters: dict[str, Tensor] = {}
     titles: list[str] = []
     for result in results:

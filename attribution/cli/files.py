@@ -1,25 +1,27 @@
 """Where results go: named after their images, and visible only when they are whole."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from attribution.errors import OutputError
+from attribution.paths import named, short
 
 
 def stems(paths: Sequence[Path]) -> list[str]:
-    """A name for the results of each image: its stem; where that is taken, ``-2``, ``-3``, … behind it."""
+    """A name for each image's results: its stem, cut where long; where that is taken, ``-2``, ``-3``, … behind it."""
     names: list[str] = []
     for path in paths:
-        name, count = path.stem, 1
+        stem = short(path.stem)
+        name, count = stem, 1
         # Many file systems take Cup and cup for one name.
         while name.casefold() in {other.casefold() for other in names}:
             count += 1
-            name = f"{path.stem}-{count}"
+            name = f"{stem}-{count}"
         names.append(name)
     return names
 
@@ -42,14 +44,16 @@ class ResultFolder:
         Raises:
             OutputError: a folder has the name of a result, or the disk refuses.
         """
-        made = sorted(self.stage.iterdir())
-        places = [self.path / file.name for file in made]
-        for place in places:
-            if place.is_dir():
-                raise OutputError(f"{place} is a folder; move it away, or choose another --out")
         try:
+            made = sorted(self.stage.iterdir())
+            places = [self.path / file.name for file in made]
+            for place in places:
+                if place.is_dir():
+                    raise OutputError(f"{place} is a folder; move it away, or choose another --out")
             for file, place in zip(made, places, strict=True):
                 os.replace(file, place)
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from error
         return places
@@ -57,22 +61,26 @@ class ResultFolder:
 
 @contextmanager
 def result_folder(path: Path) -> Iterator[ResultFolder]:
-    """Make a folder for results before any work; whatever was not published is removed at the end.
+    """Make a folder for results before any work; whatever was not published is removed at the end, also by a signal.
 
     Raises:
         OutputError: the folder cannot be made or written to.
     """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing: list[Path] = []
+    # Named before it is made: an interrupt may come between the two.
+    stage = path / f".attribution-{secrets.token_hex(4)}"
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".attribution-", dir=path))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write into the folder {path}: {reason}; choose another --out") from error
-    try:
+        try:
+            missing += [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            stage.mkdir(mode=0o700)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"cannot write into the folder {named(path)}: {reason}; choose another --out") from error
         yield ResultFolder(path, stage)
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        with suppress(OSError):  # not empty: results were published
+        with suppress(ValueError):
+            shutil.rmtree(stage, ignore_errors=True)
+        with suppress(OSError, ValueError):  # not empty: results were published
             for folder in missing:
                 folder.rmdir()

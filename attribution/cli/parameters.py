@@ -12,6 +12,7 @@ from attribution.errors import AttributionError, InputError, nearest
 from attribution.technique import Technique
 
 _LAYER_FIELDS = ("layer", "layers")
+_SHOWN = 80
 
 
 def technique(kind: type[Technique], settings: Sequence[str], layers: Sequence[str]) -> Technique:
@@ -45,7 +46,7 @@ def technique(kind: type[Technique], settings: Sequence[str], layers: Sequence[s
         return kind(**values)
     except AttributionError:
         raise
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # the technique may be a plugin's
         raise InputError(f"{kind.name} refuses its parameters: {error}") from error
 
 
@@ -63,9 +64,10 @@ def _parsed(setting: str) -> tuple[str, object]:
         raise InputError(f"-p {setting!r} is not NAME=VALUE; write it like -p window=48")
     try:
         document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
         document = {}
     if set(document) != {"value"}:
+        text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         quoted = json.dumps(text.strip(), ensure_ascii=False)
         raise InputError(
             f"-p {name}: {text.strip()!r} is not a TOML value such as 48, [24, 24] or true; "

@@ -65,8 +65,16 @@ def parse(
         raise InputError(f"{name} makes its own images; leave {paths[0]} out")
     if not kind.needs_target and targets:
         raise TargetError(f"{name} explains no class; leave --target out")
-    distinct = {os.path.realpath(path): path for path in paths}
+    distinct = {_identity(path): path for path in paths}
     return Question(technique, tuple(distinct.values()), tuple(targets))
+
+
+def _identity(path: Path) -> str:
+    """What two names of one file share; that of a path which names none is told when it is read."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return str(path)
 
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
@@ -119,6 +127,6 @@ def _asked(question: Question, setting: Setting) -> Iterator[tuple[str, Tensor |
         return
     names = zip(question.paths, stems(question.paths), strict=True)
     silent = None if len(question.paths) > 1 else True  # None: silent where nobody watches
-    for path, stem in tqdm(list(names), unit="image", disable=silent):
+    for path, stem in tqdm(list(names), desc=question.technique.name, unit="image", disable=silent):
         inputs = setting.inputs(images.read(path))
         yield f"{stem}.", inputs, setting.picture(inputs)

@@ -58,7 +58,7 @@ def heatmap_figure(
 
     Args:
         maps: layer or ``"input"`` → (N, T, h, w).
-        image: what the model saw: (H, W, 3) or (N, H, W, 3) float in [0, 1], or a PIL image.
+        image: what the model saw: (H, W, 3) or (N, H, W, 3) float in [0, 1], or a PIL image of 8 or 16 bits.
         signed: False: jet, 0.55 picture + 0.45 colour. True: red for positive and blue for negative values,
             symmetric about 0, over a grey copy of the picture, with a colour bar in the map's unit.
         titles: of the targets: T, the same for all images, or N·T, image by image.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attribution.colours import rgb
 from attribution.errors import InputError, NonFiniteError, nearest
 
 if TYPE_CHECKING:
@@ -121,11 +122,12 @@ def pictures(image: Picture, count: int) -> list[Pixels]:
     if not isinstance(image, np.ndarray):
         if not hasattr(image, "convert"):
             raise InputError(f"image is a {type(image).__name__}; expected a numpy array or a PIL image")
-        image = np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+        image = np.asarray(rgb(image, "the image"), dtype=np.float64) / 255
     if image.ndim not in (3, 4) or image.shape[-1] != 3 or not image.size:
         raise InputError(f"image has shape {image.shape}; expected (H, W, 3) or (N, H, W, 3)")
     if not np.issubdtype(image.dtype, np.floating):
-        raise InputError(f"image has dtype {image.dtype}; expected float in [0, 1], such as image / 255")
+        white = np.iinfo(image.dtype).max if image.dtype.kind == "u" else "its white"
+        raise InputError(f"image has dtype {image.dtype}; expected float in [0, 1], such as image / {white}")
     if not (image.min() >= 0 and image.max() <= 1):  # False for NaN too
         raise InputError(f"image lies in [{image.min():.3g}, {image.max():.3g}]; expected float in [0, 1]")
     found = list(image.astype(np.float64).reshape(-1, *image.shape[-3:]))

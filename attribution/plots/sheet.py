@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribution.errors import OutputError
+from attribution.paths import named
 from attribution.plots.pixels import Pixels, resized, shaded
 
 if TYPE_CHECKING:
@@ -75,17 +76,22 @@ def save(figure: "Figure", path: Path) -> None:
     Raises:
         OutputError: the folder is missing or cannot be written to.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
+    try:
+        path = Path(path)
+        folder = path.parent.is_dir()
+    except (TypeError, OSError) as error:
+        raise OutputError(f"cannot write {named(path)}: {error}; give the path of a file") from error
+    if not folder:
         raise OutputError(f"no folder {str(path.parent)!r} for {path.name}; make it first")
     part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
         os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {named(path)!r}: {reason}") from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             part.unlink()
 
 

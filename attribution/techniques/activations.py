@@ -5,10 +5,9 @@ from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from attribution.errors import InputError
 from attribution.layers import activation_layers
 from attribution.technique import Kind, Maps, Technique
-from attribution.techniques.fields import layer_names
+from attribution.techniques.fields import choice, layer_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,7 @@ class Activations(Technique):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", layer_names("Activations", self.layers))
-        if self.reduce not in ("none", "mean"):
-            raise InputError(f"Activations.reduce is {self.reduce!r}; give 'none' or 'mean'")
+        object.__setattr__(self, "reduce", choice("Activations", "reduce", self.reduce, ("none", "mean")))
 
     def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
         """Take the default layers where none are named."""

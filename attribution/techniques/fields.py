@@ -1,7 +1,11 @@
-"""Checks of technique parameters that several techniques share."""
+"""Checks of technique parameters that several techniques share.
 
-from collections.abc import Sequence
+numpy's and torch's integers, arrays and tensors are taken where Python's ints and tuples are, and become those.
+"""
 
+from math import isfinite
+
+from attribution import numbers
 from attribution.errors import InputError
 
 
@@ -11,25 +15,28 @@ def layer_names(owner: str, layers: object) -> tuple[str, ...]:
     Raises:
         InputError: A single string, something that is no string, or a name given twice.
     """
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
+    given = numbers.items(layers)
+    if given is None:
         raise InputError(f"{owner}.layers is {layers!r}; give a tuple of names: layers=({str(layers)!r},)")
-    names = tuple(layers)
-    if not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"{owner}.layers holds something that is no layer name: {names!r}")
+    if not all(isinstance(name, str) and name for name in given):
+        raise InputError(f"{owner}.layers holds something that is no layer name: {given!r}")
+    names = tuple(map(str, given))
     if len(set(names)) < len(names):
         raise InputError(f"{owner}.layers names a layer twice: {names!r}")
     return names
 
 
 def integer(owner: str, name: str, value: object, *, least: int) -> int:
-    """An int of at least ``least``; bools are refused.
+    """An int of at least ``least`` that fits into 64 bits; bools are refused.
 
     Raises:
         InputError: Anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{owner}.{name} is {value!r}; give an int of at least {least}")
-    return value
+    number = numbers.integer(value)
+    if number is None or not least <= number < 2**63:
+        most = ", below 2**63" if number is not None and number > least else ""
+        raise InputError(f"{owner}.{name} is {value!r}; give an int of at least {least}{most}")
+    return number
 
 
 def pair(owner: str, name: str, value: object, *, least: int = 1) -> tuple[int, int]:
@@ -38,8 +45,48 @@ def pair(owner: str, name: str, value: object, *, least: int = 1) -> tuple[int, 
     Raises:
         InputError: Not one or two ints of at least ``least``.
     """
-    items = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    if len(items) != 2:
+    given = numbers.items(value)
+    if given is None:
+        given = (value, value)
+    if len(given) != 2:
         raise InputError(f"{owner}.{name} is {value!r}; give one int or (height, width)")
-    height, width = (integer(owner, name, item, least=least) for item in items)
+    height, width = (integer(owner, name, item, least=least) for item in given)
     return height, width
+
+
+def real(owner: str, name: str, value: object, *, zero: bool, below: float = float("inf")) -> float:
+    """A finite number above 0, or 0 where ``zero``, and below ``below``; bools are refused.
+
+    Raises:
+        InputError: Anything else.
+    """
+    number = numbers.real(value)
+    if number is None or not isfinite(number) or not 0 <= number < below or (number == 0 and not zero):
+        most = f", below {below:g}" if isfinite(below) else ""
+        raise InputError(
+            f"{owner}.{name} is {value!r}; give a finite number {'of at least' if zero else 'above'} 0{most}"
+        )
+    return number
+
+
+def choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> str:
+    """One of a few words.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f"{owner}.{name} is {value!r}; give {' or '.join(map(repr, choices))}")
+    return str(value)
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """True or False, numpy's included.
+
+    Raises:
+        InputError: Anything else.
+    """
+    found = numbers.flag(value)
+    if found is None:
+        raise InputError(f"{owner}.{name} is {value!r}; give True or False")
+    return found

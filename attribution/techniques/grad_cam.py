@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attribution.errors import InputError
 from attribution.layers import grad_cam_layer
 from attribution.technique import Kind, Maps, Technique
-from attribution.techniques.fields import layer_names
+from attribution.techniques.fields import flag, layer_names
 from attribution.techniques.tokens import Grid, Tokens, checked, grid
 
 
@@ -57,8 +56,7 @@ class GradCAM(Technique):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", layer_names("GradCAM", self.layers))
         for name in ("relu", "upsample"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"GradCAM.{name} is {getattr(self, name)!r}; give True or False")
+            object.__setattr__(self, name, flag("GradCAM", name, getattr(self, name)))
         object.__setattr__(self, "tokens", checked("GradCAM", self.tokens))
 
     @property

@@ -1,18 +1,17 @@
 """Occlusion sensitivity: which pixels matter most?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from numbers import Real
 from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
+from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError, ModelError
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
-from attribution.techniques.fields import pair
+from attribution.techniques.fields import choice, pair
 
 Interval = tuple[int, int]
 
@@ -79,8 +78,7 @@ class Occlusion(Technique):
             object.__setattr__(self, name, value[0] if value[0] == value[1] else value)
         object.__setattr__(self, "baseline", _baseline(self.baseline))
         for name, choices in (("score", ("probability", "logit")), ("border", ("cover", "drop"))):
-            if getattr(self, name) not in choices:
-                raise InputError(f"Occlusion.{name} is {getattr(self, name)!r}; give one of {choices}")
+            object.__setattr__(self, name, choice("Occlusion", name, getattr(self, name), choices))
         (height, width), (down, right) = self.size, self.step
         if down > height or right > width:
             raise InputError(
@@ -157,14 +155,14 @@ class Occlusion(Technique):
 
 
 def _baseline(value: object) -> float | tuple[float, ...]:
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    for item in values:
-        if isinstance(item, bool) or not isinstance(item, Real) or not isfinite(item):
-            raise InputError(f"Occlusion.baseline is {value!r}; give a finite number, or one per input channel")
-    numbers = tuple(float(item) for item in values)
-    if not numbers:
+    several = numbers.items(value)
+    found = tuple(map(numbers.real, (value,) if several is None else several))
+    values = tuple(number for number in found if number is not None and isfinite(number))
+    if len(values) < len(found):
+        raise InputError(f"Occlusion.baseline is {value!r}; give a finite number, or one per input channel")
+    if not values:
         raise InputError("Occlusion.baseline is empty; give a number, or one per input channel")
-    return numbers if isinstance(value, Sequence) else numbers[0]
+    return values[0] if several is None else values
 
 
 def _intervals(size: int, window: int, step: int, *, whole_only: bool) -> tuple[Interval, ...]:

@@ -1,13 +1,12 @@
 """From a layer's output to a grid of features: which value lies where on the image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from attribution import layers
+from attribution import layers, numbers
 from attribution.errors import InputError, LayerError
 from attribution.techniques.fields import integer
 
@@ -64,13 +63,16 @@ def checked(owner: str, tokens: object) -> Tokens:
     Raises:
         InputError: None of the forms.
     """
-    if tokens is None or tokens == "channels_first" or tokens == "channels_last":
-        return tokens
-    if isinstance(tokens, str) or not isinstance(tokens, Sequence) or len(tokens) != 3:
+    if tokens is None:
+        return None
+    if isinstance(tokens, str) and tokens in ("channels_first", "channels_last"):
+        return "channels_first" if tokens == "channels_first" else "channels_last"
+    given = numbers.items(tokens)
+    if given is None or len(given) != 3:
         raise InputError(
             f"{owner}.tokens is {tokens!r}; give 'channels_first', 'channels_last', (leading tokens, h, w), or None"
         )
-    leading, *sides = tokens
+    leading, *sides = given
     height, width = (integer(owner, "tokens", side, least=1) for side in sides)
     return integer(owner, "tokens", leading, least=0), height, width
 

@@ -69,7 +69,10 @@ def read_verified(path: Path, sha256: str) -> bytes:
     Raises:
         ModelError: their SHA-256 is not the given one.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}; reinstall its package") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ModelError(f"{path} is not the published file: SHA-256 {found}, expected {sha256}; reinstall it")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from attribution import paths
 from attribution.errors import ModelError
 from attribution.zoo import bundled
 from attribution.zoo.weights import first_line
@@ -34,8 +35,10 @@ def fetch(url: str, name: str) -> Path:
         ModelError: the file cannot be downloaded; names ``--weights`` and the bundled models.
     """
     path = cached_path(url)
-    if path.exists():
+    if (fault := paths.fault(path)) is None:
         return path
+    if fault != paths.MISSING:
+        raise ModelError(f"the cached weights {paths.named(path)}: the path {fault}; move it away, or set TORCH_HOME")
     probe(url, name)
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attribution import class_names
 from attribution.errors import InputError, ModelError, TargetError
 from attribution.zoo import labels as names
 
@@ -27,7 +28,11 @@ class LoadedModel:
         transform: from an RGB photo to the model's input (C, H, W); the one that belongs to the weights.
         mean: of the normalisation at the end of the transform, per channel, for values in [0, 1].
         std: likewise; ``(value − mean) / std`` is what the model gets.
-        labels: one name per class, or ``None`` when they are unknown.
+        labels: one name per class, or ``None`` when they are unknown. Lists, arrays and dicts from index to name become
+            a tuple.
+
+    Raises:
+        InputError: the labels are of another form.
     """
 
     name: str
@@ -36,6 +41,9 @@ class LoadedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", class_names.every(self.labels))
 
     @property
     def spread(self) -> float:
@@ -87,7 +95,7 @@ class LoadedModel:
             raise InputError(
                 f"inputs of shape {tuple(inputs.shape)}; expected (N, {len(self.mean)}, H, W) as {self.name} takes"
             )
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (torch.tensor(values, device="cpu").view(1, -1, 1, 1) for values in (self.mean, self.std))
         seen = (inputs.detach().cpu().float() * std + mean).clamp(0, 1).movedim(1, -1)
         pixels: np.ndarray = seen.expand(*seen.shape[:3], 3).numpy().copy()
         return pixels
@@ -99,7 +107,7 @@ class LoadedModel:
             TargetError: the model has no class of this index.
         """
         if index < 0 or (self.labels is not None and index >= len(self.labels)):
-            last = "" if self.labels is None else f" to {len(self.labels) - 1}"
+            last = "" if self.labels is None else f" to {len(self.labels) - 1}, as it has {len(self.labels)} labels"
             raise TargetError(f"no class {index}; classes of {self.name} count from 0{last}")
         return f"class {index}" if self.labels is None else self.labels[index]
 
@@ -135,7 +143,13 @@ class LoadedModel:
         ]
 
     def _transformed(self, photo: "Image.Image") -> Tensor:
-        result = self.transform(photo)
+        try:
+            with torch.device("cpu"):  # whatever the default device is
+                result = self.transform(photo)
+        except Exception as error:  # it may be a stranger's
+            size = f"{photo.width} × {photo.height}"
+            told = f"{type(error).__name__}: {error}"
+            raise ModelError(f"the transform of {self.name} fails on a photo of {size} pixels: {told}") from error
         if not isinstance(result, Tensor) or result.ndim != 3 or not result.is_floating_point():
             what = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise ModelError(f"the transform of {self.name} returned {what}; expected a float tensor (C, H, W)")
@@ -149,4 +163,5 @@ class LoadedModel:
         mode = "L" if len(self.mean) == 1 else "RGB"
         scaled = photo.convert(mode).resize((width, height), Image.Resampling.BILINEAR)
         values = torch.from_numpy(np.array(scaled, dtype=np.float32)).view(height, width, len(self.mean)) / 255
-        return ((values - torch.tensor(self.mean)) / torch.tensor(self.std)).movedim(-1, 0)[None].contiguous()
+        mean, std = (torch.tensor(each, device="cpu") for each in (self.mean, self.std))
+        return ((values - mean) / std).movedim(-1, 0)[None].contiguous()

@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from attribution import paths
 from attribution.errors import ModelError, nearest
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
@@ -28,18 +29,25 @@ def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
         ModelError: there is no such file or function, one of them fails, or the function returns neither an
             ``nn.Module`` nor a ``LoadedModel``.
     """
-    if not path.is_file():
-        raise ModelError(f"no file {path}; a model from a file is written FILE.py:FUNCTION")
+    if fault := paths.fault(path):
+        told = f"no file {paths.named(path)}" if fault == paths.MISSING else f"{paths.named(path)} {fault}"
+        raise ModelError(f"{told}; a model from a file is written FILE.py:FUNCTION")
     with _import_path(path.resolve().parent):
         made = _call(_execute(path), function, path)
     loaded = made if isinstance(made, LoadedModel) else None
     model = loaded.model if loaded else made
     if not isinstance(model, nn.Module):
         raise ModelError(f"{path}:{function} returned {type(made).__name__}; expected nn.Module or LoadedModel")
-    model = model.cpu().eval()
-    if weights is not None:
-        fill(model, read_state(weights), str(weights))
     name = f"{path}:{function}"
+    with _told(f"the model that {name}() returned cannot be put on the CPU and into eval mode"):
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            raise ModelError(
+                f"{name}() returned a model on the meta device, which has no values; build it on the CPU, or call "
+                "model.to_empty(device='cpu') and load its weights in the function"
+            )
+        model = model.cpu().eval()
+        if weights is not None:
+            fill(model, read_state(weights), str(weights))
     return replace(loaded, name=name, model=model) if loaded else _described(name, model)
 
 
@@ -60,9 +68,11 @@ def _described(name: str, model: nn.Module) -> LoadedModel:
 def _has_1000_classes(model: nn.Module) -> bool:
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, 3, 224, 224))
-    # A foreign model may refuse this input in any way; then its classes are simply unknown.
-    except Exception:
+            logits = model(torch.zeros(1, 3, 224, 224, device="cpu"))
+    except KeyboardInterrupt:
+        raise
+    # A foreign model may refuse this input in any way, also by exit(); then its classes are simply unknown.
+    except BaseException:
         return False
     return isinstance(logits, Tensor) and logits.shape == (1, 1000)
 
@@ -76,23 +86,37 @@ def _execute(path: Path) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling look their own module up by name
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise ModelError(f"{path} fails: {type(error).__name__}: {first_line(error)}") from error
+        with _told(f"{path} fails"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
     return module
 
 
 def _call(module: ModuleType, function: str, path: Path) -> object:
-    make = getattr(module, function, None)
+    with _told(f"{path} fails"):
+        make = getattr(module, function, None)
     if not callable(make):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ModelError(f"{path} has no function {function!r}{nearest(function, functions)}")
-    try:
+    with _told(f"{path}:{function}() fails"):
         made: object = make()
-    except Exception as error:
-        raise ModelError(f"{path}:{function}() fails: {type(error).__name__}: {first_line(error)}") from error
     return made
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Around a stranger's code: whatever it raises becomes a `ModelError`, its exit() too; an interrupt passes."""
+    try:
+        yield
+    except (ModelError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        kind = f"it calls exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
+        said = first_line(error)
+        told = kind if isinstance(error, SystemExit) or said == kind else f"{kind}: {said}"
+        raise ModelError(f"{what}: {told}") from error
 
 
 @contextmanager

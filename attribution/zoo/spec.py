@@ -37,7 +37,13 @@ def load(spec: str, *, weights: Path | None = None) -> LoadedModel:
         ModelError: the spec is not understood, a package or file is missing, the weights cannot be downloaded,
             have been changed, are no plain tensors, or do not fit the model.
     """
-    weights = None if weights is None else Path(weights)
+    if not isinstance(spec, str):
+        raise ModelError(f"a model is written as text such as {specs()}; found a {type(spec).__name__}")
+    with torch.device("cpu"):  # whatever the default device is
+        return _load(spec, weights)
+
+
+def _load(spec: str, weights: Path | None) -> LoadedModel:
     file, _, function = spec.rpartition(":")
     if file.endswith(".py") and function:
         return load_script(Path(file), function, weights)

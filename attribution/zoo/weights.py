@@ -1,7 +1,6 @@
 """Weights: read from a file without running code from it, and put into a model without gaps."""
 
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+from torch.nn.parameter import is_lazy
 
+from attribution import paths
 from attribution.errors import ModelError
+from attribution.zoo import archives
 
+_KEYS = ("state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel and torch.compile, in either order
 _SHOWN = 3
 
@@ -29,33 +32,39 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
         ModelError: the file is missing or damaged, or holds something else: a pickled module, an exported or
             scripted program.
     """
-    if not path.is_file():
-        what = "is no regular file" if path.exists() else "does not exist"
-        raise ModelError(f"the weights file {path} {what}; give a .pth, .pt or .safetensors file")
+    if fault := paths.fault(path):
+        raise ModelError(f"the weights file {paths.named(path)} {fault}; give a .pth, .pt or .safetensors file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    _refuse_programs(path)
     try:
+        archives.check(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    except OSError as error:
+        raise ModelError(f"the weights file {path} cannot be read: {error.strerror or error}") from error
     # torch.load answers foreign bytes with UnpicklingError, RuntimeError, EOFError, KeyError and others.
     except Exception as error:
         raise ModelError(
             f"{path} holds no plain tensors ({first_line(error)}); pickled modules are refused because they run "
             "code: save model.state_dict() instead"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    inner = [key for key in _KEYS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
+    if len(inner) > 1:
+        raise ModelError(f"{path} holds weights under {' and '.join(map(repr, inner))}; save the one you mean alone")
+    if inner:
+        content = content[inner[0]]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(f"{path} holds {type(content).__name__}; expected a state dict: names and tensors")
-    foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor) or value.is_nested]
     if foreign:
         raise ModelError(
             f"{path} holds no state dict: {_some(foreign)} no tensor; save model.state_dict(), alone or under the "
             "key 'state_dict'"
         )
     state = OrderedDict((str(name), value) for name, value in content.items())
+    if len(state) < len(content):
+        raise ModelError(f"{path} holds two weights of one name, as a number and as text; save model.state_dict()")
     # Layers such as those of MNASNet ask for the version that torch.save keeps beside the tensors.
     if hasattr(content, "_metadata"):
         state._metadata = content._metadata  # type: ignore[attr-defined]
@@ -68,24 +77,22 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     The prefixes ``module.`` and ``_orig_mod.`` of wrapped models are taken off, and the key style of the first
     DenseNets is brought up to date.
 
+    Floats are rounded to the model's dtype. Whatever else torch would change without a word is refused.
+
     Raises:
-        ModelError: tensors are missing, left over or of another shape; names the first few of each.
+        ModelError: tensors are missing, left over or of another shape, names the first few of each; two tensors mean
+            one place; a place would lose what its tensor holds (an imaginary part, a fraction, a number too large), or
+            would take integers for floats.
     """
     expected = model.state_dict()
-    for prefix in _WRAPPERS:
-        if not any(name.startswith(prefix) for name in expected):
-            consume_prefix_in_state_dict_if_present(state, prefix)
-    for name in list(state):
-        renamed = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
-        if renamed not in state and renamed in expected:
-            state[renamed] = state.pop(name)
+    _rename(state, expected, source)
     if not hasattr(state, "_metadata"):
         # Without a version batch norms accept old files that lack a counter, but MNASNet refuses to load.
         state._metadata = OrderedDict({"": expected._metadata[""]})  # type: ignore[attr-defined]
     misshaped = [
         f"{name} is {tuple(value.shape)}, expected {tuple(expected[name].shape)}"
         for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
+        if _is_place(expected.get(name)) and value.shape != expected[name].shape
     ]
     missing: list[str] = []
     left_over: list[str] = []
@@ -93,9 +100,11 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
         missing = [name for name in expected if name not in state and not name.endswith(".num_batches_tracked")]
         left_over = [name for name in state if name not in expected]
     else:
+        _check_values(state, expected, source)
         try:
             result = model.load_state_dict(state, strict=False)
-        except (RuntimeError, ValueError) as error:
+        # A model may have its own code for loading, which may raise anything.
+        except Exception as error:
             raise ModelError(f"the weights {source} do not fit the model: {first_line(error)}") from error
         missing, left_over = result.missing_keys, result.unexpected_keys
     faults = [("missing", missing), ("unknown to the model", left_over), ("of another shape", misshaped)]
@@ -116,21 +125,80 @@ def _read_safetensors(path: Path) -> "OrderedDict[str, Tensor]":
 
     try:
         return OrderedDict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
+    # A dtype that torch lacks is answered with KeyError or AttributeError.
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ModelError(f"{path} is no intact safetensors file: {first_line(error)}") from error
 
 
-def _refuse_programs(path: Path) -> None:
-    """TorchScript and .pt2 archives are zip files like state dicts, but hold programs."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = [name.rpartition("/")[2] for name in archive.namelist()]
-    if "data.pkl" not in members or "constants.pkl" in members:
-        raise ModelError(
-            f"{path} is an archive with a program (TorchScript, torch.export or another zip file); save "
-            "model.state_dict() with torch.save instead"
-        )
+def _rename(state: "OrderedDict[str, Tensor]", expected: Mapping[str, object], source: str) -> None:
+    """Names as the model has them, in place; the metadata's too."""
+    for prefix in _WRAPPERS:
+        if any(name.startswith(prefix) for name in expected):
+            continue
+        for name in state:
+            if name.startswith(prefix) and (short := name.removeprefix(prefix)) in state:
+                raise ModelError(
+                    f"the weights {source} hold both {short!r} and {name!r}, which are one place of the model; save "
+                    f"those you mean alone, with or without {prefix!r}"
+                )
+        consume_prefix_in_state_dict_if_present(state, prefix)
+    for name in list(state):
+        renamed = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+        if renamed not in state and renamed in expected:
+            state[renamed] = state.pop(name)
+
+
+def _check_values(state: "Mapping[str, Tensor]", expected: "Mapping[str, Tensor]", source: str) -> None:
+    """Every value arrives, rounded at most.
+
+    Raises:
+        ModelError: A tensor would lose more than digits, or two tensors that differ go to one place.
+    """
+    places: dict[tuple[object, ...], str] = {}
+    for name, value in state.items():
+        place = expected.get(name)
+        if not isinstance(place, Tensor):
+            continue
+        try:
+            loss = _loss(value, place.dtype)
+        except (RuntimeError, TypeError):  # torch cannot convert between the two, and will say so
+            loss = ""
+        if loss:
+            raise ModelError(
+                f"the weights {source} do not fit the model: {name} is {value.dtype}, the model's is {place.dtype}, "
+                f"and {loss}"
+            )
+        if not _is_place(place) or place.is_meta or not place.numel():
+            continue
+        first = places.setdefault((place.data_ptr(), place.shape, place.stride()), name)
+        if first != name and not torch.equal(state[first].to(place.dtype), value.to(place.dtype)):
+            raise ModelError(
+                f"the weights {source} do not fit the model: {first} and {name} are one tensor in the model, and two "
+                "that differ in the file; untie them in the model, or save it with them tied"
+            )
+
+
+def _loss(value: Tensor, dtype: torch.dtype) -> str:
+    """What ``value`` would lose in ``dtype`` beside digits, and how to mend it; ``""`` where nothing."""
+    if value.dtype == dtype or value.is_meta:  # torch itself refuses to copy from the meta device
+        return ""
+    if value.is_quantized:
+        return "quantised weights are not dequantised; save value.dequantize()"
+    if value.is_complex() and not dtype.is_complex:
+        return "the imaginary part would be lost; load it into a complex model, or save value.real"
+    if (dtype.is_floating_point or dtype.is_complex) and not (value.is_floating_point() or value.is_complex()):
+        return f"integers are no weights without their scale; save value.to({dtype}) if they are meant as they are"
+    back = value.to(dtype).to(value.dtype)
+    if not dtype.is_floating_point and not dtype.is_complex:
+        return "" if torch.equal(back, value) else f"some values are lost in it; save them as {dtype}"
+    if torch.finfo(dtype).max >= torch.finfo(value.dtype).max or torch.equal(back.isfinite(), value.isfinite()):
+        return ""
+    return f"some values are too large for it; use model.to({value.dtype}), or scale them"
+
+
+def _is_place(place: object) -> bool:
+    """Whether a state dict's value is a plain tensor with values and a shape."""
+    return type(place) is Tensor and not is_lazy(place) and place.layout == torch.strided
 
 
 def _some(found: list[str]) -> str:

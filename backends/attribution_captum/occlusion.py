@@ -1,5 +1,7 @@
 """Occlusion sensitivity by Captum's ``Occlusion``."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import ClassVar
 
 import torch
@@ -36,14 +38,18 @@ class CaptumOcclusion(Attributor[Occlusion]):
         run.note("windows", len(lattice.windows))
         run.note("windows_per_forward", chunk)
         maps: list[Tensor] = []
-        with torch.no_grad(), typed(), run.progress(1 + -(-len(lattice.windows) // chunk), "forward") as advance:
+        forwards = 1 + -(-len(lattice.windows) // chunk)  # of each target
+        advances: list[Callable[[], None]] = []
+        with torch.no_grad(), typed(), ExitStack() as stack:
 
             def score(covered: Tensor) -> Tensor:
                 images = inputs.repeat(len(covered) // len(inputs), 1, 1, 1)
                 images[..., :height, :width] = covered
                 logits = run.forward(images)
                 target = run.select(logits) if run.target is None else run.target
-                advance()
+                if not advances:  # how many targets there are shows in the first forward
+                    advances.append(stack.enter_context(run.progress(forwards * target.shape[1], "forward")))
+                advances[0]()
                 own = target[:, len(maps)].repeat(len(covered) // len(inputs))
                 return technique.scores(logits).gather(1, own[:, None])[:, 0]
 

@@ -81,9 +81,9 @@ class Fourier:
     @cached_property
     def _scale(self) -> Tensor:
         height, width = self.size
-        rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
+        rows = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
         every, half = (
-            1 / torch.hypot(rows, columns(width, dtype=torch.float64)).clamp(min=1 / max(self.size))
+            1 / torch.hypot(rows, columns(width, dtype=torch.float64, device="cpu")).clamp(min=1 / max(self.size))
             for columns in (torch.fft.fftfreq, torch.fft.rfftfreq)
         )
         return (half / (2 * every.square().mean()).sqrt()).to(self.device, self.dtype)
@@ -91,7 +91,7 @@ class Fourier:
     @cached_property
     def _mixing(self) -> Tensor:
         """(3, 3): from decorrelated to model channels. The axes are the same for RGB and BGR."""
-        axes, std = (torch.tensor(values, dtype=torch.float64) for values in (_COLOUR_AXES, _COLOUR_STD))
+        axes, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (_COLOUR_AXES, _COLOUR_STD))
         mixing = (axes / axes.norm(dim=1, keepdim=True)).T * (std / std.square().mean().sqrt())
         colours: Tensor = mixing.to(self.device, self.dtype)
         return colours

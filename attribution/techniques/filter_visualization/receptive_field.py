@@ -110,7 +110,7 @@ def _stride(
 def _proved(activation: Activation, image: Tensor, neuron: tuple[int, int], crop: Crop) -> bool:
     generator = torch.Generator().manual_seed(0)
     for _ in range(_PROBES):
-        noise = torch.randn(image.shape, generator=generator, dtype=torch.float32).to(image)
+        noise = torch.randn(image.shape, generator=generator, dtype=torch.float32, device="cpu").to(image)
         whole = noise.requires_grad_()
         try:
             seen = activation(whole)[0, :, neuron[0], neuron[1]]

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError, ModelError
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
-from attribution.techniques.fields import integer, layer_names, pair
+from attribution.techniques.fields import choice, integer, layer_names, pair, real
 from attribution.techniques.filter_visualization import objectives
 from attribution.techniques.filter_visualization.ascent import DEAD, Gradient, climb
 from attribution.techniques.filter_visualization.objectives import LOGITS
@@ -94,42 +94,31 @@ class FilterVisualization(Technique):
     in_channels: int | None = None
 
     def __post_init__(self) -> None:
-        layer_names(_OWNER, (self.layer,))
-        if isinstance(self.channels, str) or not isinstance(self.channels, Sequence) or not self.channels:
+        object.__setattr__(self, "layer", *layer_names(_OWNER, (self.layer,)))
+        given = numbers.items(self.channels)
+        if not given:
             raise InputError(f"{_OWNER}.channels is {self.channels!r}; give at least one channel: channels=(0, 4)")
-        channels = tuple(integer(_OWNER, "channels", channel, least=0) for channel in self.channels)
+        channels = tuple(integer(_OWNER, "channels", channel, least=0) for channel in given)
         if len(set(channels)) < len(channels):
             raise InputError(f"{_OWNER}.channels names a channel twice: {channels}")
         object.__setattr__(self, "channels", channels)
-        if self.neuron is not None and self.neuron != "center":
-            if isinstance(self.neuron, str | int):
+        if self.neuron is not None and not (isinstance(self.neuron, str) and self.neuron == "center"):
+            if numbers.items(self.neuron) is None:
                 raise InputError(f"{_OWNER}.neuron is {self.neuron!r}; give (row, column), 'center' or None")
             object.__setattr__(self, "neuron", pair(_OWNER, "neuron", self.neuron, least=0))
-        for name in ("parametrization", "optimizer"):
-            known = get_args(type(self).__annotations__[name])
-            if getattr(self, name) not in known:
-                raise InputError(f"{_OWNER}.{name} is {getattr(self, name)!r}; give {' or '.join(map(repr, known))}")
+        for name, choices in (("parametrization", ("fourier", "pixel")), ("optimizer", ("adam", "normalized"))):
+            object.__setattr__(self, name, choice(_OWNER, name, getattr(self, name), choices))
         for name, least in (("steps", 1), ("seed", 0), ("jitter", 0)):
-            integer(_OWNER, name, getattr(self, name), least=least)
+            object.__setattr__(self, name, integer(_OWNER, name, getattr(self, name), least=least))
         size = pair(_OWNER, "size", self.size)
         object.__setattr__(self, "size", size[0] if size[0] == size[1] else size)
         if self.in_channels is not None:
-            integer(_OWNER, "in_channels", self.in_channels, least=1)
+            object.__setattr__(self, "in_channels", integer(_OWNER, "in_channels", self.in_channels, least=1))
         for name in ("step_size", "noise", "tv", "l2", "rotate"):
-            self._real(name, zero=name != "step_size")
-        self._real("scale", zero=True, below=1.0)
+            object.__setattr__(self, name, real(_OWNER, name, getattr(self, name), zero=name != "step_size"))
+        object.__setattr__(self, "scale", real(_OWNER, "scale", self.scale, zero=True, below=1.0))
         if self.spread is not None:
-            self._real("spread", zero=False)
-
-    def _real(self, name: str, *, zero: bool, below: float = float("inf")) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-        if not number or value < 0 or value >= below or (value == 0 and not zero):
-            most = f", below {below:g}" if isfinite(below) else ""
-            raise InputError(
-                f"{_OWNER}.{name} is {value!r}; give a finite number {'of at least' if zero else 'above'} 0{most}"
-            )
-        object.__setattr__(self, name, float(value))
+            object.__setattr__(self, "spread", real(_OWNER, "spread", self.spread, zero=False))
 
     @classmethod
     def notebook(
@@ -151,7 +140,7 @@ class FilterVisualization(Technique):
         """
         return cls(
             layer=layer,
-            channels=tuple(channels),
+            channels=channels,  # type: ignore[arg-type]  # becomes a tuple, or is refused
             parametrization="pixel",
             optimizer="normalized",
             steps=steps,
@@ -188,17 +177,17 @@ class FilterVisualization(Technique):
 
     def start(self, model: nn.Module) -> Tensor:
         """The start images (K, C, H, W), in the dtype and on the device of the model's parameters."""
-        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         shape = (1, self.in_channels or _first_channels(model), *pair(_OWNER, "size", self.size))
         like = torch.empty(shape, dtype=parameter.dtype, device=parameter.device)
         return self.noise_images(like, self.channels, attempt=0)
 
     def noise_images(self, like: Tensor, channels: Sequence[int], attempt: int) -> Tensor:
         """Noise for each channel, three times as strong at each further attempt: as ``like``, (len(channels), …)."""
-        space, (image_channels, height, width) = self.space(torch.empty(0, dtype=torch.float32)), like.shape[1:]
-        shape = space.shape((image_channels, height, width))
+        space, (depth, height, width) = self.space(torch.empty(0, dtype=torch.float32, device="cpu")), like.shape[1:]
+        shape = space.shape((depth, height, width))
         drawn = [
-            torch.randn(shape, generator=generator(self.seed, channel, attempt), dtype=torch.float32)
+            torch.randn(shape, generator=generator(self.seed, channel, attempt), dtype=torch.float32, device="cpu")
             for channel in channels
         ]
         return space.decode(self.noise * 3**attempt * torch.stack(drawn)).to(like)
@@ -260,7 +249,7 @@ class FilterVisualization(Technique):
             agree(name, x, y, relative=relative_tolerance(dtype) / (10 if dtype == torch.float32 else 1))
             for name, x, y, dtype in pieces
         ]
-        finals = [side.extras.get("objective", torch.empty(1, 0))[-1] for side in (a, b)]
+        finals = [side.extras.get("objective", torch.empty(1, 0, device="cpu"))[-1] for side in (a, b)]
         if len(pairs) != len(self.channels) or finals[0].shape != finals[1].shape:
             return [*pairs, agree("final objective", *finals, relative=0.0)]
         dead = (_dead(a, len(pairs)) & _dead(b, len(pairs))).tolist()
@@ -278,7 +267,7 @@ class FilterVisualization(Technique):
 
 
 def _dead(result: Comparable, channels: int) -> Tensor:
-    status = result.extras.get("status", torch.zeros(channels, dtype=torch.int8))
+    status = result.extras.get("status", torch.zeros(channels, dtype=torch.int8, device="cpu"))
     return status.cpu() == DEAD
 
 

@@ -36,7 +36,7 @@ class Transforms:
     def draws(self, seed: int, channels: Sequence[int], steps: int) -> Tensor:
         """Uniform numbers in [−1, 1): (K, steps, 4), those of a channel from its own generator."""
         rows = [
-            2 * torch.rand(steps, 4, generator=generator(seed, channel, attempt=-1), dtype=torch.float32) - 1
+            2 * torch.rand(steps, 4, generator=generator(seed, channel, -1), dtype=torch.float32, device="cpu") - 1
             for channel in channels
         ]
         return torch.stack(rows)

@@ -27,7 +27,7 @@ class _Prepared:
     def __init__(self, plan: Plan, group: Group) -> None:
         self.group = group
         places = [group.starts(index) for index in range(len(plan.ops))]
-        self.starts = torch.tensor(places, dtype=torch.int32)
+        self.starts = torch.tensor(places, dtype=torch.int32, device="cpu")
         self.moves = [
             [
                 not (
@@ -54,7 +54,7 @@ class _Chunk:
     """
 
     def __init__(self, prepared: _Prepared, pairs: Sequence[Pair], device: torch.device) -> None:
-        windows, self.images = torch.tensor(pairs).unbind(dim=1)
+        windows, self.images = torch.tensor(pairs, device="cpu").unbind(dim=1)
         self.starts = prepared.starts[:, :, windows].to(device, torch.int64)
         self.images = self.images.to(device)
         self.tiles: dict[int, Tensor] = {}

@@ -1,0 +1,44 @@
+"""Pictures of any mode as 8-bit RGB, or refused where it is unknown what is white."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attribution.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_OPAQUE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
+_ALPHA = ("LA", "PA", "RGBA")
+
+
+def rgb(image: "Image.Image", name: str) -> "Image.Image":
+    """The image in 8-bit RGB without metadata; 16-bit grey maps 0…65535 to 0…255, transparent pixels lie over white.
+
+    Args:
+        image: of any mode.
+        name: of the image, for messages.
+
+    Raises:
+        InputError: its pixels have no declared range (modes ``I`` and ``F``), or the mode is of another kind.
+    """
+    from PIL import Image
+
+    if image.mode in _SIXTEEN_BIT:
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise InputError(
+            f"{name} has mode {image.mode!r}, numbers without a declared range, so it is unknown what is white; "
+            "save it with 8 or 16 bits per channel"
+        )
+    elif image.mode not in (*_OPAQUE, *_ALPHA):
+        raise InputError(f"{name} has mode {image.mode!r}; expected {', '.join((*_OPAQUE, *_ALPHA))}; save it as RGB")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    coloured = image.convert("RGB")
+    coloured.info.clear()
+    return coloured

@@ -1,0 +1,99 @@
+"""What a file of a result must be: a place that can be written, and tensors that one answer can hold."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attribution import paths
+from attribution.errors import OutputError
+from attribution.technique import Technique
+
+_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
+
+
+def writable(path: str | Path) -> Path:
+    """A path where a result can be written.
+
+    Raises:
+        OutputError: It is none, has another suffix, or its folder does not exist.
+    """
+    try:
+        path = Path(path)
+        folder = path.parent.is_dir()
+    except (TypeError, ValueError, OSError) as error:
+        raise OutputError(f"cannot write {paths.named(path)}: {error}; give the path of a file") from error
+    if path.suffix != ".safetensors":
+        raise OutputError(f"{path.name} does not end in .safetensors, the only format maps are saved in")
+    if not folder:
+        raise OutputError(f"the folder {path.parent} does not exist; make it first")
+    return path
+
+
+def text(value: object) -> str:
+    """As JSON; numpy's and torch's numbers and arrays in a plugin's parameters or notes as Python's.
+
+    Raises:
+        OutputError: JSON has no form for something in it.
+    """
+
+    def plain(part: Any) -> Any:
+        if hasattr(part, "tolist"):
+            return part.tolist()
+        raise TypeError(f"{part!r} is no number, text, list or dict")
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"the parameters or notes cannot be written: {error}") from error
+
+
+def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the tensors of a file; ``None`` where nothing is.
+
+    Args:
+        technique: Of the answer.
+        shapes: What the header says was saved; files of earlier versions do not tell.
+        tensors: As they are named in the file: ``"maps/body"``, ``"target"``.
+    """
+    for name, shape in shapes.items():
+        if name not in tensors:
+            return f"it lacks {name!r}, which was saved"
+        if tuple(tensors[name].shape) != shape:
+            return f"{name!r} is {tuple(tensors[name].shape)} and was {shape} when it was saved"
+    maps = {name.removeprefix("maps/"): tensor for name, tensor in tensors.items() if name.startswith("maps/")}
+    layers = getattr(technique, "layers", ())
+    if not maps:
+        return "it has no maps"
+    if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
+        return f"it has no map of {missing[0]!r}"
+    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("target"))
+
+
+def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | None:
+    target, scores = tensors.get("target"), tensors.get("scores")
+    if technique.needs_target and (target is None or scores is None):
+        return "it has no target, or no scores"
+    if target is not None and (target.ndim != 2 or target.dtype != torch.int64 or not target.numel()):
+        return f"its target is {tuple(target.shape)} of {target.dtype}; expected (N, T) of int64"
+    if target is not None and scores is not None and scores.shape != target.shape:
+        return f"its scores are {tuple(scores.shape)} for a target {tuple(target.shape)}"
+    return None
+
+
+def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None) -> str | None:
+    first = next(iter(maps.values())).shape[:1]
+    channels = getattr(technique, "channels", None)
+    if technique.kind == "image" and isinstance(channels, tuple):
+        first = torch.Size([len(channels)])
+    for name, map_ in maps.items():
+        fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
+        fits = fits and map_.numel() > 0 and map_.shape[:1] == first
+        if technique.kind == "heatmap" and target is not None:
+            fits = fits and map_.shape[:2] == target.shape
+        if not fits:
+            return f"the map of {name!r} is {tuple(map_.shape)}; expected {_SHAPES.get(technique.kind)}"
+    return None
