@@ -9,6 +9,7 @@ from attribution.layers.grids import channels_last, patch_grids
 from attribution.layers.survey import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
 
+_Tokens = str | tuple[int, int, int]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 
@@ -44,8 +45,8 @@ def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     if "activations" not in stops.chosen:
         found = _of_each_resolution(Trunk(model, stops, inputs))
         if not found:
-            candidate = _candidate(stops, tuple(inputs.shape[2:])) or "layers=('…',)"
-            text = f"no layer of {type(model).__name__} has a spatial output; name layers, e.g. {candidate.split('), ')[0]}"
+            name, _ = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
+            text = f"no layer of {type(model).__name__} has a spatial output; name layers: layers=({name!r},)"
             raise missing(model, inputs, LayerError(text))
         stops.chosen["activations"] = tuple(stop.name for stop in found)
     return stops.chosen["activations"]
@@ -99,37 +100,37 @@ def _in_passing(stop: Stop, end: Stop | None, trunk: Trunk) -> bool:
 
 
 def _no_grid(model: nn.Module, stops: Survey, inputs: Tensor) -> AttributionError:
-    candidate = _candidate(stops, tuple(inputs.shape[2:])) or "layers=('…',)"
+    name, tokens = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
+    stated = f", tokens={tokens!r}" if tokens else ""
     return LayerError(
         f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
         "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens), "
-        f"e.g. {candidate}"
+        f"e.g. layers=({name!r},){stated}"
     )
 
 
-def _candidate(stops: Survey, image: tuple[int, ...]) -> str | None:
+def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, _Tokens] | None:
     """The first normalisation of the last block of tokens, as Grad-CAM is asked for it; without one, the block.
 
     Where the classes are read off the class token, no other token of the last block's output has a gradient.
     """
     around = {child: stop.module for stop in stops for child in stop.module.children()}
     types = [type(stop.module) for stop in stops]
-    norms: dict[nn.Module, str] = {}
-    block: str | None = None
+    norms: dict[nn.Module, tuple[str, _Tokens]] = {}
+    block: tuple[str, _Tokens] | None = None
     for stop in stops:
         tokens, outer = _tokens(stop, image), around.get(stop.module)
         if tokens is None or stop.calls > 1:
             continue
-        text = f"layers=({stop.name!r},), tokens={tokens!r}"
         if isinstance(stop.module, NORMS) or "Norm" in type(stop.module).__name__:
             if outer is not None and types.count(type(outer)) > 1:
-                norms.setdefault(outer, text)
+                norms.setdefault(outer, (stop.name, tokens))
         elif not stop.leaf and types.count(type(stop.module)) > 1:
-            block = text
+            block = (stop.name, tokens)
     return [*norms.values()][-1] if norms else block
 
 
-def _tokens(stop: Stop, image: tuple[int, ...]) -> str | tuple[int, int, int] | None:
+def _tokens(stop: Stop, image: tuple[int, ...]) -> _Tokens | None:
     if channels_last(stop.shape, image):
         return "channels_last"
     shape = stop.shape or ()

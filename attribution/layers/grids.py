@@ -30,7 +30,9 @@ def sequence(shape: Shape | None) -> bool:
 
 def flat(shape: Shape | None) -> bool:
     """(N, D), or a grid of one place."""
-    return shape is not None and (len(shape) == 2 or (len(shape) == 4 and 1 in (shape[1] * shape[2], shape[2] * shape[3])))
+    return shape is not None and (
+        len(shape) == 2 or (len(shape) == 4 and 1 in (shape[1] * shape[2], shape[2] * shape[3]))
+    )
 
 
 def stretch(size: Shape, image: Shape) -> float:

@@ -1,5 +1,7 @@
 """Where a network's features end: the last block before whatever reads them."""
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
@@ -18,10 +20,10 @@ POOLS = (
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 _COARSE = 0.2
-"""Part of the parameters on grids that the coarsest ones must hold to count, unlike a few extra levels for large objects."""
+"""Part of the parameters on grids that the coarsest ones must hold; a detector's extra levels hold less."""
 
 _LATE = 0.5
-"""Part of the parameters that may come after the last block: attention pools and decoders of tokens, not a trunk."""
+"""Part of the parameters that may come after the last block, such as an attention pool's."""
 
 
 class Trunk:
@@ -44,6 +46,7 @@ class Trunk:
         self._features = [stop for stop in weighed if not (flat(stop.input_shape) or flat(stop.shape))]
         self._maps = [stop for stop in self._features if self.spatial(stop)]
         self._grids = set(self._maps)
+        self._inner: dict[Stop, list[Stop]] = {}
         self._coarse = self._coarsest()
         self._logits = self._maps_of_logits(weighed)
 
@@ -91,12 +94,16 @@ class Trunk:
     def _within(self, stop: Stop, strict: bool) -> Stop | None:
         if stop.module in self._logits:
             return None
-        coarse = self.spatial(stop) and _area(stop) <= self._coarse
-        if coarse and not self._makes_logits(stop):
+        if self._is_coarse(stop) and not self._makes_logits(stop):
             return None if self._late(stop) else self._opened(stop)
         if (strict and self._goes_back(stop)) or self._of_tokens(stop):
             return None
         return self._last(stop.module, strict)
+
+    def _is_coarse(self, stop: Stop) -> bool:
+        """Whether it is on the coarsest grid; also a coarser one, but for the extra levels of a detector."""
+        classifies = any(len(shape) > 1 and shape[0] == 1 for shape in self.stops.outputs)
+        return self.spatial(stop) and (_area(stop) <= self._coarse if classifies else _area(stop) == self._coarse)
 
     def _opened(self, block: Stop) -> Stop:
         """A trunk that holds its pools itself (VGG) ends in its last child with parameters, not after its last pool.
@@ -149,20 +156,27 @@ class Trunk:
         return bool(areas) and min(areas) <= self._coarse and max(areas) >= 16 * self._coarse
 
     def _grids_in(self, stop: Stop) -> list[Stop]:
-        return [other for other in self._inside(stop) if other in self._grids]
+        if stop not in self._inner:
+            self._inner[stop] = [other for other in self._inside(stop) if other in self._grids]
+        return self._inner[stop]
 
     def _inside(self, stop: Stop) -> Iterator[Stop]:
         return (self._ran[module] for module in stop.module.modules() if module in self._ran)
 
     def _coarsest(self) -> int:
-        """Places of the coarsest grids that hold a fair part of the parameters.
+        """Places of the coarsest grids that hold a fair part of the parameters, on the way down.
 
         A detour over a coarser grid inside a block counts as the block's.
         """
-        held, whole = 0, self._mass(self._maps)
-        for area, order in sorted((self._ends_at(stop), stop.order) for stop in self._maps):
-            held += self._weights[order]
-            if held >= _COARSE * whole:
+        held: dict[int, int] = {}
+        least = math.inf
+        for stop in self._maps:
+            area = self._ends_at(stop)
+            if area <= least:
+                least = area
+                held[area] = held.get(area, 0) + self._weights[stop.order]
+        for area in sorted(held):
+            if sum(held[other] for other in held if other <= area) >= _COARSE * sum(held.values()):
                 return area
         return 0
 
@@ -181,7 +195,7 @@ class Trunk:
 
     def _maps_of_logits(self, weighed: list[Stop]) -> set[nn.Module]:
         """Layers that give one map for each class, which nothing reads; none for classes that come from vectors."""
-        followed = dict(zip(weighed, weighed[1:], strict=False))
+        followed = dict(itertools.pairwise(weighed))
         found: set[nn.Module] = set()
         for shape in self.stops.outputs:
             makers = [stop for stop in weighed if len(shape) > 1 and _channels(stop) == shape[1]]
@@ -189,9 +203,14 @@ class Trunk:
                 found |= {s.module for s in makers if s.leaf and self.spatial(s) and not _read(s, followed.get(s))}
         return found
 
-    def _weigh(self, module: nn.Module, owner: Stop | None, seen: set[int]) -> None:
-        """Count each parameter for the module that holds it, or the next one around it that ran."""
-        owner = self._ran.get(module, owner)
+    def _weigh(self, module: nn.Module, around: Stop | None, seen: set[int]) -> None:
+        """Count each parameter once, for the module that ran with it.
+
+        Attention uses the parameters of modules in it that it does not run. Elsewhere such modules are idle.
+        """
+        owner = self._ran.get(module)
+        if owner is None and around is not None and (sequence(around.input_shape) or self.tokens(around)):
+            owner = around
         for parameter in module.parameters(recurse=False):
             if owner is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
@@ -222,4 +241,5 @@ def _channels(stop: Stop) -> int:
 
 def _read(stop: Stop, following: Stop | None) -> bool:
     """Whether the next layer with parameters takes as many channels."""
-    return following is not None and following.input_shape is not None and following.input_shape[1:2] == (_channels(stop),)
+    taken = following.input_shape if following else None
+    return taken is not None and taken[1:2] == (_channels(stop),)
