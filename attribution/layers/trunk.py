@@ -108,12 +108,12 @@ class Trunk:
     def _opened(self, block: Stop) -> Stop:
         """A trunk that holds its pools itself (VGG) ends in its last child with parameters, not after its last pool.
 
-        A closing normalisation belongs to the trunk (DenseNet).
+        A pool at the beginning is a block's (U-Net), and a closing normalisation belongs to the trunk (DenseNet).
         """
         children = self.children(block.module)
         if not (isinstance(block.module, nn.Sequential) or self._encodes(block)):
             return block
-        if not any(isinstance(stop.module, POOLS) and shrinks(stop) for stop in children):
+        if not any(isinstance(stop.module, POOLS) and shrinks(stop) for stop in children[1:]):
             return block
         blocks = [stop for stop in children if stop.parametrised and self.spatial(stop)]
         if not blocks or (isinstance(blocks[-1].module, NORMS) and blocks[-1] is children[-1]):
