@@ -222,7 +222,7 @@ def _torchvision(name: str) -> nn.Module:
 def _timm(name: str) -> nn.Module:
     import timm
 
-    return timm.create_model(name)  # type: ignore[no-any-return]
+    return timm.create_model(name)
 
 
 def timm_size(name: str) -> int:

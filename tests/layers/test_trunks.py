@@ -196,7 +196,8 @@ def test_a_classifier_by_convolution_is_not_the_last_block() -> None:
 def test_idle_parts_weigh_nothing() -> None:
     model = build("cnn")
     assert isinstance(model, nn.Sequential)
-    model.body.idle = nn.Conv2d(300, 300, 5)
+    assert isinstance(model.body, nn.Module)
+    model.body.add_module("idle", nn.Conv2d(300, 300, 5))
     assert grad_cam_layer(model, noise(1, 3, 17, 23)) == "body"
 
 
@@ -270,7 +271,8 @@ class Boxes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.one(x).relu()
-        return self.heads([first, self.two(first).relu()])  # type: ignore[no-any-return]
+        boxes = self.heads([first, self.two(first).relu()])
+        return torch.cat([box.flatten(2) for box in boxes], dim=2).sum(dim=2)
 
 
 class Heads(nn.Module):
@@ -278,8 +280,8 @@ class Heads(nn.Module):
         super().__init__()
         self.boxes = nn.ModuleList([nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(12, 4, 3, padding=1)])
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        return torch.cat([box(map_).flatten(2) for box, map_ in zip(self.boxes, maps, strict=True)], dim=2).sum(dim=2)
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [box(map_) for box, map_ in zip(self.boxes, maps, strict=True)]
 
 
 def test_a_box_head_is_neither_activation_nor_the_last_block() -> None:
