@@ -71,7 +71,7 @@ def _channels(asked: FilterVisualization, setting: Setting) -> int:
     name, module = layers.find(setting.model, asked.layer)
     stop = {stop.module: stop for stop in layers.survey(setting.model, start)}.get(module)
     if stop is None:
-        raise layers.never_ran(asked.layer)
+        raise layers.missing(setting.model, start, layers.never_ran(asked.layer))
     if stop.shape is None or len(stop.shape) < 2 or name.key is not None:
         raise LayerError(f"layer {asked.layer!r} tells no number of channels; name some: -p channels=[0,4]")
     return stop.shape[1]

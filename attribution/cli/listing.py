@@ -24,9 +24,12 @@ def layers(setting: Setting) -> str:
     inputs = setting.inputs(Image.new("RGB", (256, 256)))
     try:
         stops = survey(setting.model, inputs)
+        failure: Exception | None = stops.failure
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{setting.loaded.name} fails on inputs {tuple(inputs.shape)}: {reason}") from error
+        failure = error
+    if failure is not None:
+        reason = str(failure.__cause__ or failure).strip().splitlines()[0]
+        raise ModelError(f"{setting.loaded.name} fails on inputs {tuple(inputs.shape)}: {reason}") from failure
     order = {name: position for position, (name, _) in enumerate(setting.model.named_modules())}
     rows = [
         (stop.name, type(stop.module).__name__, _shape(stop)) for stop in sorted(stops, key=lambda s: order[s.name])

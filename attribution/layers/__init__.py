@@ -2,6 +2,7 @@
 
 from attribution.layers.defaults import activation_layers as activation_layers
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
+from attribution.layers.grids import patch_grids as patch_grids
 from attribution.layers.names import LayerName as LayerName
 from attribution.layers.names import cut_off as cut_off
 from attribution.layers.names import find as find
@@ -14,6 +15,7 @@ from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often
 from attribution.layers.survey import Stop as Stop
 from attribution.layers.survey import graph_bytes as graph_bytes
+from attribution.layers.survey import missing as missing
 from attribution.layers.survey import peak_bytes as peak_bytes
 from attribution.layers.survey import record as record
 from attribution.layers.survey import run_once as run_once

@@ -4,139 +4,135 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from attribution.errors import LayerError
-from attribution.layers.survey import Stop, survey
+from attribution.errors import AttributionError, LayerError
+from attribution.layers.grids import channels_last, patch_grids
+from attribution.layers.survey import Stop, Survey, missing, survey
+from attribution.layers.trunk import NORMS, Trunk, shrinks
 
+_Tokens = str | tuple[int, int, int]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
-_POOLS = (*_MAX_POOLS, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.LPPool2d)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
-    """The last block before the classifier whose output is spatial and not a pool's.
-
-    Of the model's children (a wrapper with one child that does the work is looked through) the last one with
-    parameters and a spatial output is taken. A trunk that holds its pools itself (VGG, AlexNet, SqueezeNet) is
-    opened: its last child with parameters is the block, unless that is a closing normalisation (DenseNet).
+    """The last block before the classifier whose output is spatial and not a pool's: see `Trunk.end`.
 
     Raises:
-        LayerError: The features are tokens rather than a grid, or nothing is spatial.
+        LayerError: The features are tokens rather than a grid, or nothing is spatial; names a layer of tokens.
+        ModelError: The model fails on these inputs before there is such a block.
     """
     stops = survey(model, inputs)
-    block = _last_block(model, stops, "", inputs)
-    if block is None or _tokens_follow(block, stops, inputs):
-        raise LayerError(
-            f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
-            "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens): layers=('…',)"
-        )
-    return block.name
+    if "grad_cam" not in stops.chosen:
+        end = Trunk(model, stops, inputs).end()
+        if end is None:
+            raise missing(model, inputs, _no_grid(model, stops, inputs))
+        stops.chosen["grad_cam"] = (end.name,)
+    return stops.chosen["grad_cam"][0]
 
 
 def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     """The max-pools of the main path where there are at least three, else the last module of each resolution.
 
+    Nothing after the block that Grad-CAM takes is among them, but the pools and activations that follow it at once.
     A pool is on the main path if it makes the map smaller (the stride-1 pools of Inception blocks are not). What
     lies inside a block that leaves the resolution is no layer of that resolution: ResNet-50's 56-pixel layer is
     ``layer1``, not the first convolution of ``layer2``.
 
     Raises:
         LayerError: No layer has a spatial output.
+        ModelError: The model fails on these inputs before any such layer.
     """
     stops = survey(model, inputs)
-    pools = [stop for stop in stops if isinstance(stop.module, _MAX_POOLS) and stop.calls == 1 and _shrinks(stop)]
+    if "activations" not in stops.chosen:
+        found = _of_each_resolution(Trunk(model, stops, inputs))
+        if not found:
+            name, _ = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
+            text = f"no layer of {type(model).__name__} has a spatial output; name layers: layers=({name!r},)"
+            raise missing(model, inputs, LayerError(text))
+        stops.chosen["activations"] = tuple(stop.name for stop in found)
+    return stops.chosen["activations"]
+
+
+def _of_each_resolution(trunk: Trunk) -> list[Stop]:
+    grids, end = _grids(trunk), trunk.end()
+    last = end or next((stop for stop in reversed(grids) if stop.parametrised), None)
+    stops = [stop for stop in grids if last and stop.order <= last.order] + _following(last, grids)
+    stops = [stop for stop in stops if stop.calls == 1 and not _in_passing(stop, end, trunk)]
+    pools = [stop for stop in stops if isinstance(stop.module, _MAX_POOLS) and shrinks(stop)]
     if len(pools) >= 3:
-        return tuple(stop.name for stop in pools)
-    last: dict[tuple[int, ...], Stop] = {}
-    for stop in stops:
-        if _spatial(stop, inputs) and stop.calls == 1 and stop.shape and not _in_passing(stop, stops):
-            last[stop.shape[2:]] = stop
-    if not last:
-        raise LayerError(f"no layer of {type(model).__name__} has a spatial output; name layers: layers=('…',)")
-    return tuple(stop.name for stop in sorted(last.values(), key=lambda stop: stop.order))
+        return pools
+    of_each = {stop.shape[2:]: stop for stop in stops if stop.shape}
+    return sorted(of_each.values(), key=lambda stop: stop.order)
 
 
-def _in_passing(stop: Stop, stops: Sequence[Stop]) -> bool:
-    """Whether the module lies in a block (no plain sequence) that ends at another resolution."""
-    blocks = [other for other in stops if stop.name.startswith(f"{other.name}.")]
-    return any(
-        not isinstance(block.module, nn.Sequential) and block.shape is not None and block.shape[2:] != stop.shape[2:]
-        for block in blocks
-        if stop.shape is not None
-    )
+def _grids(trunk: Trunk) -> list[Stop]:
+    """Layers with parameters that make grids of something, and those without that take such a grid.
 
-
-def _last_block(scope: nn.Module, stops: Sequence[Stop], prefix: str, inputs: Tensor) -> Stop | None:
-    children = _children(scope, stops, prefix)
-    blocks = [stop for stop in children if stop.parametrised and stop.calls == 1]
-    for stop in reversed(blocks):
-        if _spatial(stop, inputs):
-            return _opened(stop, stops, inputs)
-    for stop in reversed(blocks):
-        inner = _last_block(stop.module, stops, f"{stop.name}.", inputs)
-        if inner is not None:
-            return inner
-    return None
-
-
-def _children(scope: nn.Module, stops: Sequence[Stop], prefix: str) -> list[Stop]:
-    """The direct children that ran, by their end; containers that never run (ModuleList) are looked through."""
-    ran = {stop.name: stop for stop in stops}
+    Neither a table of positions, which is made of nothing, nor a map of attention, which is made of tokens.
+    """
     found: list[Stop] = []
-    for name, child in scope.named_children():
-        if prefix + name in ran:
-            found.append(ran[prefix + name])
-        else:
-            found += _children(child, stops, f"{prefix}{name}.")
-    return sorted(found, key=lambda stop: stop.order)
+    shapes = set()
+    for stop in trunk.stops:
+        if trunk.spatial(stop) and stop.input_shape and (stop.parametrised or stop.input_shape in shapes):
+            shapes.add(stop.shape)
+            found.append(stop)
+    return found
 
 
-def _opened(trunk: Stop, stops: Sequence[Stop], inputs: Tensor) -> Stop:
-    children = _children(trunk.module, stops, f"{trunk.name}.")
-    if not any(isinstance(stop.module, _POOLS) and _shrinks(stop) for stop in children):
-        return trunk
-    blocks = [stop for stop in children if stop.parametrised and _spatial(stop, inputs)]
-    if not blocks or (isinstance(blocks[-1].module, _NORMS) and blocks[-1] is children[-1]):
-        return trunk
-    return blocks[-1]
+def _following(last: Stop | None, grids: Sequence[Stop]) -> list[Stop]:
+    """The pools and activations that take a block's output, one after the other."""
+    found: list[Stop] = []
+    for stop in grids:
+        before = found[-1] if found else last
+        if before and stop.order > before.order and not stop.parametrised and stop.input_shape == before.shape:
+            found.append(stop)
+    return found
 
 
-def _tokens_follow(block: Stop, stops: Sequence[Stop], inputs: Tensor) -> bool:
-    return any(
-        stop.order > block.order and stop.parametrised and (_sequence(stop) or _channels_last(stop, inputs))
-        for stop in stops
+def _in_passing(stop: Stop, end: Stop | None, trunk: Trunk) -> bool:
+    """Whether the module lies in a block, no plain sequence and no whole network, that ends in another grid."""
+    for block in trunk.stops:
+        if not stop.name.startswith(f"{block.name}.") or isinstance(block.module, nn.Sequential) or block.shape is None:
+            continue
+        network = end is not None and end.name.startswith(f"{block.name}.")
+        if not network and block.shape[2:] != (stop.shape or ())[2:] and (trunk.spatial(block) or trunk.tokens(block)):
+            return True
+    return False
+
+
+def _no_grid(model: nn.Module, stops: Survey, inputs: Tensor) -> AttributionError:
+    name, tokens = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
+    stated = f", tokens={tokens!r}" if tokens else ""
+    return LayerError(
+        f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
+        "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens), "
+        f"e.g. layers=({name!r},){stated}"
     )
 
 
-def _sequence(stop: Stop) -> bool:
-    """(N, tokens, D)."""
-    return stop.shape is not None and len(stop.shape) == 3 and min(stop.shape[1:]) > 1
+def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, _Tokens] | None:
+    """The first normalisation of the last block of tokens, as Grad-CAM is asked for it; without one, the block.
+
+    Where the classes are read off the class token, no other token of the last block's output has a gradient.
+    """
+    around = {child: stop.module for stop in stops for child in stop.module.children()}
+    types = [type(stop.module) for stop in stops]
+    norms: dict[nn.Module, tuple[str, _Tokens]] = {}
+    block: tuple[str, _Tokens] | None = None
+    for stop in stops:
+        tokens, outer = _tokens(stop, image), around.get(stop.module)
+        if tokens is None or stop.calls > 1:
+            continue
+        if isinstance(stop.module, NORMS) or "Norm" in type(stop.module).__name__:
+            if outer is not None and types.count(type(outer)) > 1:
+                norms.setdefault(outer, (stop.name, tokens))
+        elif not stop.leaf and types.count(type(stop.module)) > 1:
+            block = (stop.name, tokens)
+    return [*norms.values()][-1] if norms else block
 
 
-def _channels_last(stop: Stop, inputs: Tensor) -> bool:
-    """(N, h, w, D) rather than (N, D, h, w): axes 1 and 2 have the aspect of the image, axes 2 and 3 have not."""
-    if stop.shape is None or len(stop.shape) != 4 or 0 in stop.shape or stop.shape[1] * stop.shape[2] == 1:
-        return False
-    return _stretch(stop.shape[1:3], inputs) < 1.2 and _stretch(stop.shape[2:4], inputs) > 1.5
-
-
-def _stretch(size: tuple[int, ...], inputs: Tensor) -> float:
-    """How much wider or narrower than the image a grid is, ≥ 1."""
-    (height, width), (h, w) = inputs.shape[2:], size
-    return max(h * width / (w * height), w * height / (h * width))
-
-
-def _shrinks(stop: Stop) -> bool:
-    return bool(
-        stop.shape
-        and stop.input_shape
-        and len(stop.shape) == 4
-        and stop.shape[2] * stop.shape[3] < stop.input_shape[2] * stop.input_shape[3]
-    )
-
-
-def _spatial(stop: Stop, inputs: Tensor) -> bool:
-    """(N, D, h, w) with h·w > 1, no larger than the image and of roughly its aspect."""
-    if stop.shape is None or len(stop.shape) != 4 or _channels_last(stop, inputs):
-        return False
-    (height, width), (h, w) = inputs.shape[2:], stop.shape[2:]
-    return h * w > 1 and h <= height and w <= width and _stretch((h, w), inputs) <= 3
+def _tokens(stop: Stop, image: tuple[int, ...]) -> _Tokens | None:
+    if channels_last(stop.shape, image):
+        return "channels_last"
+    shape = stop.shape or ()
+    grids = patch_grids(shape[1], image) if len(shape) == 3 and shape[0] == 1 else []
+    return grids[0] if grids else None

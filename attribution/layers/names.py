@@ -21,7 +21,7 @@ class LayerName:
         text: As given; the key of the map.
         path: What ``named_modules()`` prints.
         call: Which run of a module that runs several times in one forward, counted from 0.
-        key: Which item of a tuple, list or dict output.
+        key: Which item of a tuple, list or dict output; digits are an index, or where there is none a string.
     """
 
     text: str
@@ -46,7 +46,7 @@ class LayerName:
             text=text,
             path=match["path"],
             call=None if call is None else int(call),
-            key=int(key) if key is not None and key.isdecimal() else key,
+            key=int(key) if key is not None and key.isdecimal() and str(int(key)) == key else key,
         )
 
 

@@ -1,20 +1,21 @@
 """What each layer of a model puts out, seen in one forward."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from attribution.errors import AttributionError, ModelError
 from attribution.execution import running
 from attribution.layers.names import find
 
 
-@dataclass
+@dataclass(eq=False)
 class Stop:
     """One module that ran.
 
@@ -24,7 +25,7 @@ class Stop:
         calls: How often it ran.
         order: Position by the end of its last run; a container comes after its children.
         shape: Of its last output; ``None`` where that is not a tensor.
-        input_shape: Of its last first input, likewise.
+        input_shape: Of the first tensor that its last run was given; ``None`` where it was given none.
         output_type: ``"Tensor"``, ``"tuple"``, …
         bytes: Size of its last output.
     """
@@ -49,6 +50,23 @@ class Stop:
         return next(self.module.parameters(), None) is not None
 
 
+class Survey(tuple[Stop, ...]):
+    """Every module that ran on one image, by the order in which they ended.
+
+    Attributes:
+        outputs: Shapes of the tensors that the model returned.
+        failure: Why the model failed, in which case the modules that ended before it did are here; else ``None``.
+        chosen: The layers that a technique takes by default, by its name.
+    """
+
+    outputs: tuple[tuple[int, ...], ...] = ()
+    failure: ModelError | None = None
+    chosen: dict[str, tuple[str, ...]]
+
+    def __init__(self, stops: Iterable[Stop]) -> None:
+        self.chosen = {}
+
+
 @contextmanager
 def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
     """Note every module that runs inside the block, in this thread: name → `Stop`. Nothing is kept alive."""
@@ -56,30 +74,30 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
     owner = threading.get_ident()
     ended = 0
 
-    def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def note(name: str, module: nn.Module, given: Iterable[Any], output: Any) -> None:
         nonlocal ended
         if threading.get_ident() != owner:
             return
-        known = stops.get(name)
+        known, first = stops.get(name), next(_tensors(given), None)
         stops[name] = Stop(
             name=name,
             module=module,
             calls=1 + (known.calls if known else 0),
             order=(ended := ended + 1),
             shape=tuple(output.shape) if isinstance(output, Tensor) else None,
-            input_shape=tuple(args[0].shape) if args and isinstance(args[0], Tensor) else None,
+            input_shape=None if first is None else tuple(first.shape),
             output_type="Tensor" if isinstance(output, Tensor) else type(output).__name__,
             bytes=output.numel() * output.element_size() if isinstance(output, Tensor) else 0,
         )
 
     def hook_for(name: str) -> Any:
-        return lambda module, args, output: note(name, module, args, output)
+        return lambda module, args, options, output: note(name, module, (args, options), output)
 
     handles = []
     try:
         for name, module in model.named_modules():
             if name:
-                handles.append(module.register_forward_hook(hook_for(name)))
+                handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
         yield stops
     finally:
         for handle in handles:
@@ -113,7 +131,7 @@ def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
     return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
 
 
-_surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Stop, ...]]] = WeakKeyDictionary()
+_surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Survey]] = WeakKeyDictionary()
 
 
 def forget(model: nn.Module) -> None:
@@ -121,15 +139,14 @@ def forget(model: nn.Module) -> None:
     _surveys.pop(model, None)
 
 
-def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
+def survey(model: nn.Module, inputs: Tensor) -> Survey:
     """Every module that runs on these inputs, in the order in which they end. One forward, kept per model and shape.
+
+    A model that fails on these inputs may have layers that do not: they are here, and ``failure`` says why it failed.
 
     Args:
         model: Eval mode.
         inputs: (N, C, H, W); only its first image is used.
-
-    Raises:
-        ModelError: The model fails on these inputs.
     """
     key = (inputs.shape[1:], inputs.dtype)
     known = _surveys.setdefault(model, {})
@@ -138,13 +155,52 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
         before = [
             (buffer, buffer.clone()) for buffer in model.buffers() if not (buffer.is_inference() or buffer.is_meta)
         ]
-        with torch.no_grad(), record(model) as stops, running(first):
-            model(first)
+        output, failure = None, None
+        with torch.no_grad(), record(model) as stops:
+            try:
+                with running(first):
+                    output = model(first)
+            except ModelError as error:
+                failure = _afresh(error)
         with torch.no_grad():
             for buffer, values in before:
                 if buffer.shape != values.shape:
                     buffer.resize_(values.shape)
                 if not torch.equal(buffer, values):  # a forward that counts must not have begun to
                     buffer.copy_(values)
-        known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))
+        seen = Survey(sorted(stops.values(), key=lambda stop: stop.order))
+        seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in _tensors([output])), failure
+        known[key] = seen
     return known[key]
+
+
+def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> AttributionError:
+    """The error for a layer that a survey does not have: the model failed before it, else ``otherwise``."""
+    failure = survey(model, inputs).failure
+    if failure is None:
+        return otherwise
+    forget(model)  # what failed may work the next time
+    return _afresh(failure)
+
+
+def _afresh(error: ModelError) -> ModelError:
+    """The same error without the frames that it passed through, which hold a forward's tensors."""
+    fresh = ModelError(*error.args)
+    fresh.__cause__ = link = error.__cause__
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return fresh
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors in tuples, lists, mappings and dataclasses, at any depth."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value.values())
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from _tensors(getattr(value, field.name) for field in fields(value))

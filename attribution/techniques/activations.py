@@ -22,7 +22,7 @@ class Activations(Technique):
     Args:
         layers: Names as ``model.named_modules()`` prints them; ``name#k`` is the k-th run (from 0) of a module that
             runs several times, ``name[key]`` one item of a tuple or dict output. Empty: the max-pools of the main
-            path where there are at least three, else the last module of each resolution.
+            path where there are at least three, else the last module of each resolution, up to Grad-CAM's default.
         reduce: ``"none"``: the maps; ``"mean"``: one number per channel, formed while the forward runs, so that the
             maps themselves need not be kept.
 

@@ -25,7 +25,7 @@ class GradCAM(Technique):
 
     Args:
         layers: Layers with output (N, D, h, w), or tokens on a grid, named as in `Activations`. Empty: the last block
-            before the classifier whose output is spatial and not a pool's.
+            before the classifier whose output is spatial and not a pool's; of an encoder, where there is a decoder.
         relu: Keep positive evidence only, as the paper does, before upsampling.
         upsample: To the size of the inputs.
         tokens: How the layers' outputs cover the image. ``"channels_first"``: (N, D, h, w). ``"channels_last"``:

@@ -13,9 +13,6 @@ from attribution.techniques.fields import integer
 Tokens = Literal["channels_first", "channels_last"] | tuple[int, int, int] | None
 """How a layer's output covers the image: (N, D, h, w), (N, h, w, D), or (prefix, h, w); ``None``: by its shape."""
 
-MOST_LEADING = 8
-"""Class, distillation and register tokens together that an inferred grid may have in front of it."""
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -99,7 +96,8 @@ def grid(tokens: Tokens, layer: str, shape: tuple[int, ...], model: nn.Module, i
 def _inferred(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tensor) -> Grid:
     if len(shape) == 4:
         return _of_four(layer, shape, model, inputs)
-    found = _sequences(shape, inputs) if len(shape) == 3 and shape[0] == len(inputs) else []
+    fits = len(shape) == 3 and shape[0] == len(inputs)
+    found = [Grid("sequence", *grid) for grid in layers.patch_grids(shape[1], inputs.shape[2:])] if fits else []
     if len(found) > 1:
         raise _ambiguous(layer, shape, f"{found[0]} or {found[1]}")
     if not found:
@@ -134,20 +132,6 @@ def _fits(grid: Grid, inputs: Tensor, most: float) -> bool:
     height, width = inputs.shape[2:]
     stretch = grid.height * width / (grid.width * height)
     return grid.height <= height and grid.width <= width and 1 / most <= stretch <= most
-
-
-def _sequences(shape: tuple[int, ...], inputs: Tensor) -> list[Grid]:
-    """The patch grids that (N, L, D) may hold: with no leading token or one, else with up to `MOST_LEADING`."""
-    height, width = inputs.shape[2:]
-    grids = [
-        Grid("sequence", shape[1] - height // p * (width // p), height // p, width // p)
-        for p in range(1, min(height, width) + 1)
-        if height % p == 0 and width % p == 0 and (height // p) * (width // p) > 1
-    ]
-    for leading in (range(2), range(2, MOST_LEADING + 1)):
-        if found := [grid for grid in grids if grid.leading in leading]:
-            return found
-    return []
 
 
 def _ambiguous(layer: str, shape: tuple[int, ...], readings: str) -> LayerError:

@@ -10,11 +10,14 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import Activations
-from attribution_captum.layer import check, modules, typed
+from attribution_captum.layer import Truncated, check, modules, typed
 
 
 class CaptumActivations(Attributor[Activations]):
-    """`Activations` from one full forward of ``LayerActivation`` over a list of layers."""
+    """`Activations` from one full forward of ``LayerActivation`` over a list of layers.
+
+    Where the model fails after the layers, on images of a size that only its rest does not take, it ends after them.
+    """
 
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "captum"
@@ -28,8 +31,9 @@ class CaptumActivations(Attributor[Activations]):
             for name, stop in zip(names, stops, strict=True):
                 if stop.shape is None or len(stop.shape) != 4:
                     raise layers.no_space(name, stop.shape or ())
+        fails = layers.survey(run.model, run.inputs).failure is not None
         with typed():
-            values = LayerActivation(run.call, asked).attribute(run.inputs)
+            values = LayerActivation(Truncated(run, asked) if fails else run.call, asked).attribute(run.inputs)
         for name, value in zip(names, values, strict=True):
             layers.per_image(name, value.shape, len(run.inputs))
         if self.technique.reduce == "mean":

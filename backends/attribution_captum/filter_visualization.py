@@ -1,6 +1,6 @@
 """Filter visualisation with gradients from Captum's ``NeuronGradient``."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from captum.attr import NeuronGradient
@@ -11,38 +11,7 @@ from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
 from attribution.techniques.filter_visualization import filters_at_once
-from attribution_captum.layer import check, connected, modules, typed
-
-
-class _Halt(BaseException):
-    """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
-
-
-class Truncated:
-    """The model up to a layer, as a function that Captum can run.
-
-    Captum sets its hook on the layer before it calls the model; one set during the call comes after it, and ends it.
-    """
-
-    def __init__(self, run: Run, layer: nn.Module) -> None:
-        self._run, self._layer = run, layer
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """The images themselves: Captum keeps what the layer gave and looks at no output."""
-        halt = _Halt()
-
-        def stop(module: nn.Module, args: Any, output: Any) -> None:
-            raise halt
-
-        handle = self._layer.register_forward_hook(stop)
-        try:
-            self._run.call(images)
-        except _Halt as reached:
-            if reached is not halt:
-                raise
-        finally:
-            handle.remove()
-        return images
+from attribution_captum.layer import Truncated, check, connected, modules, typed
 
 
 class Logits(nn.Module):
@@ -72,7 +41,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
         else:
             (module,) = modules(run.model, [technique.layer])
             check(run.model, [technique.layer], run.inputs)
-            neuron = NeuronGradient(Truncated(run, module), module)
+            neuron = NeuronGradient(Truncated(run, [module]), module)
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen: list[Tensor] = []

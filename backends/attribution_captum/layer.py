@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from attribution import layers
+from attribution.attributor import Run
 from attribution.errors import AttributionError, LayerError, ModelError
 from attribution.layers import Stop
 
@@ -34,6 +36,7 @@ def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
 
     Raises:
         LayerError: A layer never ran, ran several times, or gives no tensor.
+        ModelError: The model fails on these inputs before a layer.
     """
     ran = {stop.module: stop for stop in layers.survey(model, inputs)}
     found = []
@@ -41,13 +44,49 @@ def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
         name, module = layers.find(model, text)
         stop = ran.get(module)
         if stop is None:
-            raise layers.never_ran(text)
+            raise layers.missing(model, inputs, layers.never_ran(text))
         if stop.calls > 1:
             raise layers.runs_often(name, stop.calls)
         if stop.shape is None:
             raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
         found.append(stop)
     return found
+
+
+class Truncated:
+    """The model up to the last of some layers, as a function that Captum can run.
+
+    Captum sets its hooks on the layers before it calls the model; those set during the call come after them.
+    """
+
+    def __init__(self, run: Run, asked: Sequence[nn.Module]) -> None:
+        self._run, self._asked = run, asked
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images themselves: Captum keeps what the layers gave and looks at no output."""
+        halt, left = _Halt(), {*self._asked}
+
+        def stop(module: nn.Module, args: Any, output: Any) -> None:
+            left.discard(module)
+            if not left:
+                raise halt
+
+        handles = []
+        try:
+            for module in self._asked:
+                handles.append(module.register_forward_hook(stop))  # noqa: PERF401  # each is removed if the next fails
+            self._run.call(images)
+        except _Halt as reached:
+            if reached is not halt:
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
+        return images
+
+
+class _Halt(BaseException):
+    """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
 
 
 @contextmanager

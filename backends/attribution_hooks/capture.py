@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -147,16 +147,33 @@ def capture(
 
 
 def _item(output: Any, key: str | int) -> Any:
+    place = _place(output, key)
+    if isinstance(output, Mapping) and place not in output:
+        return None
     try:
-        return output[key]
+        return output[place]
     except (KeyError, IndexError, TypeError):
         return None
 
 
 def _replaced(output: Any, key: str | int, tensor: Tensor) -> Any:
+    place = _place(output, key)
     if isinstance(output, tuple):
-        items = [tensor if index == key else item for index, item in enumerate(output)]
+        items = [tensor if index == place else item for index, item in enumerate(output)]
         return type(output)(*items) if hasattr(output, "_fields") else tuple(items)
     output = copy.copy(output)
-    output[key] = tensor
+    output[place] = tensor
     return output
+
+
+def _place(output: Any, key: str | int) -> str | int:
+    """The key of an item: in a mapping without that number, the number's text, else its position if items have one."""
+    if not isinstance(output, Mapping) or not isinstance(key, int) or key in output:
+        return key
+    if str(key) in output or hasattr(output, "__missing__"):
+        return str(key)
+    try:
+        item = output[key]  # as the outputs of Transformers' models are indexed
+    except (KeyError, IndexError, TypeError):
+        return key
+    return next((place for place in output if output[place] is item), key)

@@ -23,6 +23,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
         ("lstm[0]", "lstm", None, 0),
         ("encoder[last hidden]", "encoder", None, "last hidden"),
         ("block#2[out]", "block", 2, "out"),
+        ("fpn[00]", "fpn", None, "00"),
     ],
 )
 def test_parsed(text: str, path: str, call: int | None, key: str | int | None) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor
 from attribution import layers
 from attribution.agreement import coarser
 from attribution.attributor import Run
-from attribution.errors import ModelError
 from attribution.execution import out_of_memory
 from attribution.techniques.tokens import Grid
 from attribution_hooks.grad_cam.closed import drawn
@@ -128,10 +127,7 @@ def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
 
 def chunk(run: Run, names: Sequence[str], outputs: Mapping[str, Tensor]) -> int:
     """How many targets fit the memory budget: each needs the gradients of the layers and of the tail's widest part."""
-    try:
-        stops = layers.survey(run.model, run.inputs)
-    except ModelError:  # a model that runs only with a graph from the layers on
-        stops = ()
+    stops = layers.survey(run.model, run.inputs)
     ends = {stop.module: stop.order for stop in stops if stop.calls == 1}
     first = min(ends.get(layers.find(run.model, name)[1], 0) for name in names)
     widest = max((stop.bytes for stop in stops if stop.leaf and stop.order > first), default=0) * len(run.inputs)

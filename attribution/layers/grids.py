@@ -1,0 +1,55 @@
+"""What a shape tells about where a layer's values lie on the image."""
+
+from collections.abc import Sequence
+
+MOST_LEADING = 8
+"""Class, distillation and register tokens together that an inferred grid may have in front of it."""
+
+Shape = Sequence[int]
+
+
+def spatial(shape: Shape | None, image: Shape) -> bool:
+    """(1, D, h, w) with h·w > 1, no larger than the image (H, W) and of roughly its aspect."""
+    if shape is None or len(shape) != 4 or shape[0] != 1 or channels_last(shape, image):
+        return False
+    h, w = shape[2:]
+    return h * w > 1 and h <= image[0] and w <= image[1] and stretch((h, w), image) <= 3
+
+
+def channels_last(shape: Shape | None, image: Shape) -> bool:
+    """(N, h, w, D) rather than (N, D, h, w): axes 1 and 2 have the aspect of the image, axes 2 and 3 have not."""
+    if shape is None or len(shape) != 4 or 0 in shape or shape[1] * shape[2] == 1:
+        return False
+    return stretch(shape[1:3], image) < 1.2 and stretch(shape[2:4], image) > 1.25
+
+
+def sequence(shape: Shape | None) -> bool:
+    """(N, tokens, D)."""
+    return shape is not None and len(shape) == 3 and min(shape[1:]) > 1
+
+
+def flat(shape: Shape | None) -> bool:
+    """(N, D), or a grid of one place."""
+    return shape is not None and (
+        len(shape) == 2 or (len(shape) == 4 and 1 in (shape[1] * shape[2], shape[2] * shape[3]))
+    )
+
+
+def stretch(size: Shape, image: Shape) -> float:
+    """How much wider or narrower than the image a grid is, ≥ 1."""
+    (height, width), (h, w) = image, size
+    return max(h * width / (w * height), w * height / (h * width))
+
+
+def patch_grids(length: int, image: Shape) -> list[tuple[int, int, int]]:
+    """(leading, h, w) of square patches that (N, length, D) may hold: of ≤ 1 leading token, else `MOST_LEADING`."""
+    height, width = image
+    grids = [
+        (length - height // p * (width // p), height // p, width // p)
+        for p in range(1, min(height, width) + 1)
+        if height % p == 0 and width % p == 0 and (height // p) * (width // p) > 1
+    ]
+    for leading in (range(2), range(2, MOST_LEADING + 1)):
+        if found := [grid for grid in grids if grid[0] in leading]:
+            return found
+    return []
