@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attribution import inputs as inputs_
 from attribution import targets
 from attribution.agreement import coarser
+from attribution.beginning import Beginning
 from attribution.errors import (
     AttributionError,
     InputError,
@@ -21,16 +22,17 @@ from attribution.errors import (
     NonFiniteError,
     PluginError,
     ResourceError,
-    TargetError,
 )
 from attribution.execution import Execution, out_of_memory, running
-from attribution.isolation import admit, alone, isolated, unwrap
-from attribution.modes import modes
+from attribution.isolation import admit, alone, isolate, unwrap
+from attribution.kinds import explained
+from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
+from attribution.undo import Undo
 
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
@@ -169,16 +171,29 @@ class Attributor(ABC, Generic[TechniqueT]):
         Raises:
             AttributionError: Bad input, before any work; see the technique for what it refuses.
         """
+        undo = Undo()
+        try:
+            try:
+                return self._answer(undo, inputs, target)
+            finally:
+                undo.back()
+        finally:
+            undo.back()
+
+    def _answer(self, undo: Undo, inputs: Tensor | None, target: Target) -> Attribution:
         device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-        execution = self.execution
+        execution, inner = self.execution, unwrap(self.model)
+        shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, unwrap(self.model), autocast=execution.autocast is not None)
+            shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
-        with isolated(self.model) as (model, isolation), modes(execution, device):
-            start = shown.detach().clone() if self.technique.needs_inputs else self.technique.start(model)
-            self.technique.check(start)
-            asked = self._asked(target, len(start))
+        beginning = Beginning(self.technique, shown, target)
+        set_modes(undo, execution, device)
+        with explained(inner):
+            model, isolation = isolate(undo, self.model, beginning.example)
+            keep_random(undo, device)
+            start, asked = beginning.of(model)
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
             runs = [
@@ -210,11 +225,6 @@ class Attributor(ABC, Generic[TechniqueT]):
             raw=raw,
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
         )
-
-    def _asked(self, target: Target, images: int) -> Tensor | Literal["all"] | None:
-        if not self.technique.needs_target and target is not None:
-            raise TargetError(f"{self.technique.name} explains no class; leave target out (found {target!r})")
-        return targets.check(target, images)
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
         who = f"{self.technique.name}.{self.backend}"

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from attribution.execution import running
 from attribution.layers.names import find
+from attribution.notes import notes
 
 
 @dataclass
@@ -113,16 +113,8 @@ def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
     return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
 
 
-_surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], tuple[Stop, ...]]] = WeakKeyDictionary()
-
-
-def forget(model: nn.Module) -> None:
-    """Survey a model anew: one that runs itself may have changed since."""
-    _surveys.pop(model, None)
-
-
 def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
-    """Every module that runs on these inputs, in the order in which they end. One forward, kept per model and shape.
+    """Every module that runs on these inputs, in the order in which they end. One forward, kept in the model's notes.
 
     Args:
         model: Eval mode.
@@ -132,7 +124,7 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
         ModelError: The model fails on these inputs.
     """
     key = (inputs.shape[1:], inputs.dtype)
-    known = _surveys.setdefault(model, {})
+    known: dict[tuple[object, ...], tuple[Stop, ...]] = notes(model).setdefault("survey", {})
     if key not in known:
         first = inputs[:1].detach().clone()
         before = [

@@ -48,6 +48,10 @@ class Activations(Technique):
         if self.reduce not in ("none", "mean"):
             raise InputError(f"Activations.reduce is {self.reduce!r}; give 'none' or 'mean'")
 
+    def named(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers."""
+        return self.layers
+
     def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
         """Take the default layers where none are named."""
         return self if self.layers else replace(self, layers=activation_layers(model, inputs))
