@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribution import inputs as inputs_
 from attribution import targets
-from attribution.agreement import coarser
+from attribution.agreement import coarser, tf32
 from attribution.beginning import Beginning
 from attribution.errors import (
     AttributionError,
@@ -25,7 +25,7 @@ from attribution.errors import (
 )
 from attribution.execution import Execution, out_of_memory, running
 from attribution.isolation import admit, alone, isolate, unwrap
-from attribution.kinds import explained
+from attribution.kinds import Weights, explained
 from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
@@ -190,8 +190,10 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         beginning = Beginning(self.technique, shown, target)
         set_modes(undo, execution, device)
-        with explained(inner):
+        weights = Weights()
+        with explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
+            weights.note(model)
             keep_random(undo, device)
             start, asked = beginning.of(model)
             worker = copy.copy(self)
@@ -223,7 +225,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
             provenance={**provenance(type(self), self.model, start, isolation), **notes},
             raw=raw,
-            computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
+            computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
         )
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
@@ -291,10 +293,3 @@ def _whole(parts: list[Tensor]) -> Tensor:
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return _whole(present) if present else None
-
-
-def _tf32(inputs: Tensor) -> torch.dtype | None:
-    """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
-    if not inputs.is_cuda or inputs.dtype != torch.float32:
-        return None
-    return torch.float16 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else None

@@ -3,12 +3,15 @@
 import os
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import is_not
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attribution.errors import AttributionError, ModelError
+from attribution.execution import out_of_memory
 from attribution.undo import Undo
 
 
@@ -73,6 +76,7 @@ def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -
     undo.add(restore)
     turn.open[key] = threading.get_ident(), restore
     to_eval(modules)
+    name_backward_hooks(every)
     for module in modules:
         if isinstance(children := vars(module).get("_modules"), dict) and "_orig_mod" in children:
             vars(module)["forward"] = children["_orig_mod"]  # hooks on compiled code may never fire
@@ -88,6 +92,38 @@ def to_eval(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if hasattr(module, "training"):
             module.training = False
+
+
+def name_backward_hooks(modules: Iterable[nn.Module]) -> None:
+    """Let the user's backward hooks run only where there is a gradient, and let an error of one be known as its own.
+
+    A run takes gradients of layers, so that a module that begins before them has none of its inputs. Torch calls a full
+    hook all the same, with ``None`` for each, which a hook that reads them does not expect.
+    """
+    for module in modules:
+        row = vars(module)
+        if row.get("_is_full_backward_hook"):
+            for number, hook in row["_backward_hooks"].items():
+                row["_backward_hooks"][number] = partial(_where_a_gradient_is, hook)
+        for number, hook in (row.get("_backward_pre_hooks") or {}).items():
+            row["_backward_pre_hooks"][number] = partial(_named, hook)
+
+
+def _where_a_gradient_is(hook: Callable[..., Any], module: nn.Module, into: tuple[Any, ...], out: Any) -> Any:
+    return None if all(each is None for each in into) else _named(hook, module, into, out)
+
+
+def _named(hook: Callable[..., Any], module: nn.Module, *gradients: Any) -> Any:
+    try:
+        return hook(module, *gradients)
+    except Exception as error:
+        if isinstance(error, AttributionError | MemoryError) or (
+            isinstance(error, RuntimeError) and out_of_memory(error)
+        ):
+            raise
+        raise ModelError(
+            f"a backward hook on a {type(module).__name__} of the model failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _values(buffers: Iterable[Tensor]) -> Callable[[], None]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import notes, proof
-from attribution.guarded import Whole, keep_values, run_itself, turn
+from attribution.guarded import Whole, keep_values, name_backward_hooks, run_itself, turn
 from attribution.kinds import explained, refuse, scripted
 from attribution.reach import Reach, says_itself
 from attribution.shadow import Shadow, entangled, own_modes
@@ -81,6 +81,7 @@ def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tup
     if shadow is None or shadow.own_modes:
         own = _own_copy(inner, example)
         if own is not None:
+            name_backward_hooks(own.modules())
             notes.begin(own)
             return own, f"copy{wrapper}"
     if shadow is not None and _proved(inner, shadow, example):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from attribution import notes
-from attribution.guarded import attributes_of, to_eval
+from attribution.guarded import attributes_of, name_backward_hooks, to_eval
 from attribution.reach import Reach, says_itself
 from attribution.twins import Twins
 
@@ -70,13 +70,16 @@ class Shadow:
         self._children = [weakref.ref(module) for module in mine[1:]]
         self._types = list(map(type, mine))
         notes.begin(self.model)
+        notes.notes(self.model)["parameters"] = list(model.parameters())
         rows, self._own = list(map(vars, mine)), list(map(vars, theirs))
         if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
             raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
         hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
+        held = list(hooks)
+        name_backward_hooks(theirs)
         self._reset = attributes_of(theirs)
-        self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in hooks)
+        self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in held)
         self._twins.close()
         self._forms, self._numbers = list(map(_FORM, self._twins.sources)), list(map(Tensor.numel, self._twins.copies))
         self.own_modes = any(map(own_modes, mine))

@@ -53,12 +53,12 @@ class Stop:
 def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
     """Note every module that runs inside the block, in this thread: name → `Stop`. Nothing is kept alive."""
     stops: dict[str, Stop] = {}
-    owner = threading.get_ident()
+    owner, armed = threading.get_ident(), True
     ended = 0
 
     def note(name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         nonlocal ended
-        if threading.get_ident() != owner:
+        if not armed or threading.get_ident() != owner:
             return
         known = stops.get(name)
         stops[name] = Stop(
@@ -82,6 +82,7 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
                 handles.append(module.register_forward_hook(hook_for(name)))
         yield stops
     finally:
+        armed = False
         for handle in handles:
             handle.remove()
 

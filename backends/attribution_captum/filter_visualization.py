@@ -1,5 +1,6 @@
 """Filter visualisation with gradients from Captum's ``NeuronGradient``."""
 
+import threading
 from typing import Any, ClassVar
 
 import torch
@@ -29,19 +30,22 @@ class Truncated:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The images themselves: Captum keeps what the layer gave and looks at no output."""
-        halt = _Halt()
+        halt, owner, armed, handle = _Halt(), threading.get_ident(), True, None
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:
-            raise halt
+            if armed and threading.get_ident() == owner:
+                raise halt
 
-        handle = self._layer.register_forward_hook(stop)
         try:
+            handle = self._layer.register_forward_hook(stop)
             self._run.call(images)
         except _Halt as reached:
             if reached is not halt:
                 raise
         finally:
-            handle.remove()
+            armed = False  # an interrupt may have hidden the handle
+            if handle is not None:
+                handle.remove()
         return images
 
 
