@@ -26,7 +26,7 @@ def tf32(inputs: Tensor) -> torch.dtype | None:
     """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
     if not inputs.is_cuda or inputs.dtype != torch.float32:
         return None
-    return torch.float16 if torch.backends.cudnn.allowtf32 or torch.backends.cuda.matmul.allowtf32 else None
+    return torch.float16 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else None
 
 
 def coarser(*dtypes: torch.dtype | None) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attribution.errors import AttributionError, ModelError
 from attribution.execution import out_of_memory
+from attribution.notes import Notes
 from attribution.undo import Undo
 
 
@@ -142,11 +143,16 @@ def _values(buffers: Iterable[Tensor]) -> Callable[[], None]:
     return restore
 
 
-def attributes_of(modules: list[nn.Module]) -> Callable[[], None]:
+def attributes_of(modules: list[nn.Module], *, hooks: bool = True) -> Callable[[], None]:
     """What gives modules their flags and attributes back, and the dicts and lists among them: children, hooks."""
     training = [(module, module.training) for module in modules if hasattr(module, "training")]  # frozen TorchScript
     held: list[dict[Any, Any]] = [vars(module) for module in modules]
-    held += [row for own in held for row in own.values() if isinstance(row, dict)]
+    held += [
+        row
+        for own in held
+        for name, row in own.items()
+        if isinstance(row, dict) and not isinstance(row, Notes) and (hooks or "hooks" not in name)
+    ]
     before = [dict(row) for row in held]
     lists = [(row, row[:]) for own in held for row in own.values() if isinstance(row, list)]
 

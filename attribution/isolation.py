@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from attribution import notes, proof
 from attribution.guarded import Whole, keep_values, name_backward_hooks, run_itself, turn
 from attribution.kinds import explained, refuse, scripted
+from attribution.modes import note_random
 from attribution.reach import Reach, says_itself
 from attribution.shadow import Shadow, entangled, own_modes
 from attribution.undo import Undo, undoing
@@ -140,7 +142,8 @@ def _shadow(model: nn.Module) -> Shadow | None:
     if model in _known.apart or scripted(model) or any("forward" in vars(module) for module in model.modules()):
         return None
     try:
-        with turn.lock:  # another thread may be proving its copy of this model, and write attributes meanwhile
+        with turn.lock, undoing() as undo:  # another thread may be proving its copy of this model meanwhile
+            note_random(undo, _device(model))  # a part may be made anew for its copy, and draw its weights
             shadow = Shadow(model)
     except (TypeError, ValueError):  # it holds what has no copy, or its code does
         _set_apart(model)
@@ -158,6 +161,7 @@ def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
         return True
     found = proof.same(model, shadow.model, _beside(model), example(shadow.model))
     shadow.proved = found is True
+    shadow.restart()
     if found is False:
         _known.shadows.pop(model, None)
         _set_apart(model)
@@ -175,6 +179,10 @@ def _hold(undo: Undo, shadow: Shadow) -> None:
     shadow.busy = True
 
 
+def _device(model: nn.Module) -> torch.device:
+    return next((each.device for each in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
 def _training(model: nn.Module) -> bool:
     return any(getattr(module, "training", False) for module in model.modules())
 
@@ -187,7 +195,9 @@ def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
         return None
     mine, memo = list(model.modules()), dict[int, Any]()
     try:
-        own = copy.deepcopy(model, memo)
+        with undoing() as undo:
+            note_random(undo, _device(model))
+            own = copy.deepcopy(model, memo)
     except Exception:  # it cannot be copied: the flags alone
         return None
     reach = Reach(own, mine)

@@ -1,10 +1,13 @@
 """Torch's modes as a run needs them, given back on every exit."""
 
 import os
+import random
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -78,6 +81,26 @@ def keep_random(undo: Undo, device: torch.device) -> None:
     undo.add(partial(torch.set_rng_state, torch.get_rng_state()))
     if device.type == "cuda":
         undo.add(partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
+
+
+def note_random(undo: Undo, device: torch.device) -> Callable[[], None]:
+    """Note the generators of torch, Python and numpy; what is returned puts them back, and so does ``undo``."""
+    numpy: Any = sys.modules.get("numpy.random")
+    noted: list[tuple[Callable[[Any], object], Any]] = [
+        (torch.set_rng_state, torch.get_rng_state()),
+        (random.setstate, random.getstate()),
+    ]
+    if numpy is not None:
+        noted.append((numpy.set_state, numpy.get_state()))
+    if device.type == "cuda":
+        noted.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))
+
+    def restart() -> None:
+        for put, state in noted:
+            put(state)
+
+    undo.add(restart)
+    return restart
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Whether a copy of a model says what the model says: both are run once, from the same random numbers."""
 
-import random
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -10,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from attribution.guarded import run_itself, turn
-from attribution.undo import Undo, undoing
+from attribution.modes import note_random
+from attribution.undo import undoing
 
 WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
 """How far two outputs may be apart as a part of the largest value; of other dtypes four units in the last place."""
@@ -32,7 +31,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
         turn.take(undo)
         run_itself(undo, model, beside)
         run_itself(undo, copy)
-        restart = _randomness(undo, image.device)
+        restart = note_random(undo, image.device)
         try:
             wanted = model(image.clone())
         except Exception:  # the call itself will fail alike, and say why
@@ -96,23 +95,3 @@ def _tensors(value: Any, depth: int = 8) -> Iterator[Tensor]:
     if depth:
         for item in items:
             yield from _tensors(item, depth - 1)
-
-
-def _randomness(undo: Undo, device: torch.device) -> Callable[[], None]:
-    """Note the generators of torch, Python and numpy; what puts them back, which happens on the way out too."""
-    numpy: Any = sys.modules.get("numpy.random")
-    noted: list[tuple[Callable[[Any], object], Any]] = [
-        (torch.set_rng_state, torch.get_rng_state()),
-        (random.setstate, random.getstate()),
-    ]
-    if numpy is not None:
-        noted.append((numpy.set_state, numpy.get_state()))
-    if device.type == "cuda":
-        noted.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))
-
-    def restart() -> None:
-        for put, state in noted:
-            put(state)
-
-    undo.add(restart)
-    return restart

@@ -78,7 +78,8 @@ class Shadow:
         hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
         held = list(hooks)
         name_backward_hooks(theirs)
-        self._reset = attributes_of(theirs)
+        self._reset, self._reset_unhooked = attributes_of(theirs), attributes_of(theirs, hooks=False)
+        notes.notes(self.model)["restart"] = weakref.WeakMethod(self.restart)
         self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in held)
         self._twins.close()
         self._forms, self._numbers = list(map(_FORM, self._twins.sources)), list(map(Tensor.numel, self._twins.copies))
@@ -107,6 +108,11 @@ class Shadow:
         """Take back what runs of the copy set on it: a module may remember what it saw."""
         self._reset()
         return self
+
+    def restart(self) -> None:
+        """As at the beginning of a run, but for hooks: a forward that only looked must not count."""
+        self._reset_unhooked()
+        self.refresh()
 
     def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
         registries, held, hooks = _registries(rows)

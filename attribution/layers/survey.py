@@ -139,5 +139,8 @@ def survey(model: nn.Module, inputs: Tensor) -> tuple[Stop, ...]:
                     buffer.resize_(values.shape)
                 if not torch.equal(buffer, values):  # a forward that counts must not have begun to
                     buffer.copy_(values)
+        restart = notes(model).get("restart", lambda: None)()
+        if restart is not None:  # what else it counts in
+            restart()
         known[key] = tuple(sorted(stops.values(), key=lambda stop: stop.order))
     return known[key]
