@@ -1,8 +1,9 @@
 """A model that cannot be copied, run itself: what it was is noted before, and given back on every exit."""
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import is_not
 from typing import Any
@@ -14,6 +15,8 @@ from attribution.errors import AttributionError, ModelError
 from attribution.execution import out_of_memory
 from attribution.notes import Notes
 from attribution.undo import Undo
+
+_REGISTRIES = frozenset(vars(nn.Module()))
 
 
 class _Turn:
@@ -66,7 +69,9 @@ def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -
     """
     modules = list(model.modules())
     every = [*modules, *beside]
-    steps = [_values(buffer for module in every for buffer in module.buffers()), attributes_of(every)]
+    plain = [value for module in every for name, value in vars(module).items() if name not in _REGISTRIES]
+    buffers = [buffer for module in every for buffer in module.buffers()]
+    steps = [_values([*buffers, *_held(plain, Tensor)]), _array_values(plain), attributes_of(every)]
 
     def restore() -> None:
         for step in reversed(steps):
@@ -125,6 +130,29 @@ def _named(hook: Callable[..., Any], module: nn.Module, *gradients: Any) -> Any:
         raise ModelError(
             f"a backward hook on a {type(module).__name__} of the model failed: {type(error).__name__}: {error}"
         ) from error
+
+
+def _held(values: Iterable[Any], kind: type, depth: int = 4) -> Iterator[Any]:
+    """What plain attributes hold of a kind, also in lists, tuples and dicts. A tensor with a graph is let be."""
+    for value in values:
+        if isinstance(value, kind):
+            if not (isinstance(value, Tensor) and (value.requires_grad or value.layout != torch.strided)):
+                yield value
+        elif depth and isinstance(value, list | tuple | dict):
+            yield from _held(value.values() if isinstance(value, dict) else value, kind, depth - 1)
+
+
+def _array_values(values: Iterable[Any]) -> Callable[[], None]:
+    numpy: Any = sys.modules.get("numpy")
+    found = _held(values, numpy.ndarray) if numpy is not None else ()
+    before = [(array, array.copy()) for array in found if array.flags.writeable and not array.dtype.hasobject]
+
+    def restore() -> None:
+        for array, kept in before:
+            if array.tobytes() != kept.tobytes():
+                array[...] = kept
+
+    return restore
 
 
 def _values(buffers: Iterable[Tensor]) -> Callable[[], None]:

@@ -112,7 +112,7 @@ class Shadow:
     def restart(self) -> None:
         """As at the beginning of a run, but for hooks: a forward that only looked must not count."""
         self._reset_unhooked()
-        self.refresh()
+        self._twins.refresh(graph=True)
 
     def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
         registries, held, hooks = _registries(rows)

@@ -55,12 +55,18 @@ class Twins:
         """Begin to compare."""
         self._met.clear()
 
-    def refresh(self) -> None:
-        """Give the copy's values those that the model's have now, however they came by them."""
+    def refresh(self, *, graph: bool = False) -> None:
+        """Give the copy's values those that the model's have now, however they came by them.
+
+        Args:
+            graph: A graph may need the values: none is written that is right.
+        """
         if self.copies or self._large:
             with torch.no_grad():
-                torch._foreach_copy_(self.copies, self.sources)
-                for source, own in self._large:
+                if not graph:
+                    torch._foreach_copy_(self.copies, self.sources)
+                pairs = zip(self.sources, self.copies, strict=True) if graph else ()
+                for source, own in (*pairs, *self._large):
                     if not torch.equal(source, own):
                         own.copy_(source)
         for source, own in self._arrays:
