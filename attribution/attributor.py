@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from attribution import inputs as inputs_
 from attribution import targets
-from attribution.agreement import coarser
+from attribution.agreement import coarser, tf32
+from attribution.beginning import Beginning
 from attribution.errors import (
     AttributionError,
     InputError,
@@ -21,16 +22,17 @@ from attribution.errors import (
     NonFiniteError,
     PluginError,
     ResourceError,
-    TargetError,
 )
 from attribution.execution import Execution, out_of_memory, running
-from attribution.isolation import admit, alone, isolated, unwrap
-from attribution.modes import modes
+from attribution.isolation import admit, alone, isolate, unwrap
+from attribution.kinds import Weights, explained
+from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
+from attribution.undo import Undo
 
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
@@ -175,17 +177,32 @@ class Attributor(ABC, Generic[TechniqueT]):
         Raises:
             AttributionError: Bad input, before any work; see the technique for what it refuses.
         """
+        undo = Undo()
+        try:
+            try:
+                return self._answer(undo, inputs, target)
+            finally:
+                undo.back()
+        finally:
+            undo.back()
+
+    def _answer(self, undo: Undo, inputs: Tensor | None, target: Target) -> Attribution:
         device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-        execution = self.execution
+        execution, inner = self.execution, unwrap(self.model)
+        shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, unwrap(self.model), autocast=execution.autocast is not None)
+            shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
-        with isolated(self.model) as (model, isolation), modes(execution, device):
-            start = shown.detach().clone() if self.technique.needs_inputs else self.technique.start(model)
-            self.technique.check(start)
-            asked = self._asked(target, len(start))
+        beginning = Beginning(self.technique, shown, target)
+        set_modes(undo, execution, device)
+        weights = Weights()
+        with explained(inner, weights):
+            model, isolation = isolate(undo, self.model, beginning.example)
+            weights.note(model)
+            keep_random(undo, device)
+            start, asked = beginning.of(model)
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
             runs = [
@@ -215,13 +232,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
             provenance={**provenance(type(self), self.model, start, isolation), **notes},
             raw=raw,
-            computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
+            computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
         )
-
-    def _asked(self, target: Target, images: int) -> Tensor | Literal["all"] | None:
-        if not self.technique.needs_target and target is not None:
-            raise TargetError(f"{self.technique.name} explains no class; leave target out (found {target!r})")
-        return targets.check(target, images)
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
         who = run.name
@@ -288,10 +300,3 @@ def _whole(parts: list[Tensor]) -> Tensor:
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return _whole(present) if present else None
-
-
-def _tf32(inputs: Tensor) -> torch.dtype | None:
-    """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
-    if not inputs.is_cuda or inputs.dtype != torch.float32:
-        return None
-    return torch.float16 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else None

@@ -1,30 +1,45 @@
 """A model to work on that is not the user's: same parameters, own hooks, flags and mode."""
 
 import copy
+import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from attribution.guarded import Whole, kept, restored
+from attribution import notes, proof
+from attribution.guarded import Whole, keep_values, name_backward_hooks, run_itself, turn
 from attribution.kinds import explained, refuse, scripted
-from attribution.layers.survey import forget
-from attribution.shadow import Shadow, closed_over, own_modes
+from attribution.modes import note_random
+from attribution.reach import Reach, says_itself
+from attribution.shadow import Shadow, entangled, own_modes
+from attribution.undo import Undo, undoing
+
+Example = Callable[[nn.Module], Tensor]
+"""The first image (1, C, H, W) of a call, given a model to make it for."""
 
 
 @dataclass
-class _Shadows(threading.local):
-    """One shadow per model and thread, so that one thread's hooks never see another's forward."""
+class _Known(threading.local):
+    """By model and thread, so that one thread's hooks never see another's forward.
 
-    known: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
+    Attributes:
+        shadows: One per model.
+        apart: Models of which no copy will do, with the modules that each runs without having registered them.
+    """
+
+    shadows: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
+    apart: WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = field(default_factory=WeakKeyDictionary)
 
 
-_shadows = _Shadows()
-_guarded = threading.RLock()  # one for all models: two may share modules
+_known = _Known()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -46,39 +61,65 @@ def admit(model: nn.Module) -> None:
         ModelError: The model was never run and has lazy parameters, or it lies on the meta device.
     """
     model = unwrap(model)
-    if model in _shadows.known:
+    if model in _known.shadows:
         return
     refuse(model)
 
 
+def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tuple[nn.Module, str]:
+    """The model to run until ``undo`` runs, in eval mode, and how it was had: see `isolated`.
+
+    Args:
+        undo: Of the run. Torch's inference mode is off by now.
+        model: The user's.
+        example: Asked where a copy must be proved first: once per copy.
+
+    Raises:
+        ModelError: See `admit`.
+    """
+    inner = unwrap(model)
+    wrapper = "" if inner is model else f", unwrapped from {type(model).__name__}"
+    shadow = _shadow(inner)
+    if shadow is None or shadow.own_modes:
+        own = _own_copy(inner, example)
+        if own is not None:
+            name_backward_hooks(own.modules())
+            notes.begin(own)
+            return own, f"copy{wrapper}"
+    if shadow is not None and _proved(inner, shadow, example):
+        _hold(undo, shadow)
+        keep_values(undo, shadow.shared)
+        return shadow.model, f"shadow{wrapper}"
+    turn.take(undo)
+    run_itself(undo, inner, _beside(inner))
+    whole = Whole(inner) if scripted(inner) else inner
+    notes.begin(whole)
+    return whole, f"guarded{wrapper}"
+
+
 @contextmanager
-def isolated(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+def isolated(model: nn.Module, example: Example | None = None) -> Iterator[tuple[nn.Module, str]]:
     """The model to run, in eval mode, and how it was had: ``"shadow"``, ``"copy"`` or ``"guarded"``, of which wrapper.
 
     A shadow is a structural copy that shares every parameter: no memory for weights, and nothing done to its
-    hooks, flags or buffers reaches the user's model. A model in train mode whose own ``train`` or ``eval`` does more
-    than set flags (merge weights, fill a cache) is copied whole, with its weights, for that call. A model that cannot
-    be copied (it holds a lock, or its ``forward`` was replaced by a closure) is run itself under a lock, its mode,
-    attributes and buffers restored on every exit. TorchScript is run as one layer, since nothing in it takes a hook.
+    hooks, flags or buffers reaches the user's model. It is used once it was found to say of an example what the model
+    itself says. A model in train mode whose own ``train`` or ``eval`` does more than set flags (merge weights, fill a
+    cache) is copied whole, with its weights, for that call. A model that cannot be copied (it holds a lock, its
+    ``forward`` was replaced by a closure, a function of it uses its modules), or whose copy says something else, is
+    run itself under a lock, its mode, attributes, hooks and buffers restored on every exit. TorchScript is run as one
+    layer, since nothing in it takes a hook.
+
+    Args:
+        model: The user's.
+        example: The first image; without one nothing is proved.
 
     Raises:
         ModelError: See `admit`; or what was asked cannot be had of such a model: the text says why.
     """
-    inner = unwrap(model)
-    wrapper = "" if inner is model else f", unwrapped from {type(model).__name__}"
-    with explained(inner):
-        shadow = _shadow(inner)
-        own = _own_copy(inner) if shadow is None or shadow.own_modes else None
-        if own is not None:
-            yield own, f"copy{wrapper}"
-        elif shadow is not None:
-            with kept(shadow.shared):
-                yield shadow.model, f"shadow{wrapper}"
-        else:
-            with _guarded, restored(inner), kept(inner.buffers()):
-                forget(inner)
-                yield (Whole(inner) if scripted(inner) else inner), f"guarded{wrapper}"
-                forget(inner)
+    with undoing() as undo, explained(unwrap(model)):
+        with torch.inference_mode(False):
+            found = isolate(undo, model, example)
+        yield found
 
 
 def alone(tensor: Tensor) -> bool:
@@ -92,30 +133,98 @@ def alone(tensor: Tensor) -> bool:
 
 
 def _shadow(model: nn.Module) -> Shadow | None:
-    known = _shadows.known.get(model)
-    if known is not None and known.fits(model):
+    known = _known.shadows.get(model)
+    if known is not None and not known.busy and (known.fits(model) or known.reset().fits(model)):
         known.refresh()
         return known
-    _shadows.known.pop(model, None)
+    _known.shadows.pop(model, None)
     refuse(model)
-    if scripted(model) or any("forward" in vars(module) for module in model.modules()) or closed_over(model):
+    if model in _known.apart or scripted(model) or any("forward" in vars(module) for module in model.modules()):
         return None
     try:
-        shadow = Shadow(model)
-    except Exception:  # whatever a part of the model raises, it cannot be copied
+        with turn.lock, undoing() as undo:  # another thread may be proving its copy of this model meanwhile
+            note_random(undo, _device(model))  # a part may be made anew for its copy, and draw its weights
+            shadow = Shadow(model)
+    except (TypeError, ValueError):  # it holds what has no copy, or its code does
+        _set_apart(model)
+        return None
+    except Exception:  # whatever a part of the model raises, it cannot be copied now
         return None
     if shadow.reusable:
-        _shadows.known[model] = shadow
+        _known.shadows[model] = shadow
     return shadow
 
 
-def _own_copy(model: nn.Module) -> nn.Module | None:
+def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
+    """Whether a copy may stand in for the model. One in train mode is not run for it, unless its copy is in doubt."""
+    if shadow.proved or example is None or not (shadow.doubtful or not _training(model)):
+        return True
+    found = proof.same(model, shadow.model, _beside(model), example(shadow.model))
+    shadow.proved = found is True
+    shadow.restart()
+    if found is False:
+        _known.shadows.pop(model, None)
+        _set_apart(model)
+    return found is not False
+
+
+def _hold(undo: Undo, shadow: Shadow) -> None:
+    """A copy that saw an interrupt may hold anything, half-set hooks too, and serves no more."""
+
+    def free() -> None:
+        error = sys.exc_info()[1]
+        shadow.busy = error is not None and not isinstance(error, Exception)
+
+    undo.add(free)
+    shadow.busy = True
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((each.device for each in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
+def _training(model: nn.Module) -> bool:
+    return any(getattr(module, "training", False) for module in model.modules())
+
+
+def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
     """A copy with its own weights, put into eval mode by the model's own code, where that does more than set flags."""
-    telling = (module for module in model.modules() if getattr(module, "training", False))
-    if scripted(model) or not any(map(own_modes, telling)):
+    if model in _known.apart or scripted(model):
+        return None
+    if not any(own_modes(module) for module in model.modules() if getattr(module, "training", False)):
+        return None
+    mine, memo = list(model.modules()), dict[int, Any]()
+    try:
+        with undoing() as undo:
+            note_random(undo, _device(model))
+            own = copy.deepcopy(model, memo)
+    except Exception:  # it cannot be copied: the flags alone
+        return None
+    reach = Reach(own, mine)
+    if entangled(reach, mine, {*map(id, own.modules()), *map(id, memo.values())}, map(id, model.buffers())):
+        return None
+    doubtful = reach.doubtful or any(says_itself(type(module)) for module in mine)
+    if example is not None and doubtful and proof.same(model, own, _beside(model), example(own)) is False:
+        _set_apart(model)
         return None
     try:
-        with torch.inference_mode(False):
-            return copy.deepcopy(model).eval()
-    except Exception:  # it cannot be copied, or refuses: the flags alone
+        return own.eval()
+    except Exception:  # it refuses: the flags alone
         return None
+
+
+def _set_apart(model: nn.Module) -> None:
+    _known.apart[model] = [weakref.ref(module) for module in _unregistered(model)]
+
+
+def _beside(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model runs without having registered them."""
+    known = _known.apart.get(model)
+    if known is None:
+        return _unregistered(model)
+    return [module for module in (reference() for reference in known) if module is not None]
+
+
+def _unregistered(model: nn.Module) -> list[nn.Module]:
+    own = {*map(id, model.modules())}
+    return [module for module in Reach(model).modules if id(module) not in own]

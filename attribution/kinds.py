@@ -1,13 +1,14 @@
 """Models of special kinds: which are refused, and why one cannot give what was asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from attribution.errors import LayerError, ModelError
+from attribution.notes import notes
 
 
 def refuse(model: nn.Module) -> None:
@@ -26,24 +27,46 @@ def refuse(model: nn.Module) -> None:
         )
 
 
+class Weights:
+    """Whether anybody wrote into a model's parameters meanwhile."""
+
+    def __init__(self) -> None:
+        self._versions: list[tuple[Tensor, int]] = []
+
+    def note(self, model: nn.Module) -> None:
+        """What they are like now; ``model`` is isolated."""
+        parameters: Iterable[Tensor] = notes(model).get("parameters") or model.parameters()
+        self._versions = [(each, each._version) for each in parameters if not each.is_inference()]
+
+    def written(self) -> bool:
+        """Since `note`."""
+        return any(each._version != version for each, version in self._versions)
+
+
 @contextmanager
-def explained(model: nn.Module) -> Iterator[None]:
+def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None]:
     """Why a model of a special kind cannot give what was asked, in place of what that led to."""
     try:
         yield
     except (LayerError, RuntimeError, AssertionError) as error:
+        if weights is not None and _OVERWRITTEN in str(error) and weights.written():
+            raise ModelError(
+                "the model's parameters were written while it was explained: another thread trains it, or its own "
+                "forward writes into them; explain it between two steps, or give copy.deepcopy(model)"
+            ) from error
         reason = _reason(model, error)
         if reason is None:
             raise
         raise ModelError(reason) from error
 
 
+_OVERWRITTEN = "modified by an inplace operation"
 _FAILURES = {
     "use_reentrant": "the model uses torch.utils.checkpoint with use_reentrant=True, through which torch takes no "
     "gradient of a layer or an image; give the checkpoint use_reentrant=False",
     "Inference tensors": "the model has weights that were made under torch.inference_mode, which take part in no "
     "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
-    "modified by an inplace operation": "the model cannot be differentiated: an in-place operation overwrites what its "
+    _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
     "a dynamic batch, e.g. dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",

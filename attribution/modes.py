@@ -1,58 +1,124 @@
 """Torch's modes as a run needs them, given back on every exit."""
 
+import os
+import random
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 
 from attribution.execution import Execution
+from attribution.undo import Undo, undoing
 
 
 class _Deterministic:
     """Torch's flag belongs to the process: the first run that needs it sets it, the last one gives it back."""
 
     def __init__(self) -> None:
-        self._lock, self._runs, self._before = threading.Lock(), 0, (False, False)
+        self._lock, self._before = threading.RLock(), (False, False)
+        self._runs: dict[object, int] = {}  # each run's thread
 
-    def __enter__(self) -> None:
+    def enter(self, undo: Undo) -> None:
+        """Set the flag until ``undo`` runs."""
+        run = object()
+        undo.add(partial(self._leave, run))
         with self._lock:
             if not self._runs:
                 self._before = (
                     torch.are_deterministic_algorithms_enabled(),
                     torch.is_deterministic_algorithms_warn_only_enabled(),
                 )
-            self._runs += 1
+            self._runs[run] = threading.get_ident()
             torch.use_deterministic_algorithms(True)
 
-    def __exit__(self, *error: object) -> None:
+    def _leave(self, run: object) -> None:
         with self._lock:
-            self._runs -= 1
-            if not self._runs:
+            if [*self._runs] == [run]:
                 torch.use_deterministic_algorithms(self._before[0], warn_only=self._before[1])
+            self._runs.pop(run, None)
+
+    def renew(self) -> None:
+        """In the child of a fork: the other threads are gone, and so are their runs."""
+        self._lock = threading.RLock()
+        for run, thread in [*self._runs.items()]:
+            if thread != threading.get_ident():
+                self._leave(run)
 
 
 _deterministic = _Deterministic()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_deterministic.renew)
+
+
+def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
+    """Torch's modes as a run needs them, whatever the caller set: gradients on, no inference mode, autocast as asked.
+
+    All are noted first. What is given back includes what an interrupted block of torch's own left behind.
+    """
+    undo.add(partial(torch._C._set_grad_enabled, torch.is_grad_enabled()))
+    undo.add(partial(_leave_transforms, torch._C._functorch.get_dynamic_layer_stack_depth()))
+    if torch.is_inference_mode_enabled():
+        outside = torch._C._InferenceMode(False)
+        undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
+        outside.__enter__()
+    torch._C._set_grad_enabled(True)
+    kind, asked = device.type, execution.autocast is not None
+    if kind != "meta" and (asked or torch.is_autocast_enabled(kind)):  # such a model is refused soon
+        before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
+        wanted = torch.autocast(kind, dtype=execution.autocast, enabled=asked, cache_enabled=False)  # it checks both
+        undo.add(partial(_set_autocast, kind, *before))
+        _set_autocast(kind, wanted._enabled, wanted.fast_dtype, False)
+    if execution.deterministic:
+        _deterministic.enter(undo)
+
+
+def keep_random(undo: Undo, device: torch.device) -> None:
+    """The random number generators are given back, for models that draw also in eval mode."""
+    undo.add(partial(torch.set_rng_state, torch.get_rng_state()))
+    if device.type == "cuda":
+        undo.add(partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
+
+
+def note_random(undo: Undo, device: torch.device) -> Callable[[], None]:
+    """Note the generators of torch, Python and numpy; what is returned puts them back, and so does ``undo``."""
+    numpy: Any = sys.modules.get("numpy.random")
+    noted: list[tuple[Callable[[Any], object], Any]] = [
+        (torch.set_rng_state, torch.get_rng_state()),
+        (random.setstate, random.getstate()),
+    ]
+    if numpy is not None:
+        noted.append((numpy.set_state, numpy.get_state()))
+    if device.type == "cuda":
+        noted.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))
+
+    def restart() -> None:
+        for put, state in noted:
+            put(state)
+
+    undo.add(restart)
+    return restart
 
 
 @contextmanager
 def modes(execution: Execution, device: torch.device) -> Iterator[None]:
-    """Torch's modes as a run needs them, whatever the caller set: gradients on, autocast as asked.
-
-    They are restored after, and so are the random number generators, for models that draw also in eval mode.
-    """
-    with ExitStack() as stack:
-        stack.callback(torch.set_rng_state, torch.get_rng_state())
-        if device.type == "cuda":
-            stack.enter_context(torch.random.fork_rng(devices=[device]))
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        enabled = execution.autocast is not None
-        if enabled or torch.is_autocast_enabled(device.type):
-            stack.enter_context(
-                torch.autocast(device.type, dtype=execution.autocast, enabled=enabled, cache_enabled=False)
-            )
-        if execution.deterministic:
-            stack.enter_context(_deterministic)
+    """Both for a block."""
+    with undoing() as undo:
+        set_modes(undo, execution, device)
+        keep_random(undo, device)
         yield
+
+
+def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) -> None:
+    torch.set_autocast_enabled(kind, enabled)
+    torch.set_autocast_dtype(kind, dtype)
+    torch.set_autocast_cache_enabled(cached)
+
+
+def _leave_transforms(depth: int) -> None:
+    """Of ``torch.func``, which batches gradients: an interrupted one stays on a stack of torch's."""
+    if torch._C._functorch.get_dynamic_layer_stack_depth() > depth:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)

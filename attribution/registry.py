@@ -15,6 +15,8 @@ GROUP = "attribution.attributors"
 _OWN = "torch-attribution"
 _registered: dict[tuple[str, str], type[Attributor[Any]]] = {}
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork waits: in its child nobody would end another thread's import
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def available() -> list[tuple[str, str]]:

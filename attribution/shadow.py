@@ -1,24 +1,26 @@
 """``Shadow``: a copy of a model's structure that shares its parameters and notices when it is no copy any more."""
 
 import copy
-import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import chain, compress
 from operator import attrgetter, call, is_, is_not, itemgetter
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from attribution import notes
+from attribution.guarded import attributes_of, name_backward_hooks, to_eval
+from attribution.reach import Reach, says_itself
+from attribution.twins import Twins
 
 LARGEST_COPY = 2**24
 """Bytes of a buffer above which a shadow shares it rather than holds its own copy."""
 
 _Row = dict[str, Any]
-_REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
+_REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", notes.NAME}
 _MODULES = itemgetter("_modules")
 _TENSORS = itemgetter("_parameters", "_buffers")
 _HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -35,35 +37,52 @@ class Shadow:
             memory, or of a kind that has no plain copy. Who runs the copy puts their values back.
         reusable: Whether all attributes can be compared, so that the copy may serve again where `fits` holds.
         own_modes: Whether a module of the model has its own ``train`` or ``eval``.
+        doubtful: Whether a part of the model says itself how it is copied, or is a graph module.
+        proved: Whether the copy was found to say what the model says.
+        busy: Whether a run has it, or was interrupted while it had it.
 
     Raises:
         Exception: Whatever a part of the model raises when it is copied.
-        ValueError: A module says that it is its own copy, or its copy comes without its hooks.
+        ValueError: A module says that it is its own copy, or its copy comes without its hooks, or code of the copy
+            would run modules or write buffers of the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         mine, buffers = list(model.modules()), list(model.buffers())
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             private = {id(buffer): buffer.detach().clone() for buffer in _private(buffers, model.parameters())}
-            kept: Iterable[Tensor] = (*model.parameters(), *buffers)
-            self.model = copy.deepcopy(model, {id(tensor): tensor for tensor in kept} | private)
+            kept: list[Tensor] = [*model.parameters(), *buffers]
+            memo: dict[int, Any] = {id(tensor): tensor for tensor in kept} | private
+            self.model = copy.deepcopy(model, memo)
         theirs = list(self.model.modules())
         if len(mine) != len(theirs) or any(map(is_, mine, theirs)):
             raise ValueError("a module of the model is its own copy")
+        _keep_graphs(mine, theirs)
         to_eval(theirs)
+        reach = Reach(self.model, mine)
+        if entangled(reach, mine, {*map(id, theirs), *map(id, memo.values())}, private):
+            raise ValueError("code of the model leads to its own modules past a copy of it")
+        self.proved, self.busy = False, False
+        self.doubtful = reach.doubtful or any(map(says_itself, map(type, mine)))
         self.shared = [buffer for buffer in buffers if id(buffer) not in private]
-        self._sources = [buffer for buffer in buffers if id(buffer) in private]
-        self._copies = list(private.values())
-        self._forms, self._numbers = list(map(_FORM, self._sources)), list(map(Tensor.numel, self._copies))
-        self._twins: dict[int, object] = {**{id(a): b for a, b in zip(mine, theirs, strict=True)}, **private}
+        sources, copies = [buffer for buffer in buffers if id(buffer) in private], [*private.values()]
+        self._twins = Twins(zip([*mine, *sources], [*theirs, *copies], strict=True), (sources, copies), kept)
         self._children = [weakref.ref(module) for module in mine[1:]]
         self._types = list(map(type, mine))
+        notes.begin(self.model)
+        notes.notes(self.model)["parameters"] = list(model.parameters())
         rows, self._own = list(map(vars, mine)), list(map(vars, theirs))
         if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
             raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
         hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
-        self.reusable = self._note_attributes(rows) and all(self._same_hook(a, b) for a, b in hooks)
+        held = list(hooks)
+        name_backward_hooks(theirs)
+        self._reset, self._reset_unhooked = attributes_of(theirs), attributes_of(theirs, hooks=False)
+        notes.notes(self.model)["restart"] = weakref.WeakMethod(self.restart)
+        self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in held)
+        self._twins.close()
+        self._forms, self._numbers = list(map(_FORM, self._twins.sources)), list(map(Tensor.numel, self._twins.copies))
         self.own_modes = any(map(own_modes, mine))
 
     def fits(self, model: nn.Module) -> bool:
@@ -83,9 +102,17 @@ class Shadow:
 
     def refresh(self) -> None:
         """Give the copy's own buffers the values that the model's have now, however they came by them."""
-        if self._copies:
-            with torch.inference_mode(False), torch.no_grad():
-                torch._foreach_copy_(self._copies, self._sources)
+        self._twins.refresh()
+
+    def reset(self) -> "Shadow":
+        """Take back what runs of the copy set on it: a module may remember what it saw."""
+        self._reset()
+        return self
+
+    def restart(self) -> None:
+        """As at the beginning of a run, but for hooks: a forward that only looked must not count."""
+        self._reset_unhooked()
+        self._twins.refresh(graph=True)
 
     def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
         registries, held, hooks = _registries(rows)
@@ -109,8 +136,8 @@ class Shadow:
         return (
             all(map(is_, tree, self._tree((*modules, None))))
             and all(map(is_, tensors, self._tensors))
-            and list(map(_FORM, self._sources)) == self._forms
-            and list(map(Tensor.numel, self._copies)) == self._numbers  # a forward may resize its buffers
+            and list(map(_FORM, self._twins.sources)) == self._forms
+            and list(map(Tensor.numel, self._twins.copies)) == self._numbers  # a forward may resize its buffers
             and list(map(len, self._own_buffers)) == self._own_buffer_sizes
             and all(map(is_, chain.from_iterable(map(dict.values, self._own_buffers)), self._own_tensors))
         )
@@ -130,7 +157,7 @@ class Shadow:
             return False
         mine, theirs = self._attributes(rows), self._attributes(self._own)
         self._apart = list(map(is_not, mine, theirs))
-        return all(map(self._same, mine, theirs))
+        return all(map(self._twins.same, mine, theirs))
 
     def _attributes(self, rows: Sequence[_Row]) -> list[object]:
         return list(chain.from_iterable(map(call, self._getters, self._with_attributes(rows))))
@@ -141,56 +168,37 @@ class Shadow:
         A deep copy shares what cannot change, so that most attributes are the same object on both sides.
         """
         mine, theirs = self._attributes(rows), self._attributes(self._own)
+        self._twins.meet()
         if list(map(is_not, mine, theirs)) != self._apart:
-            return all(map(self._same, mine, theirs))
-        return all(map(self._same, compress(mine, self._apart), compress(theirs, self._apart)))
-
-    def _same_hook(self, a: object, b: object) -> bool:
-        """A function, or a method of a module: another callable may have a state that nobody compares."""
-        if isinstance(a, MethodType) and isinstance(b, MethodType):
-            return a.__func__ is b.__func__ and self._twins.get(id(a.__self__)) is b.__self__
-        return a is b and not any(id(held) in self._twins for held in _reached(a))  # else it keeps the model alive
-
-    def _same(self, a: object, b: object) -> bool:
-        if a is b:
-            return True
-        if type(a) is not type(b):
-            return False
-        if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-            return len(a) == len(b) and (all(map(is_, a, b)) or all(map(self._same, a, b)))
-        if isinstance(a, dict) and isinstance(b, dict) and not getattr(a, "__dict__", None):
-            return a.keys() == b.keys() and all(self._same(value, b[key]) for key, value in a.items())
-        if isinstance(a, partial) and isinstance(b, partial):
-            return a.func is b.func and self._same(a.args, b.args) and self._same(a.keywords, b.keywords)
-        return (isinstance(a, bool | int | float | str | bytes) and a == b) or self._twins.get(id(a)) is b
+            return all(map(self._twins.same, mine, theirs))
+        return all(map(self._twins.same, compress(mine, self._apart), compress(theirs, self._apart)))
 
 
-def to_eval(modules: Iterable[nn.Module]) -> None:
-    """Eval mode by the flags alone: an ``eval`` of the user's may write into weights (LoRA merges), or refuse."""
-    for module in modules:
-        if hasattr(module, "training"):
-            module.training = False
+def _keep_graphs(mine: Sequence[nn.Module], theirs: Sequence[nn.Module]) -> None:
+    """A graph module that has two graphs is copied with that of train mode, whatever its mode is."""
+    for a, b in zip(mine, theirs, strict=True):
+        if isinstance(a, fx.GraphModule) and isinstance(b, fx.GraphModule) and a.code != b.code:
+            b.graph = copy.deepcopy(a.graph)
 
 
-def closed_over(model: nn.Module) -> bool:
-    """Whether a function or a weak reference that modules hold leads to modules of the model, past a copy of it."""
-    own = {id(module) for module in model.modules()}
-    return any(
-        id(held) in own
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, FunctionType | weakref.ref)
-        for held in _reached(value)
+def entangled(reach: Reach, mine: Sequence[nn.Module], fresh: set[int], tensors: Iterable[int]) -> bool:
+    """Whether code of a copy uses modules or buffers that are not the copy's: it would write into the user's.
+
+    Args:
+        reach: Of the copy.
+        mine: The model's own modules.
+        fresh: Ids of all that was made when it was copied.
+        tensors: Ids of the model's tensors that were copied.
+    """
+    own = {*map(id, mine)}
+    return (
+        reach.endless
+        or not reach.tensors.isdisjoint(tensors)
+        or any(
+            id(module) in own or (id(module) not in fresh and next(module.buffers(), None) is not None)
+            for module in reach.modules
+        )
     )
-
-
-def _reached(value: object) -> list[object]:
-    """What a weak reference or a function's own variables lead to."""
-    if isinstance(value, weakref.ref):
-        return [value()]
-    if isinstance(value, FunctionType) and value.__closure__:
-        return [*inspect.getclosurevars(value).nonlocals.values()]
-    return []
 
 
 def own_modes(module: nn.Module) -> bool:

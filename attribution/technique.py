@@ -77,6 +77,10 @@ class Technique(ABC):
         """
         return self
 
+    def named(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers that the user named, which must exist before anything runs; none by default."""
+        return ()
+
     def start(self, model: nn.Module) -> Tensor:
         """The inputs of a technique that makes its own (``needs_inputs`` is False)."""
         raise NotImplementedError(f"{type(self).__name__} needs inputs")

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from attribution.errors import AttributionError, ModelError
 from attribution.execution import running
 from attribution.layers.names import find
+from attribution.notes import notes
 
 
 @dataclass(eq=False)
@@ -71,12 +71,12 @@ class Survey(tuple[Stop, ...]):
 def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
     """Note every module that runs inside the block, in this thread: name → `Stop`. Nothing is kept alive."""
     stops: dict[str, Stop] = {}
-    owner = threading.get_ident()
+    owner, armed = threading.get_ident(), True
     ended = 0
 
     def note(name: str, module: nn.Module, given: Iterable[Any], output: Any) -> None:
         nonlocal ended
-        if threading.get_ident() != owner:
+        if not armed or threading.get_ident() != owner:
             return
         known, first = stops.get(name), next(_tensors(given), None)
         stops[name] = Stop(
@@ -100,6 +100,7 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
                 handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
         yield stops
     finally:
+        armed = False
         for handle in handles:
             handle.remove()
 
@@ -131,16 +132,8 @@ def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
     return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
 
 
-_surveys: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Survey]] = WeakKeyDictionary()
-
-
-def forget(model: nn.Module) -> None:
-    """Survey a model anew: one that runs itself may have changed since."""
-    _surveys.pop(model, None)
-
-
 def survey(model: nn.Module, inputs: Tensor) -> Survey:
-    """Every module that runs on these inputs, in the order in which they end. One forward, kept per model and shape.
+    """Every module that runs on these inputs, in the order in which they end. One forward, kept in the model's notes.
 
     A model that fails on these inputs may have layers that do not: they are here, and ``failure`` says why it failed.
 
@@ -149,7 +142,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
         inputs: (N, C, H, W); only its first image is used.
     """
     key = (inputs.shape[1:], inputs.dtype)
-    known = _surveys.setdefault(model, {})
+    known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
     if key not in known:
         first = inputs[:1].detach().clone()
         before = [
@@ -168,6 +161,9 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
                     buffer.resize_(values.shape)
                 if not torch.equal(buffer, values):  # a forward that counts must not have begun to
                     buffer.copy_(values)
+        restart = notes(model).get("restart", lambda: None)()
+        if restart is not None:  # what else it counts in
+            restart()
         seen = Survey(sorted(stops.values(), key=lambda stop: stop.order))
         seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in _tensors([output])), failure
         known[key] = seen
@@ -179,7 +175,7 @@ def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> At
     failure = survey(model, inputs).failure
     if failure is None:
         return otherwise
-    forget(model)  # what failed may work the next time
+    notes(model).pop("survey", None)  # what failed may work the next time
     return _afresh(failure)
 
 

@@ -46,6 +46,10 @@ class Activations(Technique):
         object.__setattr__(self, "layers", layer_names("Activations", self.layers))
         object.__setattr__(self, "reduce", choice("Activations", "reduce", self.reduce, ("none", "mean")))
 
+    def named(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers."""
+        return self.layers
+
     def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
         """Take the default layers where none are named."""
         return self if self.layers else replace(self, layers=activation_layers(model, inputs))

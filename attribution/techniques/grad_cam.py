@@ -64,6 +64,10 @@ class GradCAM(Technique):
         """Without the ReLU, negative values are evidence against the target."""
         return not self.relu
 
+    def named(self, model: nn.Module) -> tuple[str, ...]:
+        """The layers."""
+        return self.layers
+
     def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
         """Take the default layer where none is named."""
         return self if self.layers else replace(self, layers=(grad_cam_layer(model, inputs),))

@@ -1,8 +1,9 @@
 """Grad-CAM by Captum's ``LayerGradCam``."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import LayerGradCam
@@ -54,14 +55,20 @@ def _shown(module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
     if grid.form == "channels_first":
         yield module
         return
-    probe = nn.Identity()
-    handle = module.register_forward_hook(
-        lambda module, args, output: grid.unmap(probe(grid.map(output.clone())), output)
-    )
+    probe, owner, armed, handle = nn.Identity(), threading.get_ident(), True, None
+
+    def detour(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        if not armed or threading.get_ident() != owner:
+            return None
+        return grid.unmap(probe(grid.map(output.clone())), output)
+
     try:
+        handle = module.register_forward_hook(detour)
         yield probe
     finally:
-        handle.remove()
+        armed = False  # an interrupt may have hidden the handle
+        if handle is not None:
+            handle.remove()
 
 
 class _Score:

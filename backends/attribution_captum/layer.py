@@ -1,5 +1,6 @@
 """What Captum can be asked about a layer, settled before it is asked."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -65,8 +66,11 @@ class Truncated:
     def __call__(self, images: Tensor) -> Tensor:
         """The images themselves: Captum keeps what the layers gave and looks at no output."""
         halt, left = _Halt(), {*self._asked}
+        owner, armed = threading.get_ident(), True
 
         def stop(module: nn.Module, args: Any, output: Any) -> None:
+            if not armed or threading.get_ident() != owner:
+                return
             left.discard(module)
             if not left:
                 raise halt
@@ -80,6 +84,7 @@ class Truncated:
             if reached is not halt:
                 raise
         finally:
+            armed = False  # an interrupt may have hidden a handle
             for handle in handles:
                 handle.remove()
         return images

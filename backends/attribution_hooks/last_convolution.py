@@ -55,17 +55,20 @@ class LastConvolution:
     def watched(self) -> Iterator[list[Tensor]]:
         """What goes into the convolution, run by run, in a whole forward inside the block."""
         entries: list[Tensor] = []
-        owner = threading.get_ident()
+        owner, armed = threading.get_ident(), True
 
         def note(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if threading.get_ident() == owner and args and isinstance(args[0], Tensor):
+            if armed and threading.get_ident() == owner and args and isinstance(args[0], Tensor):
                 entries.append(args[0])
 
-        handle = self.module.register_forward_pre_hook(note)
+        handle = None
         try:
+            handle = self.module.register_forward_pre_hook(note)
             yield entries
         finally:
-            handle.remove()
+            armed = False  # an interrupt may have hidden the handle
+            if handle is not None:
+                handle.remove()
 
     def prove(self, channels: Tensor, entry: Tensor, value: Tensor, gradient: Tensor) -> None:
         """Take the form for a batch of filters, if it gives what a whole forward gave.
@@ -100,22 +103,24 @@ class LastConvolution:
             LayerError: The convolution does not run this time.
         """
         caught: list[Tensor] = []
-        owner, halt = threading.get_ident(), _Halt()
+        owner, halt, armed, handle = threading.get_ident(), _Halt(), True, None
 
         def stop(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if threading.get_ident() == owner:
+            if armed and threading.get_ident() == owner:
                 caught.append(args[0])
                 raise halt
 
-        handle = self.module.register_forward_pre_hook(stop)
         try:
+            handle = self.module.register_forward_pre_hook(stop)
             run.call(images)
         except _Halt as reached:
             if reached is not halt:
                 raise
             reached.__traceback__ = None  # it holds the forward's frames, they hold it
         finally:
-            handle.remove()
+            armed = False
+            if handle is not None:
+                handle.remove()
         if not caught:
             raise layers.never_ran(self.layer)
         return caught[0]

@@ -175,6 +175,10 @@ class FilterVisualization(Technique):
         """Whether ``layer`` means the model's own output, rather than a module of that name."""
         return self.layer == LOGITS and LOGITS not in dict(model.named_modules())
 
+    def named(self, model: nn.Module) -> tuple[str, ...]:
+        """The layer, where it is one."""
+        return () if self.of_logits(model) else (self.layer,)
+
     def start(self, model: nn.Module) -> Tensor:
         """The start images (K, C, H, W), in the dtype and on the device of the model's parameters."""
         parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))

@@ -1,7 +1,6 @@
 """``HooksOcclusion``: clean scores, one difference per window, folded to pixels once."""
 
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +8,13 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.execution import CPU_WINDOWS
+from attribution.notes import notes
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion import dense, incremental
 from attribution_hooks.occlusion.fold import fold
 from attribution_hooks.occlusion.graph import Known, Untraceable
-
-_known: WeakKeyDictionary[nn.Module, Known] = WeakKeyDictionary()
 
 
 class HooksOcclusion(Attributor[Occlusion]):
@@ -55,7 +53,7 @@ class HooksOcclusion(Attributor[Occlusion]):
                 raise Untraceable("Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
-            known = self._known(run.model)
+            known = _known(run.model)
             return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
         except Untraceable as reason:
             run.note("reason", str(reason))
@@ -63,8 +61,8 @@ class HooksOcclusion(Attributor[Occlusion]):
             run.note("reason", f"failed on tiles: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
         return None
 
-    def _known(self, model: nn.Module) -> Known:
-        """What earlier calls found out, if the model is a shadow; the user's own may have changed since."""
-        if any(module is model for module in self.model.modules()):
-            return Known()
-        return _known.setdefault(model, Known())
+
+def _known(model: nn.Module) -> Known:
+    """What earlier calls found out, if the model is a shadow; a model that runs itself has notes of one call only."""
+    known: Known = notes(model).setdefault("occlusion", Known())
+    return known

@@ -1,0 +1,50 @@
+"""``Beginning``: the images and classes that a call starts from, made and checked once, before any forward."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from attribution import layers, targets
+from attribution.errors import TargetError
+from attribution.targets import Target
+from attribution.technique import Technique
+
+
+class Beginning:
+    """What a call starts from.
+
+    Args:
+        technique: As the user gave it.
+        inputs: Checked; ``None`` for a technique that makes its own.
+        target: As the user gave it.
+    """
+
+    def __init__(self, technique: Technique, inputs: Tensor | None, target: Target) -> None:
+        self._technique, self._inputs, self._target = technique, inputs, target
+        self._found: tuple[Tensor, Tensor | Literal["all"] | None] | None = None
+
+    def of(self, model: nn.Module) -> tuple[Tensor, Tensor | Literal["all"] | None]:
+        """The images (N, C, H, W), a copy that is nobody else's, and the classes; ``model`` is not run.
+
+        Raises:
+            AttributionError: The technique refuses the images, or the target fits neither it nor them.
+        """
+        if self._found is None:
+            technique, target = self._technique, self._target
+            start = technique.start(model) if self._inputs is None else self._inputs.detach().clone()
+            technique.check(start)
+            if not technique.needs_target and target is not None:
+                raise TargetError(f"{technique.name} explains no class; leave target out (found {target!r})")
+            self._found = start, targets.check(target, len(start))
+        return self._found
+
+    def example(self, model: nn.Module) -> Tensor:
+        """The first image (1, C, H, W), for a forward that is made before the technique's own.
+
+        Raises:
+            AttributionError: See `of`, or the model has no layer of a name that the technique was given.
+        """
+        start, _ = self.of(model)
+        for name in self._technique.named(model):
+            layers.find(model, name)
+        return start[:1]

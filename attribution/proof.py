@@ -1,0 +1,97 @@
+"""Whether a copy of a model says what the model says: both are run once, from the same random numbers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution.guarded import run_itself, turn
+from attribution.modes import note_random
+from attribution.undo import undoing
+
+WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""How far two outputs may be apart as a part of the largest value; of other dtypes four units in the last place."""
+
+
+def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tensor) -> bool | None:
+    """Whether the copy's output on an image equals the model's own; both are left as they were found.
+
+    Args:
+        model: The user's. It is run under the lock, in eval mode by its flags.
+        copy: Of it.
+        beside: Modules that the model runs without having registered them.
+        image: (1, C, H, W).
+
+    Returns:
+        ``None`` where nothing can be said: the model fails, or does not repeat itself.
+    """
+    with undoing() as undo, torch.no_grad():
+        turn.take(undo)
+        run_itself(undo, model, beside)
+        run_itself(undo, copy)
+        restart = note_random(undo, image.device)
+        try:
+            wanted = model(image.clone())
+        except Exception:  # the call itself will fail alike, and say why
+            return None
+        restart()
+        try:
+            found = copy(image.clone())
+        except MemoryError:
+            return None
+        except Exception as error:
+            return None if isinstance(error, torch.OutOfMemoryError) else False
+        if equal(wanted, found):
+            return True
+        restart()
+        return False if equal(wanted, model(image.clone())) else None
+
+
+def equal(wanted: Any, found: Any) -> bool:
+    """Whether two outputs hold the same tensors within rounding, in the same places."""
+    a, b = list(_tensors(wanted)), list(_tensors(found))
+    return len(a) == len(b) and all(map(_close, a, b))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout or a.layout != torch.strided:
+        return a.shape == b.shape and a.dtype == b.dtype and a.layout == b.layout
+    if torch.equal(a, b) or not a.numel():
+        return True
+    if not (a.is_floating_point() or a.is_complex()):
+        return False
+    if not torch.equal(a.isfinite(), b.isfinite()) or not torch.equal(a.isnan(), b.isnan()):
+        return False
+    finite, infinite = a.isfinite(), a.isinf()
+    if not torch.equal(a[infinite], b[infinite]):
+        return False
+    if not finite.any():
+        return True
+    real = a.real.dtype if a.is_complex() else a.dtype
+    wide = torch.promote_types(a.dtype, torch.float32)
+    a, b = a[finite].to(wide), b[finite].to(wide)
+    return bool((a - b).abs().max() <= WITHIN.get(real, 4 * torch.finfo(real).eps) * a.abs().max())
+
+
+def _tensors(value: Any, depth: int = 8) -> Iterator[Tensor]:
+    """The tensors in an output, whatever it is packed in."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if isinstance(value, bool | int | float):
+        yield torch.tensor(value, dtype=torch.float64)
+        return
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    elif is_dataclass(value):
+        items = [getattr(value, field.name) for field in fields(value)]
+    elif not isinstance(value, type):
+        items = getattr(value, "__dict__", {}).values()
+    if depth:
+        for item in items:
+            yield from _tensors(item, depth - 1)
