@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
@@ -23,12 +23,13 @@ from attribution.errors import (
     ResourceError,
     TargetError,
 )
-from attribution.execution import Execution, out_of_memory, running
+from attribution.execution import Execution, first_line, in_backward, out_of_memory, running
 from attribution.isolation import admit, alone, isolated, unwrap
 from attribution.modes import modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
+from attribution.rows import mixing
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
 
@@ -42,8 +43,9 @@ class Run:
     Attributes:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
         inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
-        execution: How to run.
+        execution: How to run; one image per forward where the model mixes the images of a batch.
         extras: Tensors to hand on beside the maps; first axis images or filters.
+        apart: Why images, windows and filters go through the model one by one; ``None`` where they need not.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class Run:
     target: Tensor | None = None
     scores: Tensor | None = None
     notes: dict[str, str | int | float] = field(default_factory=dict)
+    apart: str | None = None
 
     def call(self, x: Tensor) -> Any:
         """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
@@ -69,9 +72,14 @@ class Run:
         """The model's logits (B, K) for a batch (B, C, H, W).
 
         Raises:
-            ModelError: The model fails on these inputs, or does not return a matrix of logits.
+            ModelError: The model fails on these inputs, or does not return a matrix of logits, one row per image.
         """
-        return self.logits(self.call(x))
+        logits = self.logits(self.call(x))
+        if len(logits) != len(x):
+            raise ModelError(
+                f"the model returns {len(logits)} rows of logits for {len(x)} images; expected one row per image"
+            )
+        return logits
 
     def logits(self, output: Any) -> Tensor:
         """The logits (B, K) in what the model returned.
@@ -84,21 +92,26 @@ class Run:
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
 
-        ``extras["largest_score"]`` (N,) is the largest |score| of any class, the size that rounding goes by.
+        ``extras["largest_score"]`` (N,) is the largest finite |score| of any class, the size that rounding goes by.
 
         Raises:
             TargetError: A class is out of range.
-            NonFiniteError: The logits hold NaN or infinity.
+            NonFiniteError: The score of a class that is asked about is NaN or infinite. Other classes may be masked.
         """
         logits = logits.detach()
-        if not inputs_.finite(logits):
-            raise NonFiniteError(
-                "the model's logits hold NaN or infinity on the clean inputs; nothing can be explained"
-            )
         self.target = targets.resolve(self.asked, logits)
         scores = self.score_of(logits)
         self.scores = scores.gather(1, self.target)
-        self.extras["largest_score"] = scores.abs().amax(dim=1)
+        sizes = scores.abs()
+        largest = sizes.amax(dim=1)
+        if not inputs_.finite(largest):  # a class is masked, or what was asked for is lost
+            if not inputs_.finite(self.scores):
+                raise NonFiniteError(
+                    "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
+                    "nothing can be explained"
+                )
+            largest = sizes.nan_to_num(0.0, 0.0).amax(dim=1)
+        self.extras["largest_score"] = largest
         return self.target
 
     def note(self, key: str, value: str | int | float) -> None:
@@ -181,11 +194,14 @@ class Attributor(ABC, Generic[TechniqueT]):
             asked = self._asked(target, len(start))
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
+            per_run = execution.batch_size if worker.technique.batch_of == "images" else None
+            apart = worker._apart(model, start, anew=isolation.startswith("guarded"))
+            if apart is not None:
+                execution = replace(execution, batch_size=1, incremental=False)
+                per_run = per_run if worker.technique.batch_of == "filters" else 1
             runs = [
-                Run(model, part, execution, asked=rows, score_of=worker.technique.scores)
-                for part, rows in _parts(
-                    start, asked, execution.batch_size if worker.technique.batch_of == "images" else None
-                )
+                Run(model, part, execution, asked=rows, score_of=worker.technique.scores, apart=apart)
+                for part, rows in _parts(start, asked, per_run)
             ]
             offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
             done = [worker._checked(run, offload) for run in runs]
@@ -197,6 +213,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             with torch.no_grad():
                 maps = worker.technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
         notes = {key: value for run in runs for key, value in run.notes.items()}
+        if apart is not None:
+            notes["rows"] = f"one by one: {apart}"
         if execution.offload:
             notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
         return Attribution(
@@ -211,6 +229,16 @@ class Attributor(ABC, Generic[TechniqueT]):
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
         )
 
+    def _apart(self, model: nn.Module, start: Tensor, *, anew: bool) -> str | None:
+        """Why images must go through the model one by one; nothing runs where they do so anyway."""
+        if self.technique.batch_of == "windows":
+            alone = len(start) == 1 and self.execution.batch_size == 1
+        else:
+            alone = len(start) == 1 or self.execution.batch_size == 1
+        if alone:
+            return None
+        return mixing(model, start, self.execution, anew=anew)
+
     def _asked(self, target: Target, images: int) -> Tensor | Literal["all"] | None:
         if not self.technique.needs_target and target is not None:
             raise TargetError(f"{self.technique.name} explains no class; leave target out (found {target!r})")
@@ -220,13 +248,20 @@ class Attributor(ABC, Generic[TechniqueT]):
         who = f"{self.technique.name}.{self.backend}"
         try:
             maps = self.compute(run)
-        except RuntimeError as error:
-            if isinstance(error, AttributionError) or not out_of_memory(error):
-                raise
-            raise ResourceError(
-                f"{who} ran out of memory ({str(error).splitlines()[0]}); give Execution a smaller batch_size or "
-                f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
-            ) from error
+        except AttributionError:
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise ResourceError(
+                    f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or "
+                    f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
+                ) from error
+            if in_backward(error):
+                raise ModelError(
+                    f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
+                    f"{run.inputs.dtype}: {first_line(error)}"
+                ) from error
+            raise  # a fault of the attributor's own
         if not isinstance(maps, dict) or not maps or not all(isinstance(map_, Tensor) for map_ in maps.values()):
             raise PluginError(f"{who}: compute returned {type(maps).__name__}, expected a non-empty dict of tensors")
         for name, map_ in maps.items():

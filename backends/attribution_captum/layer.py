@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.errors import AttributionError, LayerError, ModelError
+from attribution.execution import in_backward
 from attribution.layers import Stop
 
 _CUT = ("appears to not have been used", "does not require grad")
@@ -58,6 +59,8 @@ def typed() -> Iterator[None]:
     except AttributionError:
         raise
     except (AssertionError, IndexError, TypeError, AttributeError) as error:
+        if in_backward(error):
+            raise  # of the model's own backward, or a hook on it
         raise ModelError(f"Captum cannot explain this model: {error}. Try backend='hooks'") from error
 
 

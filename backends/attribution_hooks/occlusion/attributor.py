@@ -1,5 +1,6 @@
 """``HooksOcclusion``: clean scores, one difference per window, folded to pixels once."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion import dense, incremental
+from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.fold import fold
 from attribution_hooks.occlusion.graph import Known, Untraceable
 
@@ -38,7 +40,7 @@ class HooksOcclusion(Attributor[Occlusion]):
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
             most = CPU_WINDOWS if inputs.device.type == "cpu" else None
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
-            logits = torch.cat([run.forward(part) for part in inputs.split(chunk)])
+            logits = _clean(run, chunk)
             target = run.select(logits)
             run.note("windows", len(lattice.windows))
             with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):  # dense draws the same
@@ -51,6 +53,8 @@ class HooksOcclusion(Attributor[Occlusion]):
 
     def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor) -> Tensor | None:
         try:
+            if run.apart is not None:
+                raise Untraceable(run.apart)
             if not run.execution.incremental:
                 raise Untraceable("Execution.incremental is False")
             if run.execution.autocast is not None:
@@ -67,3 +71,14 @@ class HooksOcclusion(Attributor[Occlusion]):
         if any(module is model for module in self.model.modules()):
             return Known()
         return _known.setdefault(model, Known())
+
+
+def _clean(run: Run, chunk: int) -> Tensor:
+    """Logits (N, K) of the images as they are."""
+    parts: list[Tensor] = []
+
+    def work(images: Sequence[int]) -> None:
+        parts.append(run.forward(run.inputs[images[0] : images[-1] + 1]))
+
+    in_parts(range(len(run.inputs)), chunk, work, lambda: None)
+    return torch.cat(parts)

@@ -1,0 +1,208 @@
+"""Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from attribution.agreement import coarser
+from attribution.errors import AttributionError
+from attribution.execution import Execution, first_line, out_of_memory, running
+
+MIXED = "the model's answer to an image depends on the images beside it"
+
+ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torch.bfloat16: 0.25}
+"""How far the kernels for another number of images may take a value, as a part of the largest of its column."""
+
+_EQUAL = {"cpu": 64, "other": 512, "half": 2}
+"""The same in units in the last place for the same kernels, which give the same bits on a CPU, and nearly elsewhere."""
+
+_NOISE = 64
+"""Units in the last place of the median column, which rounding may leave where a column is all but zero."""
+
+_Rows = dict[tuple[object, ...], list[Tensor]]
+"""Where in the output a tensor lies → what is in it of each image."""
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What was found, and which parameters the model had then, at which versions."""
+
+    reason: str | None
+    tensors: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no parameter was written into since."""
+        return _versions(self.tensors) == self.versions
+
+
+_proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKeyDictionary()
+
+
+def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool) -> str | None:
+    """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
+
+    Three forwards without graph, once per model, shape and precision, and again after a parameter was written into:
+    [x], [a, x, b] and [b, x, d]. The rows of x must be equal in the last two, which run the same kernels, and must be
+    that of [x] within the rounding of other kernels; b must have the same row in either place. A model that draws
+    random numbers draws others for other shapes: of it only the last two count. Whatever tensors the model returns are
+    looked at, entry by entry, each by the size of its own column: a class that is masked by -1e4 hides no other.
+
+    Args:
+        model: Isolated, in eval mode. Its buffers and the random numbers are given back.
+        inputs: (N, C, H, W); the first is x, and the last is b where it is another.
+        execution: Its precision counts.
+        anew: Look again, since the model may have changed without a trace.
+    """
+    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast)
+    known = _proofs.setdefault(model, {})
+    proof = known.get(key)
+    if proof is None or anew or not proof.holds:
+        try:
+            reason = _reason(model, inputs.detach(), execution)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return f"three images at once do not fit into memory ({first_line(error)})"  # next time they may
+        tensors = tuple(tensor for tensor in model.parameters() if not tensor.is_inference())
+        proof = known[key] = _Proof(reason, tensors, _versions(tensors))
+    return proof.reason
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple([tensor._version for tensor in tensors])
+
+
+def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
+    x = inputs[:1]
+    with _as_found(model):
+        try:
+            with torch.no_grad():
+                alone, draws = _run(model, x)
+        except AttributionError:
+            return "the model fails on an image alone"
+        batches = None
+        for a, b, d in _neighbours(inputs):
+            try:
+                with torch.no_grad():
+                    batches = [_run(model, torch.cat(images))[0] for images in ((a, x, b), (b, x, d))]
+                break
+            except AttributionError as error:
+                reason = f"the model fails on several images at once ({error})"
+        if batches is None:
+            return reason
+    first, second = batches
+    places = [place for place in alone if place in first and place in second]
+    if not places:
+        return "what the model returns cannot be told apart by images"
+    coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
+    equal = _EQUAL["cpu" if inputs.device.type == "cpu" else "other"]
+    for place in places:
+        rows = [*alone[place], *first[place], *second[place]]
+        if len({row.shape for row in rows}) > 1:  # detections: as many as there are
+            rows = [alone[place][0], first[place][1], second[place][1]]
+            if len({row.shape for row in rows}) > 1:
+                return MIXED
+        size = torch.stack([_columns(row) for row in rows]).amax(dim=0)
+        own = torch.finfo(coarser(rows[0].dtype))
+        exact = (_EQUAL["half"] if own.bits < 32 else equal) * own.eps * size
+        rough = _rough(coarsest, inputs) * size + _NOISE * torch.finfo(coarsest).eps * size.median()
+        checks = [(first[place][1], second[place][1], exact)]
+        if not draws:
+            checks.append((alone[place][0], first[place][1], rough))
+            if first[place][2].shape == second[place][0].shape == rows[0].shape:
+                checks.append((first[place][2], second[place][0], rough))
+        if not all(_near(*check) for check in checks):
+            return MIXED
+    return None
+
+
+def _rough(dtype: torch.dtype, inputs: Tensor) -> float:
+    tf32 = inputs.is_cuda and dtype == torch.float32
+    return ROUNDING[torch.float16] if tf32 else ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
+
+
+def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Three images (1, C, H, W) unlike the first: beyond its range; for a model that refuses such ones, within it."""
+    x, last = inputs[:1], inputs[-1:]
+    size = x.abs().max()
+    size = torch.where(size == 0, torch.ones_like(size), size)
+    noise = torch.rand((2, *x.shape), generator=torch.Generator().manual_seed(0)).to(x) - 0.5
+    b = last if not torch.equal(last, x) else x.flip(-1) / 2 + noise[0] * size / 2
+    yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
+    low, high = x.aminmax()
+    yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
+
+
+@contextmanager
+def _as_found(model: nn.Module) -> Iterator[None]:
+    """Buffers that the forwards write into get their values back."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers() if not (buffer.is_inference() or buffer.is_meta)]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, values in before:
+                if buffer.shape != values.shape:
+                    buffer.resize_(values.shape)
+                if not torch.equal(buffer, values):
+                    buffer.copy_(values)
+
+
+def _run(model: nn.Module, images: Tensor) -> tuple[_Rows, bool]:
+    """What the model returns of each image, and whether it drew random numbers."""
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        before = _random_state(images)
+        with running(images):
+            output = model(images.clone())
+        draws = not all(map(torch.equal, before, _random_state(images)))
+    rows: _Rows = {}
+    _collect(output, len(images), (), rows)
+    return rows, draws
+
+
+def _random_state(images: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(images.device)] if images.is_cuda else [])]
+
+
+def _collect(output: Any, images: int, place: tuple[object, ...], rows: _Rows) -> None:
+    """Note the rows of tensors, wherever they lie, and the items of a list that has a dict for each image."""
+    if isinstance(output, Tensor):
+        if output.ndim and len(output) == images and output.layout == torch.strided:
+            rows[place] = [row.detach() for row in output.unbind()]
+        return
+    if isinstance(output, list | tuple):
+        if len(output) == images and all(isinstance(item, Mapping) for item in output):
+            for name in output[0]:
+                if all(isinstance(item.get(name), Tensor) for item in output):
+                    rows[*place, name] = [item[name].detach() for item in output]
+            return
+        items: dict[Any, Any] = dict(enumerate(output))
+    elif isinstance(output, Mapping):
+        items = dict(output)
+    elif is_dataclass(output) and not isinstance(output, type):
+        items = {entry.name: getattr(output, entry.name, None) for entry in fields(output)}
+    else:
+        items = dict(getattr(output, "__dict__", {}))
+    if len(place) < 8:  # an object may hold itself
+        for name, item in items.items():
+            _collect(item, images, (*place, name), rows)
+
+
+def _columns(row: Tensor) -> Tensor:
+    """The largest finite |value| of each column: of a class, a channel, a token."""
+    values = torch.nan_to_num(row.double().abs(), 0.0, 0.0, 0.0)
+    if values.ndim < 2 or not values.numel():
+        return values
+    return values.flatten(1).amax(dim=1).reshape(-1, *[1] * (row.ndim - 1))
+
+
+def _near(a: Tensor, b: Tensor, allowed: Tensor) -> bool:
+    same = (a == b) | (a.isnan() & b.isnan())
+    return a.shape == b.shape and bool((same | ((a.double() - b.double()).abs() <= allowed)).all())
