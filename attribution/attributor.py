@@ -29,7 +29,7 @@ from attribution.modes import modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
-from attribution.rows import mixing
+from attribution.rows import NO_ROOM, mixing
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
 
@@ -197,7 +197,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             per_run = execution.batch_size if worker.technique.batch_of == "images" else None
             apart = worker._apart(model, start, anew=isolation.startswith("guarded"))
             if apart is not None:
-                execution = replace(execution, batch_size=1, incremental=False)
+                execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
                 per_run = per_run if worker.technique.batch_of == "filters" else 1
             runs = [
                 Run(model, part, execution, asked=rows, score_of=worker.technique.scores, apart=apart)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from attribution.agreement import coarser
 from attribution.errors import AttributionError
-from attribution.execution import Execution, first_line, out_of_memory, running
+from attribution.execution import Execution, out_of_memory, running
 
 MIXED = "the model's answer to an image depends on the images beside it"
+
+NO_ROOM = "three images at once do not fit into memory"
 
 ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torch.bfloat16: 0.25}
 """How far the kernels for another number of images may take a value, as a part of the largest of its column."""
@@ -69,7 +71,7 @@ def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            return f"three images at once do not fit into memory ({first_line(error)})"  # next time they may
+            return NO_ROOM  # next time there may be
         tensors = tuple(tensor for tensor in model.parameters() if not tensor.is_inference())
         proof = known[key] = _Proof(reason, tensors, _versions(tensors))
     return proof.reason
@@ -80,52 +82,57 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 
 def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
-    x = inputs[:1]
-    with _as_found(model):
-        try:
-            with torch.no_grad():
-                alone, draws = _run(model, x)
-        except AttributionError:
-            return "the model fails on an image alone"
-        batches = None
-        for a, b, d in _neighbours(inputs):
-            try:
-                with torch.no_grad():
-                    batches = [_run(model, torch.cat(images))[0] for images in ((a, x, b), (b, x, d))]
-                break
-            except AttributionError as error:
-                reason = f"the model fails on several images at once ({error})"
-        if batches is None:
-            return reason
-    first, second = batches
-    places = [place for place in alone if place in first and place in second]
-    if not places:
-        return "what the model returns cannot be told apart by images"
-    coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
-    equal = _EQUAL["cpu" if inputs.device.type == "cpu" else "other"]
-    for place in places:
-        rows = [*alone[place], *first[place], *second[place]]
-        if len({row.shape for row in rows}) > 1:  # detections: as many as there are
-            rows = [alone[place][0], first[place][1], second[place][1]]
-            if len({row.shape for row in rows}) > 1:
-                return MIXED
-        size = torch.stack([_columns(row) for row in rows]).amax(dim=0)
-        own = torch.finfo(coarser(rows[0].dtype))
-        exact = (_EQUAL["half"] if own.bits < 32 else equal) * own.eps * size
-        rough = _rough(coarsest, inputs) * size + _NOISE * torch.finfo(coarsest).eps * size.median()
-        checks = [(first[place][1], second[place][1], exact)]
-        if not draws:
-            checks.append((alone[place][0], first[place][1], rough))
-            if first[place][2].shape == second[place][0].shape == rows[0].shape:
-                checks.append((first[place][2], second[place][0], rough))
-        if not all(_near(*check) for check in checks):
-            return MIXED
+    for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
+        with _as_found(model):
+            answers = _answers(model, inputs, inside=inside)
+        if isinstance(answers, str):
+            return answers
+        alone, first, second = answers
+        places = [place for place in alone.rows if place in first.rows and place in second.rows]
+        if places:
+            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
+            found = ((alone.rows[place], first.rows[place], second.rows[place]) for place in places)
+            return None if all(_alike(*rows, coarsest, draws=alone.draws) for rows in found) else MIXED
     return None
 
 
-def _rough(dtype: torch.dtype, inputs: Tensor) -> float:
-    tf32 = inputs.is_cuda and dtype == torch.float32
-    return ROUNDING[torch.float16] if tf32 else ROUNDING.get(dtype, ROUNDING[torch.bfloat16])
+def _answers(model: nn.Module, inputs: Tensor, *, inside: bool) -> tuple["_Answer", "_Answer", "_Answer"] | str:
+    """What the model returns for [x], [a, x, b] and [b, x, d], or why it returns nothing."""
+    x = inputs[:1]
+    try:
+        alone = _run(model, x, inside=inside)
+    except AttributionError:
+        return "the model fails on an image alone"
+    reason = ""
+    for a, b, d in _neighbours(inputs):
+        try:
+            first, second = (_run(model, torch.cat(images), inside=inside) for images in ((a, x, b), (b, x, d)))
+        except AttributionError as error:
+            reason = f"the model fails on several images at once ({error})"
+        else:
+            return alone, first, second
+    return reason
+
+
+def _alike(
+    alone: list[Tensor], first: list[Tensor], second: list[Tensor], coarsest: torch.dtype, *, draws: bool
+) -> bool:
+    """Whether the rows of x are the same in all three, and those of b in the last two."""
+    rows = [*alone, *first, *second]
+    if len({row.shape for row in rows}) > 1:  # detections: as many as there are
+        rows, draws = [alone[0], first[1], second[1]], draws or first[2].shape != second[0].shape
+    if len({row.shape for row in rows}) > 1:
+        return False
+    size = torch.stack([_columns(row) for row in rows]).amax(dim=0)
+    own, cpu = torch.finfo(coarser(rows[0].dtype)), rows[0].device.type == "cpu"
+    exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
+    if not _near(first[1], second[1], exact):
+        return False
+    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
+    if coarsest == torch.float32 and not cpu:
+        part = ROUNDING[torch.float16]  # TF32
+    rough = part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
+    return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
 
 
 def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -155,16 +162,34 @@ def _as_found(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(values)
 
 
-def _run(model: nn.Module, images: Tensor) -> tuple[_Rows, bool]:
-    """What the model returns of each image, and whether it drew random numbers."""
-    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
-        before = _random_state(images)
-        with running(images):
-            output = model(images.clone())
-        draws = not all(map(torch.equal, before, _random_state(images)))
+@dataclass(frozen=True)
+class _Answer:
+    """What the model returned of each image, and whether it drew random numbers."""
+
+    rows: _Rows
+    draws: bool
+
+
+def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
     rows: _Rows = {}
+
+    def note(module: nn.Module, args: object, output: object) -> None:
+        _collect(output, len(images), (id(module),), rows)
+
+    handles: list[Any] = []
+    try:
+        for module in model.modules() if inside else ():
+            handles.append(module.register_forward_hook(note))  # noqa: PERF401  # an interrupt loses none
+        with torch.no_grad(), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+            before = _random_state(images)
+            with running(images):
+                output = model(images.clone())
+            draws = not all(map(torch.equal, before, _random_state(images)))
+    finally:
+        for handle in handles:
+            handle.remove()
     _collect(output, len(images), (), rows)
-    return rows, draws
+    return _Answer(rows, draws)
 
 
 def _random_state(images: Tensor) -> list[Tensor]:

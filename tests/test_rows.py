@@ -241,8 +241,26 @@ class Pooled(Net):
 @pytest.mark.parametrize("name", ["occlusion", "grad_cam"])
 def test_rows_that_are_not_the_images(name: str, backend: str) -> None:
     technique = QUESTIONS[name][0]
-    with pytest.raises(ModelError, match=r"returns 2 rows of logits for 1 image"):
+    with pytest.raises(ModelError, match=r"returns 2 rows of logits for 3 images; expected one row per image"):
         explain(Pooled(2).eval(), X, technique, backend=backend, target=1)
+
+
+class Silent(Net):
+    """Returns nothing of its images."""
+
+    def forward(self, x: Tensor) -> Any:
+        return {"loss": super().forward(x).mean()}
+
+
+@pytest.mark.parametrize("inputs", [X, X[:, :, 1:]], ids=["a shape", "another"])
+def test_layers_tell_where_the_output_does_not(inputs: Tensor) -> None:
+    mixing, apart = Silent(lambda y: y - 0.5 * y.mean(0)).eval(), Silent(lambda y: y).eval()
+    question = Activations(layers=("body",))
+    found = explain(mixing, inputs, question)
+    wanted = torch.stack([output_of_body(mixing, image) for image in inputs.split(1)])
+    assert torch.allclose(found.map, wanted, rtol=0, atol=1e-10)
+    assert "rows" in found.provenance
+    assert "rows" not in explain(apart, inputs, question).provenance
 
 
 class Stateful(Net):

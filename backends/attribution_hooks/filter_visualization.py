@@ -85,8 +85,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         layer = self.technique.layer
         if self.technique.of_logits(run.model):
             return run.forward(images)
+        graph = torch.is_grad_enabled()
         once = layers.run_once(run.model, run.inputs, [layer])
-        with capture(run.model, [layer], leaf=torch.is_grad_enabled(), stop=once) as caught:
+        with capture(run.model, [layer], gradients="to the images" if graph else None, stop=once) as caught:
             run.call(images)
         return caught[layer]
 

@@ -9,9 +9,9 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
-from attribution_hooks.capture import capture
 from attribution_hooks.grad_cam.backward import Tail, chunk
 from attribution_hooks.grad_cam.closed import class_maps
+from attribution_hooks.grad_cam.forward import forward
 
 
 class HooksGradCAM(Attributor[GradCAM]):
@@ -27,9 +27,8 @@ class HooksGradCAM(Attributor[GradCAM]):
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer."""
         names = self.technique.layers
-        with torch.no_grad(), capture(run.model, names, leaf=True) as caught:
-            logits = run.forward(run.inputs)
-        outputs = {name: caught[name] for name in names}
+        ran = forward(run, names)
+        logits, outputs = ran.logits, ran.outputs
         for name, output in outputs.items():
             layers.per_image(name, output.shape, len(run.inputs))
         grids = {
@@ -42,14 +41,14 @@ class HooksGradCAM(Attributor[GradCAM]):
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
             maps: Maps = {}
-            if target.shape[1] > 1:
+            if target.shape[1] > 1 and not ran.edges:
                 for name in names:
                     closed = class_maps(run.model, name, logits, outputs[name], grids[name], target)
                     if closed is not None:
                         maps[name] = closed
             rest = [name for name in names if name not in maps]
             if rest:
-                tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids)
+                tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids, ran.edges)
                 alphas = tail.weights(target, chunk(run, rest, outputs) if target.shape[1] > 1 else 1)
                 maps |= {name: _weighted(alphas[name], found[name]) for name in rest}
         for name in names:

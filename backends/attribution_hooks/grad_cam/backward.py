@@ -1,9 +1,11 @@
 """Gradients of many targets through the tail of the network at once."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from attribution import layers
 from attribution.attributor import Run
@@ -23,12 +25,21 @@ class Tail:
         logits: (N, K).
         outputs: Of the layers.
         grids: Where the outputs' values lie.
+        edges: Where in the graph those outputs stand that are copies.
     """
 
-    def __init__(self, run: Run, logits: Tensor, outputs: Mapping[str, Tensor], grids: Mapping[str, Grid]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        logits: Tensor,
+        outputs: Mapping[str, Tensor],
+        grids: Mapping[str, Grid],
+        edges: Mapping[str, GradientEdge] = {},
+    ) -> None:
         self._run = run
         self._logits = logits
         self._outputs = outputs
+        self._sought: list[Any] = [edges.get(name, output) for name, output in outputs.items()]
         self._grids = grids
         self._batched = True
 
@@ -73,7 +84,7 @@ class Tail:
         """Keeps the graph: it may be needed again, and goes with the logits."""
         return torch.autograd.grad(
             self._logits,
-            [*self._outputs.values()],
+            self._sought,
             seeds,
             retain_graph=True,
             allow_unused=True,

@@ -53,10 +53,8 @@ class HooksOcclusion(Attributor[Occlusion]):
 
     def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor) -> Tensor | None:
         try:
-            if run.apart is not None:
-                raise Untraceable(run.apart)
             if not run.execution.incremental:
-                raise Untraceable("Execution.incremental is False")
+                raise Untraceable(run.apart or "Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
             return incremental.differences(run, self.technique, lattice, logits, target, self._known(run.model))
