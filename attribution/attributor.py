@@ -194,8 +194,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             asked = self._asked(target, len(start))
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
-            per_run = execution.batch_size if worker.technique.batch_of == "images" else None
-            apart = worker._apart(model, start, anew=isolation.startswith("guarded"))
+            per_run = worker._images_at_once(model, start)
+            apart = worker._apart(model, start, per_run, anew=isolation.startswith("guarded"))
             if apart is not None:
                 execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
                 per_run = per_run if worker.technique.batch_of == "filters" else 1
@@ -229,12 +229,32 @@ class Attributor(ABC, Generic[TechniqueT]):
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, _tf32(start)),
         )
 
-    def _apart(self, model: nn.Module, start: Tensor, *, anew: bool) -> str | None:
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """Bytes of activations that one image needs at once, for ``memory_budget``; 0: not known, images stay together.
+
+        Args:
+            model: Isolated, eval mode.
+            inputs: (N, C, H, W).
+        """
+        return 0
+
+    def _images_at_once(self, model: nn.Module, start: Tensor) -> int | None:
+        """How many images a backend is given together, where the core splits them; ``None``: all."""
+        if self.technique.batch_of != "images":
+            return None
+        if self.execution.batch_size is not None or len(start) == 1:
+            return self.execution.batch_size
+        try:
+            return self.execution.chunk(self.image_bytes(model, start), len(start))
+        except AttributionError:  # who computes will say what is wrong
+            return None
+
+    def _apart(self, model: nn.Module, start: Tensor, per_run: int | None, *, anew: bool) -> str | None:
         """Why images must go through the model one by one; nothing runs where they do so anyway."""
         if self.technique.batch_of == "windows":
             alone = len(start) == 1 and self.execution.batch_size == 1
         else:
-            alone = len(start) == 1 or self.execution.batch_size == 1
+            alone = len(start) == 1 or per_run == 1 or self.execution.batch_size == 1
         if alone:
             return None
         return mixing(model, start, self.execution, anew=anew)

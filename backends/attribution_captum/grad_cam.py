@@ -26,6 +26,10 @@ class CaptumGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """The whole forward's graph, and the gradients of its widest part."""
+        return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
+
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
         names = self.technique.layers
@@ -41,10 +45,10 @@ class CaptumGradCAM(Attributor[GradCAM]):
         maps: Maps = {}
         for name, module, grid in zip(names, asked, grids, strict=True):
             columns: list[Tensor] = []
-            with _unwritten(name, module), _shown(name, module, grid) as layer:
+            with _shown(name, module, grid) as layer:
                 while run.target is None or len(columns) < run.target.shape[1]:
                     cam = LayerGradCam(_Score(run, column=len(columns)), layer)
-                    with typed(), connected(layers.no_influence(name)):
+                    with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
                         columns.append(cam.attribute(images).detach())
             maps[name] = torch.cat(columns, dim=1)
             if self.technique.tokens is None and grid.form != "channels_first":

@@ -3,12 +3,13 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
+from attribution_hooks.grad_cam import memory
 from attribution_hooks.grad_cam.backward import Tail, chunk
 from attribution_hooks.grad_cam.closed import class_maps
 from attribution_hooks.grad_cam.forward import forward
@@ -23,6 +24,12 @@ class HooksGradCAM(Attributor[GradCAM]):
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "hooks"
+
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
+        names = self.technique.layers
+        graph = memory.forward_bytes(model, inputs, names) + memory.gradient_bytes(model, inputs, names)
+        return max(graph, layers.peak_bytes(model, inputs)) if graph else 0
 
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer."""
@@ -49,7 +56,7 @@ class HooksGradCAM(Attributor[GradCAM]):
             rest = [name for name in names if name not in maps]
             if rest:
                 tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids, ran.edges)
-                alphas = tail.weights(target, chunk(run, rest, outputs) if target.shape[1] > 1 else 1)
+                alphas = tail.weights(target, chunk(run, names) if target.shape[1] > 1 else 1)
                 maps |= {name: _weighted(alphas[name], found[name]) for name in rest}
         for name in names:
             run.note(f"engine {name}", "backward" if name in rest else "closed form")

@@ -9,9 +9,9 @@ from torch.autograd.graph import GradientEdge
 
 from attribution import layers
 from attribution.attributor import Run
-from attribution.errors import ModelError
 from attribution.execution import out_of_memory
 from attribution.techniques.tokens import Grid
+from attribution_hooks.grad_cam import memory
 
 MOST_TARGETS = 64
 """Targets per backward: more of them are not faster, on VGG16's tail slower."""
@@ -96,14 +96,9 @@ def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
 
-def chunk(run: Run, names: Sequence[str], outputs: Mapping[str, Tensor]) -> int:
-    """How many targets fit the memory budget: each needs the gradients of the layers and of the tail's widest part."""
-    try:
-        stops = layers.survey(run.model, run.inputs)
-    except ModelError:  # a model that runs only with a graph from the layers on
-        stops = ()
-    ends = {stop.module: stop.order for stop in stops if stop.calls == 1}
-    first = min(ends.get(layers.find(run.model, name)[1], 0) for name in names)
-    widest = max((stop.bytes for stop in stops if stop.leaf and stop.order > first), default=0) * len(run.inputs)
-    needed = 3 * widest + sum(outputs[name].nbytes for name in names)
-    return max(1, min(MOST_TARGETS, run.execution.memory_budget // max(needed, 1)))
+def chunk(run: Run, names: Sequence[str]) -> int:
+    """How many targets fit the memory budget beside the forward."""
+    images = len(run.inputs)
+    held = images * memory.forward_bytes(run.model, run.inputs, names)
+    needed = images * memory.gradient_bytes(run.model, run.inputs, names)
+    return max(1, min(MOST_TARGETS, (run.execution.memory_budget - held) // max(needed, 1)))
