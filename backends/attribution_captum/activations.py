@@ -22,7 +22,7 @@ class CaptumActivations(Attributor[Activations]):
     def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
         """What is widest in a forward without graph, and the maps of which the means are taken."""
         kept = sum(stop.bytes for stop in check(model, self.technique.layers, inputs))
-        return layers.peak_bytes(model, inputs) + (kept if self.technique.reduce == "mean" else 0)
+        return 2 * layers.peak_bytes(model, inputs) + (kept if self.technique.reduce == "mean" else 0)
 
     def compute(self, run: Run) -> Maps:
         """Every layer's output, which Captum clones before the network goes on, or its mean."""

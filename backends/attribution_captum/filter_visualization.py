@@ -40,6 +40,7 @@ class Truncated:
         except _Halt as reached:
             if reached is not halt:
                 raise
+            reached.__traceback__ = None  # it holds the forward's frames, they hold it
         finally:
             handle.remove()
         return images
@@ -85,7 +86,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
                 g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
             return seen[0].detach(), g.detach()
 
-        item = layers.graph_bytes(run.model, run.inputs)
+        item = layers.graph_bytes(run.model, run.inputs) + layers.peak_bytes(run.model, run.inputs)
         batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance, typed():

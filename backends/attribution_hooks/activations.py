@@ -21,7 +21,7 @@ class HooksActivations(Attributor[Activations]):
 
     def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
         """What is widest in a forward without graph; the maps themselves are the answer."""
-        return layers.peak_bytes(model, inputs)
+        return 2 * layers.peak_bytes(model, inputs)  # four maps meet where branches do
 
     def compute(self, run: Run) -> Maps:
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""

@@ -29,7 +29,7 @@ class HooksGradCAM(Attributor[GradCAM]):
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
         names = self.technique.layers
         graph = memory.forward_bytes(model, inputs, names) + memory.gradient_bytes(model, inputs, names)
-        return max(graph, layers.peak_bytes(model, inputs)) if graph else 0
+        return max(graph, 2 * layers.peak_bytes(model, inputs)) if graph else 0  # four maps meet where branches do
 
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer."""
