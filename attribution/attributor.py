@@ -160,7 +160,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         if images and size is None:
             try:
                 at_once = self.execution.chunk(self.image_bytes(model, start), len(start))
-            except AttributionError:  # who computes will say what is wrong
+            except (RuntimeError, MemoryError, AttributionError) as error:  # who computes will say what is wrong
+                if not isinstance(error, AttributionError) and not out_of_memory(error):
+                    raise
                 return None, None
             if at_once == 1:
                 return at_once, None

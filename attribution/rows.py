@@ -1,7 +1,6 @@
 """Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
+from attribution.guarded import kept, restored
 
 MIXED = "the model's answer to an image depends on the images beside it"
 
@@ -83,21 +83,32 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
-        with _as_found(model):
-            answers = _answers(model, inputs, inside=inside)
+        answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
         if isinstance(answers, str):
             return answers
-        alone, first, second = answers
-        places = [place for place in alone.rows if place in first.rows and place in second.rows]
+        alone, batches = answers
+        places = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
         if places:
             coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
-            found = ((alone.rows[place], first.rows[place], second.rows[place]) for place in places)
+            found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
             return None if all(_alike(*rows, coarsest, draws=alone.draws) for rows in found) else MIXED
     return None
 
 
-def _answers(model: nn.Module, inputs: Tensor, *, inside: bool) -> tuple["_Answer", "_Answer", "_Answer"] | str:
-    """What the model returns for [x], [a, x, b] and [b, x, d], or why it returns nothing."""
+def _answers(
+    model: nn.Module, inputs: Tensor, *, pairs: bool, inside: bool
+) -> tuple["_Answer", list[tuple[_Rows, _Rows]]] | str:
+    """What the model returns for [x], and for [a, x, b] and [b, x, d]; or why it returns nothing.
+
+    With ``pairs`` no more than two at once: [a, x] and [b, x], [x, a] and [x, b]; a third row stands for none.
+    """
+
+    def rows(*images: Tensor) -> _Rows:
+        return _run(model, torch.cat(images), inside=inside).rows
+
+    def ordered(found: _Rows, *order: int) -> _Rows:
+        return {place: [each[index] for index in order] for place, each in found.items()}
+
     x = inputs[:1]
     try:
         alone = _run(model, x, inside=inside)
@@ -106,12 +117,20 @@ def _answers(model: nn.Module, inputs: Tensor, *, inside: bool) -> tuple["_Answe
     reason = ""
     for a, b, d in _neighbours(inputs):
         try:
-            first, second = (_run(model, torch.cat(images), inside=inside) for images in ((a, x, b), (b, x, d)))
+            if not pairs:
+                return alone, [(rows(a, x, b), rows(b, x, d))]
+            behind = ordered(rows(a, x), 0, 1, 0), ordered(rows(b, x), 0, 1, 0)
+            ahead = ordered(rows(x, a), 1, 0, 1), ordered(rows(x, b), 1, 0, 1)
         except AttributionError as error:
             reason = f"the model fails on several images at once ({error})"
         else:
-            return alone, first, second
+            return alone, [_closed(*behind), _closed(*ahead)]
     return reason
+
+
+def _closed(first: _Rows, second: _Rows) -> tuple[_Rows, _Rows]:
+    """Where no image but x is in both, nothing else can be compared."""
+    return first, {p: [first[p][2], *each[1:]] for p, each in second.items() if p in first}
 
 
 def _alike(
@@ -147,21 +166,6 @@ def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
 
 
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    """Buffers that the forwards write into get their values back."""
-    before = [(buffer, buffer.clone()) for buffer in model.buffers() if not (buffer.is_inference() or buffer.is_meta)]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, values in before:
-                if buffer.shape != values.shape:
-                    buffer.resize_(values.shape)
-                if not torch.equal(buffer, values):
-                    buffer.copy_(values)
-
-
 @dataclass(frozen=True)
 class _Answer:
     """What the model returned of each image, and whether it drew random numbers."""
@@ -180,7 +184,8 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
     try:
         for module in model.modules() if inside else ():
             handles.append(module.register_forward_hook(note))  # noqa: PERF401  # an interrupt loses none
-        with torch.no_grad(), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        drawn = torch.random.fork_rng(devices=[images.device] if images.is_cuda else [])
+        with torch.no_grad(), drawn, restored(model), kept(model.buffers()):
             before = _random_state(images)
             with running(images):
                 output = model(images.clone())

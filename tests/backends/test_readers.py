@@ -266,3 +266,55 @@ def test_a_gradient_that_is_cut_is_an_error(steps: Forward, backend: str) -> Non
     for layers in (("a",), ("c",)):
         with guard(model, X), pytest.raises(LayerError, match="gradient is cut"):
             explain(model, X, GradCAM(layers=layers), target=1, backend=backend)
+
+
+class Pair(nn.Module):
+    """Computes something from its output before it returns both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tanh = nn.Tanh()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.tanh(x)
+        return y, 3 * y * y
+
+
+def both_items(m: Any, x: Tensor) -> Tensor:
+    y, z = m.a(m.c(x))
+    return m.d(y) + z  # type: ignore[no-any-return]
+
+
+def test_what_a_layer_computes_from_an_item_and_returns_beside_it() -> None:
+    model, twin = Net(Pair(), both_items).eval(), Net(nn.Tanh(), of_a(lambda m, z: m.d(z), lambda m, z: 3 * z * z))
+    wanted = by_autograd(twin, [1, 2])
+    found = explain(model, X, GradCAM(layers=("a[0]",), relu=False), target=[[1, 2]] * 3).raw["a[0]"]
+    assert (found - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+
+
+class Constant(nn.Module):
+    """Returns what is the model's own, whatever it is given."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        value = torch.randn(1, 6, 9, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        if kind == "parameter":
+            self.value = nn.Parameter(value, requires_grad=False)
+        elif kind == "buffer":
+            self.register_buffer("value", value)
+        else:
+            self.value = value  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "attribute"])
+def test_a_layer_that_returns_what_is_the_models_own(kind: str) -> None:
+    """Its gradient is had, and the model's tensor does not begin to require one."""
+    model = Net(Constant(kind), lambda m, x: m.d(m.c(x)) * m.a(x)).eval()
+    for _ in range(2):
+        with guard(model, X[:1]):
+            found = explain(model, X[:1], GradCAM(layers=("a",), relu=False), target=1)
+        assert found.map.abs().max() > 1e-4
+        assert not model.a.value.requires_grad
