@@ -2,19 +2,18 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
-from attribution import targets
 from attribution.agreement import coarser, tf32
 from attribution.beginning import Beginning
+from attribution.blank import zero_maps
 from attribution.errors import (
     AttributionError,
     InputError,
@@ -23,106 +22,21 @@ from attribution.errors import (
     PluginError,
     ResourceError,
 )
-from attribution.execution import Execution, out_of_memory, running
+from attribution.execution import Execution, first_line, in_backward, out_of_memory
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
+from attribution.layers import find
 from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
+from attribution.rows import NO_ROOM, mixing
+from attribution.run import Run as Run
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
 from attribution.undo import Undo
 
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
-
-
-@dataclass
-class Run:
-    """One call: all that a backend gets, and all that it may tell.
-
-    Attributes:
-        model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
-        inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
-        execution: How to run.
-        name: Technique and backend, for the progress bar.
-        extras: Tensors to hand on beside the maps; first axis images or filters.
-    """
-
-    model: nn.Module
-    inputs: Tensor
-    execution: Execution
-    extras: dict[str, Tensor] = field(default_factory=dict)
-    asked: Tensor | Literal["all"] | None = None
-    score_of: Callable[[Tensor], Tensor] = lambda logits: logits
-    target: Tensor | None = None
-    scores: Tensor | None = None
-    notes: dict[str, str | int | float] = field(default_factory=dict)
-    name: str = "work"
-
-    def call(self, x: Tensor) -> Any:
-        """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
-
-        Raises:
-            ModelError: The model fails on these inputs.
-        """
-        with running(x):
-            return self.model(x.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The model's logits (B, K) for a batch (B, C, H, W).
-
-        Raises:
-            ModelError: The model fails on these inputs, or does not return a matrix of logits.
-        """
-        return self.logits(self.call(x))
-
-    def logits(self, output: Any) -> Tensor:
-        """The logits (B, K) in what the model returned.
-
-        Raises:
-            ModelError: There are none.
-        """
-        return _logits(output, self.execution.output)
-
-    def select(self, logits: Tensor) -> Tensor:
-        """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
-
-        ``extras["largest_score"]`` (N,) is the largest |score| of any class, the size that rounding goes by.
-
-        Raises:
-            TargetError: A class is out of range.
-            NonFiniteError: The logits hold NaN or infinity.
-        """
-        logits = logits.detach()
-        if not inputs_.finite(logits):
-            raise NonFiniteError(
-                "the model's logits hold NaN or infinity on the clean inputs; nothing can be explained"
-            )
-        self.target = targets.resolve(self.asked, logits)
-        scores = self.score_of(logits)
-        self.scores = scores.gather(1, self.target)
-        self.extras["largest_score"] = scores.abs().amax(dim=1)
-        return self.target
-
-    def note(self, key: str, value: str | int | float) -> None:
-        """Put a fact into the result's provenance: engine, counts, what could not be honoured."""
-        self.notes[key] = value
-
-    @contextmanager
-    def progress(self, total: int, unit: str) -> Iterator[Callable[[], None]]:
-        """A function to call after each of ``total`` units of work; shows a bar if ``execution.progress``.
-
-        The bar says whose work it counts and in what, and is full where the work was done; an engine that gives up on
-        the way closes its own, and the next one begins another.
-        """
-        if not self.execution.progress:
-            yield lambda: None
-            return
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, desc=f"{self.name}, {unit}s", unit=unit, leave=False) as bar:
-            yield lambda: bar.update() and None
 
 
 class Attributor(ABC, Generic[TechniqueT]):
@@ -205,11 +119,12 @@ class Attributor(ABC, Generic[TechniqueT]):
             start, asked = beginning.of(model)
             worker = copy.copy(self)
             worker.technique = self.technique.resolve(model, start)
+            at_once, apart = worker._together(model, start, anew=isolation.startswith("guarded"))
+            if apart is not None:
+                execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
             runs = [
-                Run(model, part, execution, asked=rows, score_of=worker.technique.scores, name=name)
-                for part, rows in _parts(
-                    start, asked, execution.batch_size if worker.technique.batch_of == "images" else None
-                )
+                Run(model, part, execution, asked=rows, score_of=worker.technique.scores, apart=apart, name=name)
+                for part, rows in _parts(start, asked, at_once)
             ]
             offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
             done = [worker._checked(run, offload) for run in runs]
@@ -221,13 +136,18 @@ class Attributor(ABC, Generic[TechniqueT]):
             with torch.no_grad():
                 maps = worker.technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
         notes = {key: value for run in runs for key, value in run.notes.items()}
+        if apart is not None:
+            notes["rows"] = f"one by one: {apart}"
+        target = _joined([run.target for run in runs])
+        if blank := zero_maps(maps, worker.technique.kind, target):
+            notes["zero everywhere"] = blank
         if execution.offload:
             notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
             technique=worker.technique,
             backend=self.backend,
-            target=_joined([run.target for run in runs]),
+            target=target,
             scores=_joined([run.scores for run in runs]),
             extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
             provenance={**provenance(type(self), self.model, start, isolation), **notes},
@@ -235,17 +155,66 @@ class Attributor(ABC, Generic[TechniqueT]):
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
         )
 
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """Bytes of activations that one image needs at once, for ``memory_budget``; 0: not known, images stay together.
+
+        Args:
+            model: Isolated, eval mode.
+            inputs: (N, C, H, W).
+        """
+        return 0
+
+    def _together(self, model: nn.Module, start: Tensor, *, anew: bool) -> tuple[int | None, str | None]:
+        """How many images a backend is given at once (``None``: all), and why they go through the model one by one.
+
+        Nothing runs for it where each forward has one image anyway, or a layer does not exist.
+        """
+        size, images = self.execution.batch_size, self.technique.batch_of == "images"
+        at_once = size if images else None
+        alone = len(start) == 1 and (size == 1 or self.technique.batch_of != "windows")
+        if alone or (size == 1 and self.technique.batch_of != "windows") or not self._names_exist(model):
+            return at_once, None
+        if images and size is None:
+            try:
+                at_once = self.execution.chunk(self.image_bytes(model, start), len(start))
+            except (RuntimeError, MemoryError, AttributionError) as error:  # who computes will say what is wrong
+                if not isinstance(error, AttributionError) and not out_of_memory(error):
+                    raise
+                return None, None
+            if at_once == 1:
+                return at_once, None
+        apart = mixing(model, start, self.execution, anew=anew)
+        return (at_once if apart is None or self.technique.batch_of == "filters" else 1), apart
+
+    def _names_exist(self, model: nn.Module) -> bool:
+        """Whether every layer that is named exists; else who computes will say so, before anything ran."""
+        named = [*getattr(self.technique, "layers", ()), getattr(self.technique, "layer", "")]
+        try:
+            for name in named:
+                if name not in ("", "logits"):
+                    find(model, name)
+        except AttributionError:
+            return False
+        return True
+
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
         who = run.name
         try:
             maps = self.compute(run)
-        except RuntimeError as error:
-            if isinstance(error, AttributionError) or not out_of_memory(error):
-                raise
-            raise ResourceError(
-                f"{who} ran out of memory ({str(error).splitlines()[0]}); give Execution a smaller batch_size or "
-                f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
-            ) from error
+        except AttributionError:
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise ResourceError(
+                    f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or "
+                    f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
+                ) from error
+            if in_backward(error):
+                raise ModelError(
+                    f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
+                    f"{run.inputs.dtype}: {first_line(error)}"
+                ) from error
+            raise  # a fault of the attributor's own
         if not isinstance(maps, dict) or not maps or not all(isinstance(map_, Tensor) for map_ in maps.values()):
             raise PluginError(f"{who}: compute returned {type(maps).__name__}, expected a non-empty dict of tensors")
         for name, map_ in maps.items():
@@ -260,28 +229,6 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise PluginError(f"{who}: compute did not call run.select on its logits")
         own = {name: map_.detach() if alone(map_) else map_.detach().clone() for name, map_ in maps.items()}
         return own if offload is None else {name: offload.take(map_) for name, map_ in own.items()}
-
-
-def _logits(output: Any, item: str | int | None) -> Tensor:
-    if item is not None:
-        try:
-            output = output[item]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(f"Execution.output is {item!r}, but the model returns {_described(output)}") from error
-    if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point():
-        return output
-    hint = "" if isinstance(output, Tensor) else "; name the item that holds them: Execution(output=…)"
-    raise ModelError(f"the model returns {_described(output)}; expected logits (N, K){hint}")
-
-
-def _described(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor {tuple(output.shape)} of {output.dtype}"
-    if isinstance(output, dict):
-        return f"a {type(output).__name__} with keys {[*output]}"
-    if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"
 
 
 def _parts(

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -85,26 +86,62 @@ _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|could not create a pri
 """Torch's own allocator, the C++ library's, and oneDNN where it has no room for a convolution's code or scratch."""
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, on CUDA or on the host."""
-    return isinstance(error, torch.OutOfMemoryError) or bool(_NO_MEMORY.search(str(error)))
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory, on CUDA or on the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
 
 
-@contextmanager
-def running(inputs: Tensor) -> Iterator[None]:
-    """Around one forward of the user's model: what torch refuses becomes a `ModelError` that names the inputs.
+def in_backward(error: BaseException) -> bool:
+    """Whether it was raised while torch took a gradient: by autograd, a backward of the model's own, or its hooks."""
+    return any(frame.f_code.co_name == "_engine_run_backward" for frame in _frames(error))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; with its type where that is not torch's usual one."""
+    kind = type(error).__name__
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return kind
+    return lines[0] if isinstance(error, RuntimeError) else f"{kind}: {lines[0]}"
+
+
+class running:
+    """Around one forward of the user's model: whatever it raises becomes a `ModelError` that names the inputs.
 
     Raises:
-        ModelError: The model fails on these inputs. Lack of memory is passed on as it is.
+        ModelError: The model fails on these inputs, or a hook on it does. Lack of memory is passed on as it is.
     """
-    try:
-        yield
-    except AttributionError:
-        raise
-    except RuntimeError as error:
-        if out_of_memory(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+    def __init__(self, inputs: Tensor) -> None:
+        self._inputs = inputs
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, AttributionError) or out_of_memory(error):
+            return
         raise ModelError(
-            f"the model failed on inputs of shape {tuple(inputs.shape)}, {inputs.dtype}: {reason}"
+            f"{_hook(error) or 'the model'} failed on inputs of shape {tuple(self._inputs.shape)}, "
+            f"{self._inputs.dtype}: {first_line(error)}"
         ) from error
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _hook(error: BaseException) -> str | None:
+    """The hook of a module in which an error was raised, as a person would name it."""
+    frames = list(_frames(error))
+    for outer, inner in pairwise(frames):
+        hook = outer.f_locals.get("hook") if outer.f_globals.get("__name__") == "torch.nn.modules.module" else None
+        function = getattr(hook, "__func__", hook)
+        if function is not None and getattr(function, "__code__", None) is inner.f_code:
+            return f"the hook {function.__module__}.{function.__qualname__} on the model"
+    return None

@@ -91,8 +91,8 @@ def test_logits_that_are_not_finite(backend: str) -> None:
     with torch.no_grad():
         model.head[2].bias[1] = float("inf")  # type: ignore[index, union-attr]
     for technique in (GradCAM(layers=("body",)), Occlusion(window=9, stride=9)):
-        with pytest.raises(NonFiniteError, match="logits hold NaN or infinity on the clean inputs"):
-            explain(model, GOOD, technique, backend=backend, target=0)
+        with pytest.raises(NonFiniteError, match="classes asked about hold NaN or infinity on the clean inputs"):
+            explain(model, GOOD, technique, backend=backend, target=1)
     assert explain(model, GOOD, Activations(layers=("body",)), backend=backend).map.isfinite().all()
 
 

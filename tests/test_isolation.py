@@ -168,7 +168,7 @@ class Interruption:
 @pytest.mark.parametrize("after", [0, 1, 2])
 @pytest.mark.parametrize(
     ("error", "arrives"),
-    [(ValueError("mine"), ValueError), (RuntimeError("mine"), ModelError), (KeyboardInterrupt(), KeyboardInterrupt)],
+    [(ValueError("mine"), ModelError), (RuntimeError("mine"), ModelError), (KeyboardInterrupt(), KeyboardInterrupt)],
     ids=["ValueError", "RuntimeError", "KeyboardInterrupt"],
 )
 @pytest.mark.parametrize("closure", [False, True], ids=["shadow", "guarded"])

@@ -4,21 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Execution, ModelError, Occlusion, ResourceError, explain
+from attribution import Execution, GradCAM, ModelError, Occlusion, ResourceError, explain
+from tests.conftest import noise
 
 
 class _Hungry(nn.Module):
     """Fails as torch does when more than ``limit`` images come at once."""
 
-    def __init__(self, limit: int, message: str) -> None:
+    def __init__(self, limit: int, message: str, kind: type[Exception] = RuntimeError) -> None:
         super().__init__()
-        self.limit, self.message = limit, message
-        self.linear = nn.Linear(3, 4)
+        self.limit, self.message, self.kind = limit, message, kind
+        self.conv, self.linear = nn.Conv2d(3, 3, 3), nn.Linear(3, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > self.limit:
-            raise RuntimeError(self.message)
-        pooled: Tensor = self.linear(x.mean((2, 3)))
+            raise self.kind(self.message)
+        pooled: Tensor = self.linear(self.conv(x).mean((2, 3)))
         return pooled
 
 
@@ -26,28 +27,61 @@ LACKS = ["std::bad_alloc", "could not create a primitive"]
 LACK = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
 
 
-def test_out_of_memory_is_a_resource_error_that_names_the_way_out() -> None:
-    inputs, technique = torch.rand(1, 3, 17, 23), Occlusion(window=5, stride=3)
+OUT: list[tuple[str, type[Exception]]] = [(LACK, RuntimeError), *((text, RuntimeError) for text in LACKS)]
+OUT += [("", MemoryError), ("Unable to allocate 9 GiB", MemoryError), ("CUDA out of memory.", torch.OutOfMemoryError)]
+BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+KINDS = pytest.mark.parametrize(("lack", "kind"), OUT)
+
+
+@BACKENDS
+@KINDS
+def test_out_of_memory_is_a_resource_error_that_names_the_way_out(
+    lack: str, kind: type[Exception], backend: str
+) -> None:
+    inputs, technique = torch.rand(2, 3, 17, 23), Occlusion(window=5, stride=3)
     said = r"ran out of memory .* smaller batch_size or memory_budget \(now 8 and"
     with pytest.raises(ResourceError, match=said):
-        explain(_Hungry(2, LACK), inputs, technique, backend="captum", execution=Execution(batch_size=8))
+        explain(_Hungry(0, lack, kind), inputs, technique, backend=backend, execution=Execution(batch_size=8))
+    said = r"ran out of memory .* smaller batch_size or memory_budget \(now None and"
     with pytest.raises(ResourceError, match=said):
-        explain(_Hungry(0, LACK), inputs, technique, execution=Execution(batch_size=8))
+        explain(_Hungry(0, lack, kind), inputs, GradCAM(layers=("conv",)), backend=backend)
 
 
-@pytest.mark.parametrize("lack", [LACK, *LACKS])
-def test_occlusion_goes_on_with_fewer_windows_where_memory_runs_out(lack: str) -> None:
-    inputs, technique = torch.rand(1, 3, 17, 23), Occlusion(window=5, stride=3)
-    short = explain(_Hungry(2, lack), inputs, technique, target=1, execution=Execution(batch_size=8))
-    assert short.provenance["windows_per_forward"] == 2
+@BACKENDS
+@KINDS
+@pytest.mark.parametrize("images", [1, 5])
+def test_occlusion_goes_on_with_fewer_windows_where_memory_runs_out(
+    images: int, lack: str, kind: type[Exception], backend: str
+) -> None:
+    """And with fewer images at once where the clean ones do not fit either."""
+    inputs, technique = noise(images, 3, 17, 23), Occlusion(window=5, stride=3)
     torch.manual_seed(0)
-    model = _Hungry(2, lack)
-    maps = [explain(model, inputs, technique, target=1, execution=Execution(batch_size=size)).map for size in (8, 2)]
-    assert maps[0].abs().max() > 1e-3
-    assert torch.equal(maps[0], maps[1])
+    model = _Hungry(3, lack, kind)
+    found = [
+        explain(model, inputs, technique, backend=backend, target=1, execution=Execution(batch_size=size))
+        for size in (8, 3)
+    ]
+    for answer in found:
+        assert 1 <= int(answer.provenance["windows_per_forward"]) <= 3
+        assert "rows" not in answer.provenance
+    model.limit = 100
+    plain = explain(model, inputs, technique, backend=backend, target=1).map
+    assert plain.abs().max() > 5e-4
+    for answer in found:
+        assert (answer.map - plain).abs().max() <= 1e-6
 
 
+@BACKENDS
+def test_where_three_images_do_not_fit_they_go_one_by_one(backend: str) -> None:
+    found = explain(_Hungry(2, LACK), noise(3, 3, 17, 23), Occlusion(window=5, stride=3), backend=backend)
+    assert str(found.provenance["rows"]).startswith("one by one: three images at once do not fit into memory")
+
+
+@BACKENDS
 @pytest.mark.parametrize("message", ["mat1 and mat2", "could not create a primitive descriptor for a matmul"])
-def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory(message: str) -> None:
+def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory(message: str, backend: str) -> None:
+    inputs, technique = torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3)
     with pytest.raises(ModelError, match=message):
-        explain(_Hungry(2, message), torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3))
+        explain(_Hungry(0, message), inputs, technique, backend=backend)
+    found = explain(_Hungry(2, message), inputs, technique, backend=backend)
+    assert message in str(found.provenance["rows"])

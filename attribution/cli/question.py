@@ -1,6 +1,7 @@
 """``attribution explain`` and ``attribution compare``: one technique, asked about images."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,8 @@ def explain(question: Question, setting: Setting, backend: str, folder: ResultFo
         result.save(folder.stage / f"{stem}{technique.name}.safetensors")
         for path in folder.publish():
             tqdm.write(f"{path}  {summary(result, setting.loaded)}")
+        if zero := result.provenance.get("zero everywhere"):
+            tqdm.write(f"note: zero everywhere: {stem}{zero}", file=sys.stderr)
 
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:

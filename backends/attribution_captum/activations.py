@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 from captum.attr import LayerActivation
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
@@ -21,6 +21,11 @@ class CaptumActivations(Attributor[Activations]):
 
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "captum"
+
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """What is widest in a forward without graph, and the maps of which the means are taken."""
+        kept = sum(stop.bytes for stop in check(model, self.technique.layers, inputs))
+        return 2 * layers.peak_bytes(model, inputs) + (kept if self.technique.reduce == "mean" else 0)
 
     def compute(self, run: Run) -> Maps:
         """Every layer's output, which Captum clones before the network goes on, or its mean."""

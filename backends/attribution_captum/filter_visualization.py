@@ -54,7 +54,7 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
                 g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
             return seen[0].detach(), g.detach()
 
-        item = layers.graph_bytes(run.model, run.inputs)
+        item = layers.graph_bytes(run.model, run.inputs) + layers.peak_bytes(run.model, run.inputs)
         batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance, typed():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.errors import LayerError
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
 from attribution.techniques.tokens import Grid
@@ -26,6 +27,10 @@ class CaptumGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """The whole forward's graph, and the gradients of its widest part."""
+        return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
+
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
         names = self.technique.layers
@@ -35,14 +40,17 @@ class CaptumGradCAM(Attributor[GradCAM]):
             layers.per_image(name, shape, 1)
         first = run.inputs[:1]
         grids = [self.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
+        images = (
+            run.inputs.detach().requires_grad_()
+        )  # for readers of a layer's input, of which a frozen layer knows none
         maps: Maps = {}
         for name, module, grid in zip(names, asked, grids, strict=True):
             columns: list[Tensor] = []
-            with _shown(module, grid) as layer:
+            with _shown(name, module, grid) as layer:
                 while run.target is None or len(columns) < run.target.shape[1]:
                     cam = LayerGradCam(_Score(run, column=len(columns)), layer)
-                    with typed(), connected(layers.no_influence(name)):
-                        columns.append(cam.attribute(run.inputs).detach())
+                    with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
+                        columns.append(cam.attribute(images).detach())
             maps[name] = torch.cat(columns, dim=1)
             if self.technique.tokens is None and grid.form != "channels_first":
                 run.note(f"tokens {name}", f"{grid}, inferred")
@@ -50,8 +58,12 @@ class CaptumGradCAM(Attributor[GradCAM]):
 
 
 @contextmanager
-def _shown(module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
-    """A layer whose output is that of ``module`` as (N, D, h, w), inside the network; no hook outlives the block."""
+def _shown(name: str, module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
+    """A layer whose output is that of ``module`` as (N, D, h, w), inside the network; no hook outlives the block.
+
+    Raises:
+        LayerError: In the forward: a module that returns its input, of which others may be readers past the detour.
+    """
     if grid.form == "channels_first":
         yield module
         return
@@ -60,6 +72,11 @@ def _shown(module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
     def detour(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         if not armed or threading.get_ident() != owner:
             return None
+        if any(output is given for given in args):
+            raise LayerError(
+                f"layer {name!r} returns its input, and Captum would not count who else reads it as tokens; "
+                "use backend='hooks', or the layer before it"
+            )
         return grid.unmap(probe(grid.map(output.clone())), output)
 
     try:
@@ -69,6 +86,26 @@ def _shown(module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
         armed = False  # an interrupt may have hidden the handle
         if handle is not None:
             handle.remove()
+
+
+@contextmanager
+def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
+    """Notice who writes into the tensor that Captum keeps, as who holds the input of a layer that returns it can.
+
+    Raises:
+        LayerError: Somebody did, so that neither the value nor the gradient is the layer's.
+    """
+    kept: list[tuple[Tensor, int]] = []
+    handle = module.register_forward_hook(lambda module, args, output: kept.append((output, output._version)))
+    try:
+        yield
+        if any(output._version != version for output, version in kept):
+            raise LayerError(
+                f"layer {name!r} returns a tensor that is written into later, which Captum cannot keep apart; "
+                "use backend='hooks'"
+            )
+    finally:
+        handle.remove()
 
 
 class _Score:

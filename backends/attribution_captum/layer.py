@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import AttributionError, LayerError, ModelError
+from attribution.execution import in_backward
 from attribution.layers import Stop
 
 _CUT = ("appears to not have been used", "does not require grad")
@@ -83,6 +84,7 @@ class Truncated:
         except _Halt as reached:
             if reached is not halt:
                 raise
+            reached.__traceback__ = None  # it holds the forward's frames, they hold it
         finally:
             armed = False  # an interrupt may have hidden a handle
             for handle in handles:
@@ -102,6 +104,8 @@ def typed() -> Iterator[None]:
     except AttributionError:
         raise
     except (AssertionError, IndexError, TypeError, AttributeError) as error:
+        if in_backward(error):
+            raise  # of the model's own backward, or a hook on it
         raise ModelError(f"Captum cannot explain this model: {error}. Try backend='hooks'") from error
 
 

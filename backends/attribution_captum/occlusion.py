@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.execution import CPU_WINDOWS
+from attribution.execution import CPU_WINDOWS, out_of_memory
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution_captum.layer import typed
@@ -36,16 +36,16 @@ class CaptumOcclusion(Attributor[Occlusion]):
         chunk = run.execution.chunk(len(inputs) * image, len(lattice.windows), most=most)
         run.note("engine", "captum.Occlusion")
         run.note("windows", len(lattice.windows))
-        run.note("windows_per_forward", chunk)
         maps: list[Tensor] = []
         forwards = 1 + -(-len(lattice.windows) // chunk)  # of each target
         advances: list[Callable[[], None]] = []
+        fits = [chunk * len(inputs)]
         with torch.no_grad(), typed(), ExitStack() as stack:
 
             def score(covered: Tensor) -> Tensor:
                 images = inputs.repeat(len(covered) // len(inputs), 1, 1, 1)
                 images[..., :height, :width] = covered
-                logits = run.forward(images)
+                logits = _logits(run, images, fits)
                 target = run.select(logits) if run.target is None else run.target
                 if not advances:  # how many targets there are shows in the first forward
                     advances.append(stack.enter_context(run.progress(forwards * target.shape[1], "forward")))
@@ -65,4 +65,30 @@ class CaptumOcclusion(Attributor[Occlusion]):
                 whole = torch.zeros((len(inputs), *inputs.shape[2:]), dtype=map_.dtype, device=map_.device)
                 whole[:, :height, :width] = map_[:, 0]
                 maps.append(whole)
+        run.note("windows_per_forward", max(1, fits[0] // len(inputs)))
         return {"input": torch.stack(maps, dim=1)}
+
+
+def _logits(run: Run, images: Tensor, fits: list[int]) -> Tensor:
+    """(B, K), of as many images at once as ``fits`` says; where memory runs out it is halved for good."""
+    parts: list[Tensor] = []
+    first = 0
+    while first < len(images):
+        part = images[first : first + fits[0]]
+        logits = _tried(run, part)
+        if logits is None:
+            fits[0] = len(part) // 2
+        else:
+            parts.append(logits)
+            first += len(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _tried(run: Run, images: Tensor) -> Tensor | None:
+    """``None`` where they do not fit; the failure's traceback, which holds what did, is gone when this returns."""
+    try:
+        return run.forward(images)
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not out_of_memory(error):
+            raise
+        return None

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
@@ -18,6 +18,10 @@ class HooksActivations(Attributor[Activations]):
 
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "hooks"
+
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """What is widest in a forward without graph; the maps themselves are the answer."""
+        return 2 * layers.peak_bytes(model, inputs)  # four maps meet where branches do
 
     def compute(self, run: Run) -> Maps:
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""

@@ -4,16 +4,23 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attribution import layers
 from attribution.isolation import alone
 from attribution.layers import LayerName
 
 Keep = Callable[[LayerName, Tensor], Tensor]
+Gradients = Literal["from the layers", "to the layers", "to the images"]
+"""What gradients of a forward are for, and so where its graph begins and what is kept of a layer.
+
+"from the layers": the graph begins at the first layer, whose very output is kept. "to the layers": it begins at the
+images; a copy is kept, and where in the graph the output stands. "to the images": likewise; what is kept has the graph.
+"""
 
 
 class _Halt(BaseException):
@@ -28,7 +35,12 @@ class Captured:
         self._calls = dict.fromkeys(self._names, 0)
         self._tensors: dict[str, Tensor] = {}
         self._outputs: dict[str, Any] = {}
-        self._uncopied: dict[str, int] = {}
+        self._uncopied: set[str] = set()
+        self._versions: dict[str, int] = {}
+        self._indirect = False
+        self._switched = False
+        self.edges: dict[str, GradientEdge] = {}
+        self.gradients_stayed_on = True
 
     def __getitem__(self, text: str) -> Tensor:
         """The tensor as the layer gave it.
@@ -45,7 +57,8 @@ class Captured:
             raise layers.not_a_tensor(name, self._outputs[text])
         if text in self._uncopied and not alone(self._tensors[text]):
             self._tensors[text] = self._tensors[text].clone()
-            del self._uncopied[text]
+            self._uncopied.remove(text)
+            del self._versions[text]
         return self._tensors[text]
 
     @property
@@ -56,10 +69,22 @@ class Captured:
     @property
     def intact(self) -> bool:
         """Whether nothing was written into what was kept without a copy, as a ``finally`` of the model might."""
-        return all(self._tensors[text]._version == version for text, version in self._uncopied.items())
+        return all(self._tensors[text]._version == version for text, version in self._versions.items())
 
-    def take(self, name: LayerName, output: Any, *, leaf: bool, ends: bool, keep: Keep | None) -> Any:
-        """Keep the output of a run that was asked for, and say what the network gets instead: a copy."""
+    @property
+    def direct(self) -> bool:
+        """Whether the graph from the layers on has all who read what a layer gave.
+
+        It may not where a layer gave one of its inputs, which others may have read before; where somebody wrote into
+        the very tensor; or where a gradient mode that the model set ended, and with it the graph.
+        """
+        return not self._indirect and self.intact and self.gradients_stayed_on
+
+    def take(
+        self, name: LayerName, module: nn.Module, given: Any, output: Any, gradients: Gradients | None, *, ends: bool,
+        keep: Keep | None,
+    ) -> Any:  # fmt: skip
+        """Keep the output of a run that was asked for, and say what the network gets instead, if anything."""
         call = self._calls[name.text]
         self._calls[name.text] = call + 1
         if call != (name.call or 0):
@@ -68,44 +93,67 @@ class Captured:
         if not isinstance(tensor, Tensor):
             self._outputs[name.text] = output
             return None
-        if leaf:
-            torch.set_grad_enabled(True)
-            if not tensor.requires_grad:
-                tensor = tensor.detach().requires_grad_()
-        else:
-            tensor = tensor.detach()
-            if keep is not None:
-                tensor = keep(name, tensor)
-            elif ends and len(self._tensors) + 1 == len(self._names) and not tensor.is_inference():
-                self._uncopied[name.text] = tensor._version  # the forward ends here: nothing is left to write into it
-            else:
-                tensor = tensor.clone()
-            self._tensors[name.text] = tensor
+        last = ends and len(self._tensors) + 1 == len(self._names)
+        if gradients is None:
+            self._tensors[name.text] = self._value(name, tensor, last=last, keep=keep)
             return None
-        self._tensors[name.text] = tensor
+        if gradients == "to the images":
+            self._tensors[name.text] = tensor if last else tensor.clone()
+            return None
+        if gradients == "from the layers":
+            if not self._switched:  # once: what the model switches off later stays off
+                torch.set_grad_enabled(True)
+                self._switched = True
+            if not tensor.requires_grad:
+                self._indirect |= _shares(tensor, given) or (name.key is not None and _has_others(output, tensor))
+                tensor = _leaf(tensor, module)
+            self._tensors[name.text] = tensor
+            self._versions[name.text] = tensor._version
+        else:
+            if not tensor.requires_grad:
+                tensor = _leaf(tensor, module)
+            self.edges[name.text] = get_gradient_edge(tensor)
+            self._tensors[name.text] = tensor.detach().clone()
+            if _shares(tensor, given):
+                return None  # who writes into the input later writes into this as well
         return tensor.clone() if name.key is None else _replaced(output, name.key, tensor.clone())
+
+    def _value(self, name: LayerName, tensor: Tensor, *, last: bool, keep: Keep | None) -> Tensor:
+        tensor = tensor.detach()
+        if keep is not None:
+            return keep(name, tensor)
+        if last and not tensor.is_inference():
+            self._uncopied.add(name.text)
+            self._versions[name.text] = tensor._version  # the forward ends here: nothing is left to write into it
+            return tensor
+        return tensor.clone()
 
 
 @contextmanager
 def capture(
-    model: nn.Module, names: Sequence[str], *, leaf: bool = False, stop: bool = False, keep: Keep | None = None
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    gradients: Gradients | None = None,
+    stop: bool = False,
+    keep: Keep | None = None,
 ) -> Iterator[Captured]:
     """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
 
-    A copy is kept, and the network goes on with the layer's own output (with ``leaf`` the other way round), so that a
-    later in-place operation, also on what the output is a view of, changes nothing that was caught. With ``stop`` the
-    last layer is kept without a copy, since nothing follows it; it is copied when it is read if anything else, such
-    as a parameter or a cache of the model, lies on its memory.
+    Of the output and a copy of it one is kept and the network goes on with the other, so that a later in-place
+    operation, also on what the output is a view of, changes nothing that was caught. With ``stop`` the last layer is
+    kept without a copy, since nothing follows it; it is copied when it is read if anything else, such as a parameter or
+    a cache of the model, lies on its memory.
 
     Args:
         model: Isolated.
         names: As the user writes them.
-        leaf: Run without graph up to the first of the layers and with graph from there on, so that gradients with
-            respect to what was caught can be taken. Needs gradients switched off by the caller; the mode is
-            restored at the end.
+        gradients: Which will be taken of the forward; ``None``: none. "from the layers" needs gradients switched off by
+            the caller and switches them on at the first layer; the mode is restored at the end. Whether that was enough
+            tells `Captured.direct`. The others need them switched on, and images that require them.
         stop: End the forward, and with it the block, once every layer was caught: nothing later runs. Only for
             layers of which `layers.run_once` holds, since a later run would go unseen.
-        keep: What to keep of an output instead of a copy, a tensor on its own memory. Not with ``leaf``.
+        keep: What to keep of an output instead of a copy, a tensor on its own memory. Not with ``gradients``.
 
     Raises:
         LayerError: A layer does not exist.
@@ -117,10 +165,10 @@ def capture(
     halt = _Halt()
 
     def hook_for(name: LayerName) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             if threading.get_ident() != owner or not armed:
                 return None
-            passed_on = caught.take(name, output, leaf=leaf, ends=stop, keep=keep)
+            passed_on = caught.take(name, module, (args, kwargs), output, gradients, ends=stop, keep=keep)
             if stop and caught.complete:
                 raise halt
             return passed_on
@@ -131,8 +179,9 @@ def capture(
     handles = []
     try:
         for name, module in found:
-            handles.append(module.register_forward_hook(hook_for(name)))
+            handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
         yield caught
+        caught.gradients_stayed_on = torch.is_grad_enabled()
     except _Halt as reached:
         if reached is not halt:
             raise
@@ -144,6 +193,35 @@ def capture(
         torch.set_grad_enabled(mode)
         for handle in handles:
             handle.remove()
+
+
+def _leaf(tensor: Tensor, module: nn.Module) -> Tensor:
+    """A tensor without a graph as the beginning of one: itself, for all who hold it, unless the model does."""
+    held = (*module.parameters(), *module.buffers(), *vars(module).values())
+    if isinstance(tensor, nn.Parameter) or tensor.is_inference() or any(tensor is other for other in held):
+        tensor = tensor.clone() if tensor.is_inference() else tensor.detach()
+    return tensor.requires_grad_()
+
+
+def _tensors(structure: Any) -> Iterator[Tensor]:
+    if isinstance(structure, Tensor):
+        yield structure
+    elif isinstance(structure, dict | tuple | list):
+        for item in structure.values() if isinstance(structure, dict) else structure:
+            yield from _tensors(item)
+
+
+def _shares(tensor: Tensor, given: Any) -> bool:
+    """Whether a tensor lies on the memory of what a layer was given."""
+    if tensor.layout != torch.strided:
+        return any(tensor is other for other in _tensors(given))
+    place = tensor.untyped_storage()._cdata
+    return any(other.layout == torch.strided and other.untyped_storage()._cdata == place for other in _tensors(given))
+
+
+def _has_others(output: Any, tensor: Tensor) -> bool:
+    """Whether an output has other values beside the one that is kept, which may come from it."""
+    return any(other is not tensor and other.is_floating_point() for other in _tensors(output))
 
 
 def _item(output: Any, key: str | int) -> Any:

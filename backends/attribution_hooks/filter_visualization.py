@@ -91,8 +91,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         layer = self.technique.layer
         if self.technique.of_logits(run.model):
             return run.forward(images)
+        graph = torch.is_grad_enabled()
         once = layers.run_once(run.model, run.inputs, [layer])
-        with capture(run.model, [layer], leaf=torch.is_grad_enabled(), stop=once) as caught:
+        with capture(run.model, [layer], gradients="to the images" if graph else None, stop=once) as caught:
             run.call(images)
         return caught[layer]
 
@@ -106,8 +107,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
 
 
 def _bytes(technique: FilterVisualization, run: Run) -> int:
-    """Of the activations of one filter that live until its gradient is there."""
+    """Of the activations of one filter that live until its gradient is there, and of the widest two gradients."""
     stops = layers.survey(run.model, run.inputs)
     ends = [] if technique.of_logits(run.model) else [layers.find(run.model, technique.layer)[1]]
     last = max((stop.order for stop in stops if stop.module in ends), default=len(stops) + 1)
-    return sum(stop.bytes * stop.calls for stop in stops if stop.leaf and stop.order <= last)
+    leaves = [stop for stop in stops if stop.leaf and stop.order <= last]
+    return sum(stop.bytes * stop.calls for stop in leaves) + 2 * max((stop.bytes for stop in leaves), default=0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, explain
-from attribution_hooks.capture import capture
+from attribution_hooks.capture import Gradients, capture
 from tests.conftest import build, noise
 
 INPUTS = noise(2, 3, 17, 23)
@@ -85,9 +85,11 @@ def test_watching_changes_no_logit(model_name: str) -> None:
     model = build(model_name)
     plain = model(INPUTS.clone()).detach()
     layers = [name for name, module in model.named_modules() if name]
-    for leaf in (False, True):
-        with torch.no_grad(), capture(model, layers, leaf=leaf):
+    modes: tuple[Gradients | None, ...] = (None, "from the layers", "to the layers", "to the images")
+    for gradients in modes:
+        begins = gradients in ("to the layers", "to the images")
+        with torch.set_grad_enabled(begins), capture(model, layers, gradients=gradients):
             watched = model(INPUTS.clone())
         assert torch.equal(watched.detach(), plain)
-        assert watched.requires_grad == leaf
+        assert watched.requires_grad == (gradients is not None)
         assert torch.is_grad_enabled()

@@ -60,7 +60,7 @@ def test_layers_and_targets_are_those_of_separate_captum_calls(model_name: str, 
 
 def test_a_smaller_budget_takes_fewer_targets_at_once() -> None:
     model = build("cnn")
-    sizes = [ask(model, budget=2**power).provenance["targets per backward"] for power in range(10, 24)]
+    sizes = [ask(model, budget=int(2 ** (power / 4))).provenance["targets per backward"] for power in range(40, 96)]
     assert sizes == sorted(sizes)
     assert {1, 2, 3} == set(sizes)
 

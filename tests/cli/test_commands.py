@@ -127,6 +127,17 @@ def test_a_strangers_technique_works(
     assert "brightness            mine     registered at run time" in attribution("list").out
 
 
+def test_a_map_that_is_zero_everywhere_is_told(
+    spec: str, photo: Path, out: Path, attribution: Command, registered: Callable[..., object]
+) -> None:
+    registered(MineBrightness)
+    options = ("-m", spec, "-o", out, "-t", "brightness", "-b", "mine", "--target", "1", "--target", "0")
+    done = attribution("explain", photo, *options, "-p", "factor=0")
+    assert done.code == 0
+    assert done.err.strip() == "note: zero everywhere: photo.input · image 0 · target 1, input · image 0 · target 0"
+    assert attribution("explain", photo, *options).err == ""
+
+
 def test_stretching_shows_the_whole_photo(photo: Path, out: Path, attribution: Command) -> None:
     assert attribution("explain", photo, "-o", out / "cropped").code == 0
     assert attribution("explain", photo, "-o", out / "stretched", "--stretch").code == 0

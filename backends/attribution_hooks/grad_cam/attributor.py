@@ -3,15 +3,16 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
-from attribution_hooks.capture import capture
+from attribution_hooks.grad_cam import memory
 from attribution_hooks.grad_cam.backward import Tail, chunk
 from attribution_hooks.grad_cam.closed import class_maps
+from attribution_hooks.grad_cam.forward import forward
 
 
 class HooksGradCAM(Attributor[GradCAM]):
@@ -24,12 +25,17 @@ class HooksGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "hooks"
 
+    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+        """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
+        names = self.technique.layers
+        graph = memory.forward_bytes(model, inputs, names) + memory.gradient_bytes(model, inputs, names)
+        return max(graph, 2 * layers.peak_bytes(model, inputs)) if graph else 0  # four maps meet where branches do
+
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer."""
         names = self.technique.layers
-        with torch.no_grad(), capture(run.model, names, leaf=True) as caught:
-            logits = run.forward(run.inputs)
-        outputs = {name: caught[name] for name in names}
+        ran = forward(run, names)
+        logits, outputs = ran.logits, ran.outputs
         for name, output in outputs.items():
             layers.per_image(name, output.shape, len(run.inputs))
         grids = {
@@ -42,15 +48,15 @@ class HooksGradCAM(Attributor[GradCAM]):
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
             maps: Maps = {}
-            if target.shape[1] > 1:
+            if target.shape[1] > 1 and not ran.edges:
                 for name in names:
                     closed = class_maps(run.model, logits, outputs[name], grids[name], target)
                     if closed is not None:
                         maps[name] = closed
             rest = [name for name in names if name not in maps]
             if rest:
-                tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids)
-                alphas = tail.weights(target, chunk(run, rest, outputs) if target.shape[1] > 1 else 1)
+                tail = Tail(run, logits, {name: outputs[name] for name in rest}, grids, ran.edges)
+                alphas = tail.weights(target, chunk(run, names) if target.shape[1] > 1 else 1)
                 maps |= {name: _weighted(alphas[name], found[name]) for name in rest}
         for name in names:
             run.note(f"engine {name}", "backward" if name in rest else "closed form")

@@ -1,15 +1,18 @@
 """Gradients of many targets through the tail of the network at once."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from attribution import layers
 from attribution.agreement import coarser
 from attribution.attributor import Run
 from attribution.execution import out_of_memory
 from attribution.techniques.tokens import Grid
+from attribution_hooks.grad_cam import memory
 from attribution_hooks.grad_cam.closed import drawn
 
 MOST_TARGETS = 64
@@ -27,12 +30,21 @@ class Tail:
         logits: (N, K).
         outputs: Of the layers.
         grids: Where the outputs' values lie.
+        edges: Where in the graph those outputs stand that are copies.
     """
 
-    def __init__(self, run: Run, logits: Tensor, outputs: Mapping[str, Tensor], grids: Mapping[str, Grid]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        logits: Tensor,
+        outputs: Mapping[str, Tensor],
+        grids: Mapping[str, Grid],
+        edges: Mapping[str, GradientEdge] = {},
+    ) -> None:
         self._run = run
         self._logits = logits
         self._outputs = outputs
+        self._sought: list[Any] = [edges.get(name, output) for name, output in outputs.items()]
         self._grids = grids
         self._batched = True
 
@@ -113,7 +125,7 @@ class Tail:
         """Keeps the graph: it may be needed again, and goes with the logits."""
         return torch.autograd.grad(
             self._logits,
-            [*self._outputs.values()],
+            self._sought,
             seeds,
             retain_graph=True,
             allow_unused=True,
@@ -125,11 +137,9 @@ def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
 
-def chunk(run: Run, names: Sequence[str], outputs: Mapping[str, Tensor]) -> int:
-    """How many targets fit the memory budget: each needs the gradients of the layers and of the tail's widest part."""
-    stops = layers.survey(run.model, run.inputs)
-    ends = {stop.module: stop.order for stop in stops if stop.calls == 1}
-    first = min(ends.get(layers.find(run.model, name)[1], 0) for name in names)
-    widest = max((stop.bytes for stop in stops if stop.leaf and stop.order > first), default=0) * len(run.inputs)
-    needed = 3 * widest + sum(outputs[name].nbytes for name in names)
-    return max(1, min(MOST_TARGETS, run.execution.memory_budget // max(needed, 1)))
+def chunk(run: Run, names: Sequence[str]) -> int:
+    """How many targets fit the memory budget beside the forward."""
+    images = len(run.inputs)
+    held = images * memory.forward_bytes(run.model, run.inputs, names)
+    needed = images * memory.gradient_bytes(run.model, run.inputs, names)
+    return max(1, min(MOST_TARGETS, (run.execution.memory_budget - held) // max(needed, 1)))

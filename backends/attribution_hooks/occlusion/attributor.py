@@ -1,5 +1,6 @@
 """``HooksOcclusion``: clean scores, one difference per window, folded to pixels once."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion import dense, incremental
+from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.fold import fold
 from attribution_hooks.occlusion.graph import Known, Untraceable
 
@@ -36,7 +38,7 @@ class HooksOcclusion(Attributor[Occlusion]):
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
             most = CPU_WINDOWS if inputs.device.type == "cpu" else None
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
-            logits = torch.cat([run.forward(part) for part in inputs.split(chunk)])
+            logits = _clean(run, chunk)
             target = run.select(logits)
             run.note("windows", len(lattice.windows))
             with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):  # dense draws the same
@@ -50,7 +52,7 @@ class HooksOcclusion(Attributor[Occlusion]):
     def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor, chunk: int) -> Tensor | None:
         try:
             if not run.execution.incremental:
-                raise Untraceable("Execution.incremental is False")
+                raise Untraceable(run.apart or "Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
             known = _known(run.model)
@@ -66,3 +68,14 @@ def _known(model: nn.Module) -> Known:
     """What earlier calls found out, if the model is a shadow; a model that runs itself has notes of one call only."""
     known: Known = notes(model).setdefault("occlusion", Known())
     return known
+
+
+def _clean(run: Run, chunk: int) -> Tensor:
+    """Logits (N, K) of the images as they are."""
+    parts: list[Tensor] = []
+
+    def work(images: Sequence[int]) -> None:
+        parts.append(run.forward(run.inputs[images[0] : images[-1] + 1]))
+
+    in_parts(range(len(run.inputs)), chunk, work, lambda: None)
+    return torch.cat(parts)

@@ -21,7 +21,7 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], object
         The size of the parts in the end.
 
     Raises:
-        RuntimeError: Memory runs out with a single item, or ``work`` fails for another reason.
+        RuntimeError: Memory runs out with a single item (or `MemoryError`), or ``work`` fails for another reason.
     """
     first = 0
     while first < len(items):
@@ -51,7 +51,7 @@ def _fits(work: Callable[[Sequence[T]], object], part: Sequence[T]) -> bool:
     """The failure's traceback holds what did not fit; it is gone when this returns."""
     try:
         work(part)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if len(part) == 1 or not out_of_memory(error):
             raise
         return False

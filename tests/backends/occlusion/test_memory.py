@@ -3,49 +3,17 @@
 import json
 import subprocess
 import sys
-import weakref
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from attribution import Execution, Occlusion, explain
 from attribution.testing import calibrated
 from tests.conftest import noise
+from tests.live import Live
 
 ENGINES = pytest.mark.parametrize("incremental", [False, True], ids=["dense", "incremental"])
-
-
-class _Live(TorchDispatchMode):
-    """Bytes of tensors that torch's operations gave and that are still alive; what an operation needs inside is not."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: dict[int, weakref.ref[Any]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor):
-                self._take(tensor.untyped_storage())
-        return output
-
-    def _take(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        known = self._known.get(key)
-        if known is not None and known() is storage:
-            return
-
-        def gone(_: object) -> None:
-            self.now -= size
-
-        self._known[key] = weakref.ref(storage, gone)
-        self.now += size
-        self.peak = max(self.peak, self.now)
 
 
 def net() -> nn.Module:
@@ -60,14 +28,14 @@ def net() -> nn.Module:
 
 def peak(model: nn.Module, inputs: Tensor, technique: Occlusion, execution: Execution) -> int:
     explain(model, inputs, technique, target=0, execution=execution)  # surveys and graphs are made once
-    with _Live() as live:
+    with Live() as live:
         result = explain(model, inputs, technique, target=0, execution=execution)
     assert result.provenance["engine"] == ("incremental" if execution.incremental else "dense")
     return int(live.peak)
 
 
 def test_the_counter_sees_what_lives_at_once_and_no_more() -> None:
-    with _Live() as live:
+    with Live() as live:
         first = torch.empty(1000)
         first.view(10, 100).add_(1)
         assert (live.now, live.peak) == (4000, 4000)

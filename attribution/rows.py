@@ -1,0 +1,240 @@
+"""Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from attribution.agreement import coarser
+from attribution.errors import AttributionError
+from attribution.execution import Execution, out_of_memory, running
+from attribution.guarded import run_itself
+from attribution.undo import undoing
+
+MIXED = "the model's answer to an image depends on the images beside it"
+
+NO_ROOM = "three images at once do not fit into memory"
+
+ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torch.bfloat16: 0.25}
+"""How far the kernels for another number of images may take a value, as a part of the largest of its column."""
+
+_EQUAL = {"cpu": 64, "other": 512, "half": 2}
+"""The same in units in the last place for the same kernels, which give the same bits on a CPU, and nearly elsewhere."""
+
+_NOISE = 64
+"""Units in the last place of the median column, which rounding may leave where a column is all but zero."""
+
+_Rows = dict[tuple[object, ...], list[Tensor]]
+"""Where in the output a tensor lies → what is in it of each image."""
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What was found, and which parameters the model had then, at which versions."""
+
+    reason: str | None
+    tensors: tuple[Tensor, ...]
+    versions: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no parameter was written into since."""
+        return _versions(self.tensors) == self.versions
+
+
+_proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKeyDictionary()
+
+
+def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool) -> str | None:
+    """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
+
+    Three forwards without graph, once per model, shape and precision, and again after a parameter was written into:
+    [x], [a, x, b] and [b, x, d]. The rows of x must be equal in the last two, which run the same kernels, and must be
+    that of [x] within the rounding of other kernels; b must have the same row in either place. A model that draws
+    random numbers draws others for other shapes: of it only the last two count. Whatever tensors the model returns are
+    looked at, entry by entry, each by the size of its own column: a class that is masked by -1e4 hides no other.
+
+    Args:
+        model: Isolated, in eval mode. Its buffers and the random numbers are given back.
+        inputs: (N, C, H, W); the first is x, and the last is b where it is another.
+        execution: Its precision counts.
+        anew: Look again, since the model may have changed without a trace.
+    """
+    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast)
+    known = _proofs.setdefault(model, {})
+    proof = known.get(key)
+    if proof is None or anew or not proof.holds:
+        try:
+            reason = _reason(model, inputs.detach(), execution)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return NO_ROOM  # next time there may be
+        tensors = tuple(tensor for tensor in model.parameters() if not tensor.is_inference())
+        proof = known[key] = _Proof(reason, tensors, _versions(tensors))
+    return proof.reason
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple([tensor._version for tensor in tensors])
+
+
+def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
+    for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
+        answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
+        if isinstance(answers, str):
+            return answers
+        alone, batches = answers
+        places = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
+        if places:
+            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
+            found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
+            return None if all(_alike(*rows, coarsest, draws=alone.draws) for rows in found) else MIXED
+    return None
+
+
+def _answers(
+    model: nn.Module, inputs: Tensor, *, pairs: bool, inside: bool
+) -> tuple["_Answer", list[tuple[_Rows, _Rows]]] | str:
+    """What the model returns for [x], and for [a, x, b] and [b, x, d]; or why it returns nothing.
+
+    With ``pairs`` no more than two at once: [a, x] and [b, x], [x, a] and [x, b]; a third row stands for none.
+    """
+
+    def rows(*images: Tensor) -> _Rows:
+        return _run(model, torch.cat(images), inside=inside).rows
+
+    def ordered(found: _Rows, *order: int) -> _Rows:
+        return {place: [each[index] for index in order] for place, each in found.items()}
+
+    x = inputs[:1]
+    try:
+        alone = _run(model, x, inside=inside)
+    except AttributionError:
+        return "the model fails on an image alone"
+    reason = ""
+    for a, b, d in _neighbours(inputs):
+        try:
+            if not pairs:
+                return alone, [(rows(a, x, b), rows(b, x, d))]
+            behind = ordered(rows(a, x), 0, 1, 0), ordered(rows(b, x), 0, 1, 0)
+            ahead = ordered(rows(x, a), 1, 0, 1), ordered(rows(x, b), 1, 0, 1)
+        except AttributionError as error:
+            reason = f"the model fails on several images at once ({error})"
+        else:
+            return alone, [_closed(*behind), _closed(*ahead)]
+    return reason
+
+
+def _closed(first: _Rows, second: _Rows) -> tuple[_Rows, _Rows]:
+    """Where no image but x is in both, nothing else can be compared."""
+    return first, {p: [first[p][2], *each[1:]] for p, each in second.items() if p in first}
+
+
+def _alike(
+    alone: list[Tensor], first: list[Tensor], second: list[Tensor], coarsest: torch.dtype, *, draws: bool
+) -> bool:
+    """Whether the rows of x are the same in all three, and those of b in the last two."""
+    rows = [*alone, *first, *second]
+    if len({row.shape for row in rows}) > 1:  # detections: as many as there are
+        rows, draws = [alone[0], first[1], second[1]], draws or first[2].shape != second[0].shape
+    if len({row.shape for row in rows}) > 1:
+        return False
+    size = torch.stack([_columns(row) for row in rows]).amax(dim=0)
+    own, cpu = torch.finfo(coarser(rows[0].dtype)), rows[0].device.type == "cpu"
+    exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
+    if not _near(first[1], second[1], exact):
+        return False
+    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
+    if coarsest == torch.float32 and not cpu:
+        part = ROUNDING[torch.float16]  # TF32
+    rough = part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
+    return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
+
+
+def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Three images (1, C, H, W) unlike the first: beyond its range; for a model that refuses such ones, within it."""
+    x, last = inputs[:1], inputs[-1:]
+    size = x.abs().max()
+    size = torch.where(size == 0, torch.ones_like(size), size)
+    noise = torch.rand((2, *x.shape), generator=torch.Generator().manual_seed(0)).to(x) - 0.5
+    b = last if not torch.equal(last, x) else x.flip(-1) / 2 + noise[0] * size / 2
+    yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
+    low, high = x.aminmax()
+    yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the model returned of each image, and whether it drew random numbers."""
+
+    rows: _Rows
+    draws: bool
+
+
+def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
+    rows: _Rows = {}
+
+    def note(module: nn.Module, args: object, output: object) -> None:
+        _collect(output, len(images), (id(module),), rows)
+
+    handles: list[Any] = []
+    try:
+        for module in model.modules() if inside else ():
+            handles.append(module.register_forward_hook(note))  # noqa: PERF401  # an interrupt loses none
+        drawn = torch.random.fork_rng(devices=[images.device] if images.is_cuda else [])
+        with torch.no_grad(), drawn, undoing() as undo:
+            run_itself(undo, model)
+            before = _random_state(images)
+            with running(images):
+                output = model(images.clone())
+            draws = not all(map(torch.equal, before, _random_state(images)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    _collect(output, len(images), (), rows)
+    return _Answer(rows, draws)
+
+
+def _random_state(images: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(images.device)] if images.is_cuda else [])]
+
+
+def _collect(output: Any, images: int, place: tuple[object, ...], rows: _Rows) -> None:
+    """Note the rows of tensors, wherever they lie, and the items of a list that has a dict for each image."""
+    if isinstance(output, Tensor):
+        if output.ndim and len(output) == images and output.layout == torch.strided:
+            rows[place] = [row.detach() for row in output.unbind()]
+        return
+    if isinstance(output, list | tuple):
+        if len(output) == images and all(isinstance(item, Mapping) for item in output):
+            for name in output[0]:
+                if all(isinstance(item.get(name), Tensor) for item in output):
+                    rows[*place, name] = [item[name].detach() for item in output]
+            return
+        items: dict[Any, Any] = dict(enumerate(output))
+    elif isinstance(output, Mapping):
+        items = dict(output)
+    elif is_dataclass(output) and not isinstance(output, type):
+        items = {entry.name: getattr(output, entry.name, None) for entry in fields(output)}
+    else:
+        items = dict(getattr(output, "__dict__", {}))
+    if len(place) < 8:  # an object may hold itself
+        for name, item in items.items():
+            _collect(item, images, (*place, name), rows)
+
+
+def _columns(row: Tensor) -> Tensor:
+    """The largest finite |value| of each column: of a class, a channel, a token."""
+    values = torch.nan_to_num(row.double().abs(), 0.0, 0.0, 0.0)
+    if values.ndim < 2 or not values.numel():
+        return values
+    return values.flatten(1).amax(dim=1).reshape(-1, *[1] * (row.ndim - 1))
+
+
+def _near(a: Tensor, b: Tensor, allowed: Tensor) -> bool:
+    same = (a == b) | (a.isnan() & b.isnan())
+    return a.shape == b.shape and bool((same | ((a.double() - b.double()).abs() <= allowed)).all())

@@ -1,0 +1,135 @@
+"""``Run``: one call, as a backend gets it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from attribution import inputs as inputs_
+from attribution import targets
+from attribution.errors import ModelError, NonFiniteError
+from attribution.execution import Execution, running
+
+
+@dataclass
+class Run:
+    """One call: all that a backend gets, and all that it may tell.
+
+    Attributes:
+        model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
+        inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
+        execution: How to run; one image per forward where the model mixes the images of a batch.
+        extras: Tensors to hand on beside the maps; first axis images or filters.
+        name: Technique and backend, for the progress bar.
+        apart: Why images, windows and filters go through the model one by one; ``None`` where they need not.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    execution: Execution
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    asked: Tensor | Literal["all"] | None = None
+    score_of: Callable[[Tensor], Tensor] = lambda logits: logits
+    target: Tensor | None = None
+    scores: Tensor | None = None
+    notes: dict[str, str | int | float] = field(default_factory=dict)
+    apart: str | None = None
+    name: str = "work"
+
+    def call(self, x: Tensor) -> Any:
+        """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
+
+        Raises:
+            ModelError: The model fails on these inputs.
+        """
+        with running(x):
+            return self.model(x.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's logits (B, K) for a batch (B, C, H, W).
+
+        Raises:
+            ModelError: The model fails on these inputs, or does not return a matrix of logits, one row per image.
+        """
+        logits = self.logits(self.call(x))
+        if len(logits) != len(x):
+            raise ModelError(
+                f"the model returns {len(logits)} rows of logits for {len(x)} images; expected one row per image"
+            )
+        return logits
+
+    def logits(self, output: Any) -> Tensor:
+        """The logits (B, K) in what the model returned.
+
+        Raises:
+            ModelError: There are none.
+        """
+        return _logits(output, self.execution.output)
+
+    def select(self, logits: Tensor) -> Tensor:
+        """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
+
+        ``extras["largest_score"]`` (N,) is the largest finite |score| of any class, the size that rounding goes by.
+
+        Raises:
+            TargetError: A class is out of range.
+            NonFiniteError: The score of a class that is asked about is NaN or infinite. Other classes may be masked.
+        """
+        logits = logits.detach()
+        self.target = targets.resolve(self.asked, logits)
+        scores = self.score_of(logits)
+        self.scores = scores.gather(1, self.target)
+        sizes = scores.abs()
+        largest = sizes.amax(dim=1)
+        if not inputs_.finite(largest):  # a class is masked, or what was asked for is lost
+            if not inputs_.finite(self.scores):
+                raise NonFiniteError(
+                    "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
+                    "nothing can be explained"
+                )
+            largest = sizes.nan_to_num(0.0, 0.0).amax(dim=1)
+        self.extras["largest_score"] = largest
+        return self.target
+
+    def note(self, key: str, value: str | int | float) -> None:
+        """Put a fact into the result's provenance: engine, counts, what could not be honoured."""
+        self.notes[key] = value
+
+    @contextmanager
+    def progress(self, total: int, unit: str) -> Iterator[Callable[[], None]]:
+        """A function to call after each of ``total`` units of work; shows a bar if ``execution.progress``.
+
+        The bar says whose work it counts and in what, and is full where the work was done; an engine that gives up on
+        the way closes its own, and the next one begins another.
+        """
+        if not self.execution.progress:
+            yield lambda: None
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, desc=f"{self.name}, {unit}s", unit=unit, leave=False) as bar:
+            yield lambda: bar.update() and None
+
+
+def _logits(output: Any, item: str | int | None) -> Tensor:
+    if item is not None:
+        try:
+            output = output[item]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"Execution.output is {item!r}, but the model returns {_described(output)}") from error
+    if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point():
+        return output
+    hint = "" if isinstance(output, Tensor) else "; name the item that holds them: Execution(output=…)"
+    raise ModelError(f"the model returns {_described(output)}; expected logits (N, K){hint}")
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)} of {output.dtype}"
+    if isinstance(output, dict):
+        return f"a {type(output).__name__} with keys {[*output]}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,37 @@
+"""Bytes of activations that Grad-CAM needs, by what each layer put out when the model was surveyed."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from attribution import layers
+from attribution.errors import ModelError
+from attribution.layers import Stop
+
+
+def forward_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> int:
+    """Of one image: all that the graph holds from the first layer on, and each layer twice, kept and handed on."""
+    stops, first = _surveyed(model, inputs, names)
+    held = sum(stop.bytes * stop.calls for stop in stops if stop.leaf and stop.order >= first)
+    return held + 2 * _kept(model, stops, names)
+
+
+def gradient_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> int:
+    """Of one image and one target: the gradients of the layers, and of the tail's widest part."""
+    stops, first = _surveyed(model, inputs, names)
+    widest = max((stop.bytes for stop in stops if stop.leaf and stop.order >= first), default=0)
+    return 3 * widest + _kept(model, stops, names)
+
+
+def _surveyed(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> tuple[tuple[Stop, ...], int]:
+    try:
+        stops = layers.survey(model, inputs)
+    except ModelError:  # a model that runs only with a graph from the layers on
+        return (), 0
+    ends = {stop.module: stop.order for stop in stops if stop.calls == 1}
+    return stops, min(ends.get(layers.find(model, name)[1], 0) for name in names)
+
+
+def _kept(model: nn.Module, stops: Sequence[Stop], names: Sequence[str]) -> int:
+    asked = {layers.find(model, name)[1] for name in names}
+    return sum(stop.bytes for stop in stops if stop.module in asked)
