@@ -35,6 +35,11 @@ def flat(shape: Shape | None) -> bool:
     )
 
 
+def magnified(shape: Shape | None, image: Shape) -> bool:
+    """(N, D, h, w) with more places than the image has, as of super-resolution."""
+    return shape is not None and len(shape) == 4 and shape[2] > image[0] and shape[3] > image[1]
+
+
 def stretch(size: Shape, image: Shape) -> float:
     """How much wider or narrower than the image a grid is, ≥ 1."""
     (height, width), (h, w) = image, size

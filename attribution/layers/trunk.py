@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 
-from attribution.layers.grids import channels_last, flat, sequence, spatial
+from attribution.layers.grids import channels_last, flat, magnified, sequence, spatial
 from attribution.layers.survey import Stop, Survey
 
 POOLS = (
@@ -43,7 +43,8 @@ class Trunk:
         self._weights: dict[int, int] = {}
         self._weigh(model, None, set())
         weighed = [stop for stop in stops if self._weights.get(stop.order)]
-        self._features = [stop for stop in weighed if not (flat(stop.input_shape) or flat(stop.shape))]
+        inner = [stop for stop in weighed if not (flat(stop.input_shape) or flat(stop.shape))]
+        self._features = [stop for stop in inner if not magnified(stop.shape, self.image)]
         self._maps = [stop for stop in self._features if self.spatial(stop)]
         self._grids = set(self._maps)
         self._inner: dict[Stop, list[Stop]] = {}

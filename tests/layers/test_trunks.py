@@ -142,6 +142,12 @@ def test_as_many_classes_as_a_block_has_channels() -> None:
     assert grad_cam_layer(UNet(pooled=True, classes=16), noise(1, 3, 32, 48)) == "down3"
 
 
+def test_a_decoder_beyond_the_size_of_the_image() -> None:
+    large = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(5, 90, 3), nn.ReLU(), nn.Conv2d(90, 5, 3))
+    model = nn.Sequential(OrderedDict(net=UNet(pooled=False), large=large))
+    assert grad_cam_layer(model, noise(1, 3, 32, 48)) == "net.down3"
+
+
 class Pyramid(nn.Module):
     """A torchvision pyramid whose finest level, or every level, is classified."""
 
@@ -288,9 +294,3 @@ def test_a_box_head_is_neither_activation_nor_the_last_block() -> None:
     result = explain(Boxes(), noise(1, 3, 32, 48), Activations())
     assert [*result.maps] == ["one", "two"]
     assert [*explain(Boxes(), noise(1, 3, 32, 48), GradCAM(), target=0).maps] == ["two"]
-
-
-def test_a_block_without_pools_is_taken_whole() -> None:
-    body = nn.Sequential(OrderedDict(a=nn.Conv2d(3, 6, 3, stride=2), b=nn.ReLU(), c=nn.Conv2d(6, 8, 3), d=nn.ReLU()))
-    model = nn.Sequential(OrderedDict(body=body, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(8, 5)))
-    assert grad_cam_layer(model, noise(1, 3, 17, 23)) == "body"
