@@ -1,0 +1,78 @@
+"""Ctrl-C at any line of a call, in the attributor, in the core and in torch."""
+
+import random
+import threading
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from attribution.testing.checks.check import Template, check, require
+from attribution.testing.checks.subject import IMAGES, Subject, noise
+from attribution.testing.interruption import Place, Swallowed, interrupted, places
+from attribution.testing.models import small_residual
+from attribution.testing.snapshot import Snapshot
+
+_INTERRUPTS = 16
+"""Per model."""
+
+
+def faults(subject: Subject, *, count: int, seed: int = 0) -> Iterator[str]:
+    """Interrupt calls at ``count`` places of each model, half of them in the attributor's module; what is wrong after."""
+    for name, model in (("a model", small_residual()), ("a model that cannot be copied", _locked())):
+        inputs = noise().requires_grad_()
+        ask = partial(subject.put, subject.attributor(model), inputs, [[1, 3]] * IMAGES)
+        logits, expected = _run(model, inputs), ask()
+        for place, number in _drawn(places(ask), subject.cls.__module__, count, random.Random(seed)):
+            told = f"{name}, interrupted at {place}"
+            before = Snapshot(model, inputs)
+            try:
+                interrupted(ask, place, number)
+            except Swallowed as swallowed:
+                yield f"{name}: {swallowed}"
+            yield from (f"{told}: {change}" for change in before.changes())
+            try:
+                if not torch.equal(_run(model, inputs), logits):
+                    yield f"{told}: other logits after"
+                if difference := subject.difference(expected, ask()):
+                    yield f"{told}: another answer after: {difference}"
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                yield f"{told}: {type(error).__name__} after: {error}"
+
+
+@torch.no_grad()
+def _run(model: nn.Module, inputs: Tensor) -> Tensor:
+    logits: Tensor = model(inputs.detach().clone())
+    return logits
+
+
+def _drawn(passed: dict[Place, int], own: str, count: int, draw: random.Random) -> list[tuple[Place, int]]:
+    """Half of the places in the attributor's module, half elsewhere; each at one of the times that it is passed."""
+    mine = [place for place in passed if place.module == own]
+    others = [place for place in passed if place.module != own]
+    chosen = draw.sample(mine, min(count // 2, len(mine)))
+    chosen += draw.sample(others, min(count - len(chosen), len(others)))
+    return [(place, draw.randint(1, passed[place])) for place in chosen]
+
+
+def _locked() -> nn.Module:
+    """Nothing of it can be copied; its parts are in both modes."""
+    model = small_residual().train()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return model
+
+
+@check("Untouched model")
+def check_an_interrupt_anywhere_leaves_no_trace(subject: Subject) -> None:
+    """The thirteen fields are as found, the model runs as before, and the next answer is the same."""
+    wrong = next(faults(subject, count=_INTERRUPTS), "")
+    require(not wrong, wrong, "everything as before the call")
+
+
+CHECKS: tuple[Template, ...] = (check_an_interrupt_anywhere_leaves_no_trace,)

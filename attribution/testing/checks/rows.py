@@ -1,0 +1,105 @@
+"""Row n of everything is image n: the model's output has a row per image, and no row depends on its neighbours."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from attribution.errors import LayerError, ModelError
+from attribution.execution import Execution
+from attribution.result import Attribution
+from attribution.techniques import FilterVisualization, Occlusion
+from attribution.testing.checks.check import Template, check, raises, require
+from attribution.testing.checks.contract import tensors
+from attribution.testing.checks.covered import occluded
+from attribution.testing.checks.subject import Subject, knows_layers, needs_inputs, noise, part
+from attribution.testing.deceptive import MIXING, OTHER_ROWS, Folded, Plain, fronted
+from attribution.testing.models import small_cnn
+
+
+@check("Models: what is taken", needs_inputs)
+def check_rows_follow_the_images(subject: Subject) -> None:
+    """Row n is image n's, in all that an answer holds; an output or a layer with other rows is refused."""
+    for images, size in ((1, None), (2, None), (3, 2)):
+        found = subject.ask(small_cnn(), noise(images), execution=Execution(batch_size=size))
+        wrong = {key: tuple(tensor.shape) for key, tensor in tensors(found).items() if tensor.shape[:1] != (images,)}
+        require(not wrong, f"{wrong} for {images} images", "a first axis of images")
+    if subject.technique.needs_target:
+        for case, change in OTHER_ROWS.items():
+            raises(ModelError, lambda c=change: subject.ask(_ending(c)), f"logits with other rows ({case})")  # type: ignore[misc]
+        _alone(subject)
+    if knows_layers(subject):
+        folded = lambda: subject.ask(Folded(), technique=subject.asking("fold"))  # noqa: E731  # a thunk
+        raises((LayerError, ModelError), folded, "a layer that folds the batch")
+
+
+def _alone(subject: Subject) -> None:
+    """The mean over a batch of one is the image's own, but windows in a batch may have it too."""
+    model, inputs = _ending(OTHER_ROWS["the mean of the batch"]), noise(1)
+    try:
+        found = subject.ask(model, inputs)
+    except ModelError:
+        return
+    difference = subject.difference(found, subject.ask(small_cnn(), inputs))
+    require(not difference, f"the mean of a batch of one: {difference}", "the image's own map, or ModelError")
+
+
+def _ending(change: Callable[[Tensor], Tensor]) -> nn.Module:
+    class Changed(Plain):
+        def after(self, logits: Tensor) -> Tensor:
+            return change(logits)
+
+    return Changed().eval()
+
+
+@check("Agreement: chunks")
+def check_rows_that_mix_change_no_map(subject: Subject) -> None:
+    """Of a model whose rows see each other: the map that each image has alone and says so, or `ModelError`."""
+    for case, front in MIXING.items():
+        model = fronted(front())
+        for size in (None, 2, 64):
+            try:
+                found = _asked(subject, model, size)
+            except ModelError as error:
+                require(len(str(error)) > 15, f"{case}: the text {error!s}", "what mixes, and how to mend it")
+                continue
+            where = f"{case}, batch_size={size}"
+            require("rows" in found.provenance, f"{where}: no word of it", "provenance['rows']")
+            for name, mine, alone in _alike(subject, model, found):
+                difference = subject.difference(mine, alone)
+                require(not difference, f"{where}: {name}: {difference}", "the map that it has alone")
+
+
+def _asked(subject: Subject, model: nn.Module, size: int | None) -> Attribution:
+    return subject.ask(model, noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
+
+
+def _alike(subject: Subject, model: nn.Module, found: Attribution) -> Iterator[tuple[str, Attribution, Attribution]]:
+    """Pieces of the answer, and the same without neighbours."""
+    technique, one = subject.technique, Execution(batch_size=1)
+    if isinstance(technique, FilterVisualization):
+        for index, channel in enumerate(technique.channels):
+            alone = subject.ask(model, technique=replace(technique, channels=(channel,)), execution=one)
+            yield f"channel {channel}", _filter(found, index), alone
+        return
+    if not technique.needs_inputs:
+        yield "the answer", found, subject.ask(model, execution=one)
+        return
+    inputs = noise(3)
+    for index in range(3):
+        alone = subject.ask(model, inputs[[index]], [[1, 3]], execution=one)
+        if isinstance(technique, Occlusion):  # whose windows are neighbours too
+            raw, _ = occluded(model, inputs[[index]], technique, (1, 3))
+            alone = replace(alone, raw={"input": raw})
+        yield f"image {index}", part(found, [index]), alone
+
+
+def _filter(found: Attribution, index: int) -> Attribution:
+    extras = {key: extra[:, [index]] if key == "objective" else extra[[index]] for key, extra in found.extras.items()}
+    maps, raw = ({key: map_[[index]] for key, map_ in held.items()} for held in (found.maps, found.raw))
+    assert isinstance(found.technique, FilterVisualization)
+    technique = replace(found.technique, channels=found.technique.channels[index : index + 1])
+    return replace(found, technique=technique, maps=maps, raw=raw, extras=extras)
+
+
+CHECKS: tuple[Template, ...] = (check_rows_follow_the_images, check_rows_that_mix_change_no_map)
