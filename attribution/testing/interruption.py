@@ -42,13 +42,14 @@ def places(act: Callable[[], object]) -> Counter[Place]:
 
 
 def interrupted(act: Callable[[], object], place: Place, number: int = 1) -> bool:
-    """Raise KeyboardInterrupt when ``act`` comes to a place for the ``number``-th time; whether it did come there.
+    """Raise KeyboardInterrupt when ``act`` comes to a place for the ``number``-th time; whether it arrived here.
+
+    It does not where ``act`` never comes there, or where Python itself drops it: while a generator or an object dies.
 
     Raises:
-        KeyboardInterrupt: Never; where somebody on the way swallows it, `Swallowed` is raised.
-        Swallowed: The interrupt did not arrive.
+        Swallowed: Somebody on the way caught the interrupt.
     """
-    left = number
+    left, dropped = number, False
 
     def reach(reached: Place) -> None:
         nonlocal left
@@ -57,12 +58,19 @@ def interrupted(act: Callable[[], object], place: Place, number: int = 1) -> boo
             if not left:
                 raise KeyboardInterrupt(f"at {place}")
 
+    def drop(unraisable: "sys.UnraisableHookArgs") -> None:
+        nonlocal dropped
+        dropped = dropped or isinstance(unraisable.exc_value, KeyboardInterrupt)
+
+    before, sys.unraisablehook = sys.unraisablehook, drop
     try:
         with _Tracing(reach):
             act()
     except KeyboardInterrupt:
         return True
-    if left <= 0:
+    finally:
+        sys.unraisablehook = before
+    if left <= 0 and not dropped:
         raise Swallowed(f"a KeyboardInterrupt at {place} was swallowed")
     return False
 

@@ -2,15 +2,16 @@
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import IMAGES, Subject, noise
-from attribution.testing.interruption import Place, Swallowed, interrupted, places
+from attribution.testing.interruption import Place, interrupted, places
 from attribution.testing.models import small_residual
 from attribution.testing.snapshot import Snapshot
 
@@ -19,28 +20,35 @@ _INTERRUPTS = 16
 
 
 def faults(subject: Subject, *, count: int, seed: int = 0) -> Iterator[str]:
-    """Interrupt calls at ``count`` places of each model, half of them in the attributor's module; what is wrong after."""
+    """Interrupt calls at ``count`` places of each model, half in the attributor's module; what is wrong after, if so.
+
+    The first fault of a model ends with it.
+    """
     for name, model in (("a model", small_residual()), ("a model that cannot be copied", _locked())):
         inputs = noise().requires_grad_()
         ask = partial(subject.put, subject.attributor(model), inputs, [[1, 3]] * IMAGES)
-        logits, expected = _run(model, inputs), ask()
+        ask()  # what is imported on first use, and found out once
         for place, number in _drawn(places(ask), subject.cls.__module__, count, random.Random(seed)):
-            told = f"{name}, interrupted at {place}"
-            before = Snapshot(model, inputs)
-            try:
-                interrupted(ask, place, number)
-            except Swallowed as swallowed:
-                yield f"{name}: {swallowed}"
-            yield from (f"{told}: {change}" for change in before.changes())
-            try:
-                if not torch.equal(_run(model, inputs), logits):
-                    yield f"{told}: other logits after"
-                if difference := subject.difference(expected, ask()):
-                    yield f"{told}: another answer after: {difference}"
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                yield f"{told}: {type(error).__name__} after: {error}"
+            if fault := _fault(subject, ask, model, inputs, partial(interrupted, ask, place, number)):
+                yield f"{name}, interrupted at {place}: {fault}"
+                break
+
+
+def _fault(
+    subject: Subject, ask: Callable[[], Attribution], model: nn.Module, inputs: Tensor, stopped: Callable[[], bool]
+) -> str:
+    try:
+        logits, answer, before = _run(model, inputs), ask(), Snapshot(model, inputs)
+        stopped()
+        if changes := before.changes():
+            return str(changes[0])
+        if not torch.equal(_run(model, inputs), logits):
+            return "other logits after"
+        return subject.difference(answer, ask())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what stops a forward early may be no Exception
+        return f"{type(error).__name__} after: {error}"
 
 
 @torch.no_grad()

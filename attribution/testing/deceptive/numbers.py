@@ -1,7 +1,6 @@
 """Models that read a Python number which may be another one in the next call."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,32 +54,27 @@ def of_a_weight() -> Case:
 
 
 def of_a_gradient() -> Case:
-    """What gradients are multiplied by on the way back, as in domain adaptation."""
+    """What a hook multiplies gradients by on their way back, where the rest of the model is a mean and a matrix."""
     factors = [1.0]
 
-    class Turned(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            turned: Tensor = _Times.apply(x, factors)
-            return turned
-
-    class Reversed(Plain):
+    class Turned(Plain):
         def __init__(self) -> None:
             super().__init__()
+            self.body_relu = nn.Identity()
+
+        def turned(self, x: Tensor) -> Tensor:
+            factor = factors[0]
+            if x.requires_grad:
+                x.register_hook(lambda gradient: gradient * factor)
+            return x
+
+        def forward(self, x: Tensor) -> Tensor:
             mean, flat, linear = self.get_submodule("head").children()
-            self.head = nn.Sequential(mean, flat, Turned(), linear)
+            x = self.get_submodule("pool")(self.get_submodule("stem")(x).relu())
+            logits: Tensor = linear(self.turned(flat(mean(self.get_submodule("body")(x)))))
+            return logits
 
-    return Reversed, lambda model, value: factors.__setitem__(0, -value)
-
-
-class _Times(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factors: list[float]) -> Tensor:
-        ctx.factor = factors[0]
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.factor, None
+    return Turned, lambda model, value: factors.__setitem__(0, -value)
 
 
 NUMBERS: dict[str, Callable[[], Case]] = {
