@@ -29,7 +29,9 @@ def faults(subject: Subject, *, count: int, seed: int = 0) -> Iterator[str]:
         ask = partial(subject.put, subject.attributor(model), inputs, [[1, 3]] * IMAGES)
         ask()  # what is imported on first use, and found out once
         for place, number in _drawn(places(ask), subject.cls.__module__, count, random.Random(seed)):
-            if fault := _fault(subject, ask, model, inputs, partial(interrupted, ask, place, number)):
+            with torch.set_grad_enabled(torch.is_grad_enabled()):  # a fault ends with the check
+                fault = _fault(subject, ask, model, inputs, partial(interrupted, ask, place, number))
+            if fault:
                 yield f"{name}, interrupted at {place}: {fault}"
                 break
 
