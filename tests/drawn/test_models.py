@@ -20,6 +20,7 @@ CASES = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     phases=[Phase.generate, Phase.shrink],
+    report_multiple_bugs=False,
 )
 DENSE = Execution(incremental=False)
 
