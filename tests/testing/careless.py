@@ -110,13 +110,13 @@ class Hoards(Honest):
 REMEMBERED: WeakKeyDictionary[nn.Module, dict[str, Maps]] = WeakKeyDictionary()
 HOARD: list[nn.Module] = []
 
-CARELESS: dict[str, type[Attributor[Any]]] = {
-    "rows_follow_the_images": OneForAll,
-    "rows_that_mix_change_no_map": AllAtOnce,
-    "a_copy_that_differs_is_not_used": CopiesAnew,
-    "covered_images_go_through_the_model": BelievesATrace,
-    "a_number_that_changes_between_calls_is_seen": Remembers,
-    "an_interrupt_anywhere_leaves_no_trace": LateTry,
-    "models_that_hold_themselves_are_freed": Hoards,
+CARELESS: dict[str, tuple[type[Attributor[Any]], str]] = {
+    "rows_follow_the_images": (OneForAll, "extra 'largest'"),
+    "rows_that_mix_change_no_map": (AllAtOnce, "DIFFERS"),
+    "a_copy_that_differs_is_not_used": (CopiesAnew, "DIFFERS"),
+    "covered_images_go_through_the_model": (BelievesATrace, "a type that is asked for: the map of class"),
+    "a_number_that_changes_between_calls_is_seen": (Remembers, "that of the call before"),
+    "an_interrupt_anywhere_leaves_no_trace": (LateTry, "values: stem"),
+    "models_that_hold_themselves_are_freed": (Hoards, "a plain model"),
 }
-"""Check → what it must catch."""
+"""Check → what it must catch, and what it says then."""

@@ -1,7 +1,8 @@
 """Row n of everything is image n: the model's output has a row per image, and no row depends on its neighbours."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 
 from torch import Tensor, nn
 
@@ -27,13 +28,13 @@ def check_rows_follow_the_images(subject: Subject) -> None:
     if subject.technique.needs_target:
         for case, change in OTHER_ROWS.items():
             raises(ModelError, lambda c=change: subject.ask(_ending(c)), f"logits with other rows ({case})")  # type: ignore[misc]
-        _alone(subject)
+        _mean_of_one(subject)
     if knows_layers(subject):
         folded = lambda: subject.ask(Folded(), technique=subject.asking("fold"))  # noqa: E731  # a thunk
         raises((LayerError, ModelError), folded, "a layer that folds the batch")
 
 
-def _alone(subject: Subject) -> None:
+def _mean_of_one(subject: Subject) -> None:
     """The mean over a batch of one is the image's own, but windows in a batch may have it too."""
     model, inputs = _ending(OTHER_ROWS["the mean of the batch"]), noise(1)
     try:
@@ -56,42 +57,42 @@ def _ending(change: Callable[[Tensor], Tensor]) -> nn.Module:
 def check_rows_that_mix_change_no_map(subject: Subject) -> None:
     """Of a model whose rows see each other: the map that each image has alone and says so, or `ModelError`."""
     for case, front in MIXING.items():
-        model = fronted(front())
-        for size in (None, 2, 64):
+        model, alone = fronted(front()), cache(partial(_alone, subject, fronted(front())))
+        for size in (None, 64):
             try:
-                found = _asked(subject, model, size)
+                found = subject.ask(model, noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
             except ModelError as error:
                 require(len(str(error)) > 15, f"{case}: the text {error!s}", "what mixes, and how to mend it")
                 continue
             where = f"{case}, batch_size={size}"
             require("rows" in found.provenance, f"{where}: no word of it", "provenance['rows']")
-            for name, mine, alone in _alike(subject, model, found):
-                difference = subject.difference(mine, alone)
+            for (name, piece), expected in zip(_pieces(subject, found), alone(), strict=True):
+                difference = subject.difference(piece, expected)
                 require(not difference, f"{where}: {name}: {difference}", "the map that it has alone")
 
 
-def _asked(subject: Subject, model: nn.Module, size: int | None) -> Attribution:
-    return subject.ask(model, noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
-
-
-def _alike(subject: Subject, model: nn.Module, found: Attribution) -> Iterator[tuple[str, Attribution, Attribution]]:
-    """Pieces of the answer, and the same without neighbours."""
-    technique, one = subject.technique, Execution(batch_size=1)
+def _alone(subject: Subject, model: nn.Module) -> list[Attribution]:
+    """The answers for each image or filter without neighbours, in an attributor that never saw a batch."""
+    technique, one, inputs = subject.technique, Execution(batch_size=1), noise(3)
     if isinstance(technique, FilterVisualization):
-        for index, channel in enumerate(technique.channels):
-            alone = subject.ask(model, technique=replace(technique, channels=(channel,)), execution=one)
-            yield f"channel {channel}", _filter(found, index), alone
-        return
+        questions = [replace(technique, channels=(channel,)) for channel in technique.channels]
+        return [subject.ask(model, technique=question, execution=one) for question in questions]
     if not technique.needs_inputs:
-        yield "the answer", found, subject.ask(model, execution=one)
-        return
-    inputs = noise(3)
-    for index in range(3):
-        alone = subject.ask(model, inputs[[index]], [[1, 3]], execution=one)
-        if isinstance(technique, Occlusion):  # whose windows are neighbours too
-            raw, _ = occluded(model, inputs[[index]], technique, (1, 3))
-            alone = replace(alone, raw={"input": raw})
-        yield f"image {index}", part(found, [index]), alone
+        return [subject.ask(model, execution=one)]
+    found = [subject.ask(model, inputs[[index]], [[1, 3]], execution=one) for index in range(3)]
+    if isinstance(technique, Occlusion):  # whose windows are neighbours too
+        maps = [occluded(model, image, technique, (1, 3))[0] for image in inputs.split(1)]
+        return [replace(answer, raw={"input": map_}) for answer, map_ in zip(found, maps, strict=True)]
+    return found
+
+
+def _pieces(subject: Subject, found: Attribution) -> list[tuple[str, Attribution]]:
+    """One answer for all, cut like those of `_alone`."""
+    if isinstance(found.technique, FilterVisualization):
+        return [(f"channel {k}", _filter(found, index)) for index, k in enumerate(found.technique.channels)]
+    if not subject.technique.needs_inputs:
+        return [("the answer", found)]
+    return [(f"image {index}", part(found, [index])) for index in range(3)]
 
 
 def _filter(found: Attribution, index: int) -> Attribution:
