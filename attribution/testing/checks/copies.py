@@ -54,6 +54,7 @@ def _failed(subject: Subject) -> tuple[weakref.ref[nn.Module], weakref.ref[Tenso
     watch.plan(Planned("in the forward"))
     with suppress(Planned, AttributionError):
         subject.ask(model)
+    watch.plan(None)  # the error leads to the frames that it passed
     return weakref.ref(model), weakref.ref(next(model.parameters()))
 
 
