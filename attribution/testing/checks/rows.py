@@ -6,7 +6,7 @@ from functools import cache, partial
 
 from torch import Tensor, nn
 
-from attribution.errors import LayerError, ModelError
+from attribution.errors import LayerError, ModelError, PluginError
 from attribution.execution import Execution
 from attribution.result import Attribution
 from attribution.techniques import FilterVisualization, Occlusion
@@ -31,7 +31,7 @@ def check_rows_follow_the_images(subject: Subject) -> None:
         _mean_of_one(subject)
     if knows_layers(subject):
         folded = lambda: subject.ask(Folded(), technique=subject.asking("fold"))  # noqa: E731  # a thunk
-        raises((LayerError, ModelError), folded, "a layer that folds the batch")
+        raises((LayerError, ModelError, PluginError), folded, "a layer that folds the batch")
 
 
 def _mean_of_one(subject: Subject) -> None:
