@@ -1,6 +1,7 @@
 """``Interruption``: Ctrl-C at one chosen place, and which places a call passes."""
 
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 _Tracer = Callable[[FrameType, str, Any], Any]
-_UNSEEN = ("weakref.py", "interruption.py")
+_UNSEEN = {weakref.__file__, __file__}
 """Where Python itself catches what is raised: callbacks of weak references."""
 
 
@@ -94,7 +95,7 @@ class _Tracing:
 
     def _trace(self, frame: FrameType, event: str, value: Any) -> _Tracer | None:
         code = frame.f_code
-        if code.co_filename.endswith(_UNSEEN) or code.co_name == "__del__":
+        if code.co_filename in _UNSEEN or code.co_name == "__del__":
             return None
         if event in ("call", "line", "return"):
             self._tell(Place(code, frame.f_lineno, event, str(frame.f_globals.get("__name__"))))

@@ -125,7 +125,7 @@ def block(draw: random.Random, shape: Shape, inner: Inner) -> nn.Module:
     if channels % 2 == 0:
         ways.append(lambda: Shuffle(_keeping(inner((channels // 2, height, width)), channels // 2)))
     if channels % 4 == 0 and height * width < 100:
-        ways.append(lambda: nn.PixelShuffle(2))
+        ways += 3 * [lambda: nn.PixelShuffle(2)]
     if min(height, width) > 4:
         ways.append(lambda: Crop(draw.randint(0, 2), draw.randint(0, 2), step=draw.choice((1, 1, 2))))
     return draw.choice(ways)()
