@@ -1,7 +1,13 @@
 """Every installed attributor, held to the kit that strangers run too."""
 
-from attribution import registry
+from typing import Any
+
+import pytest
+
+from attribution import Attributor, registry
 from attribution.testing import Check, parametrize_with_checks
+from attribution.testing.checks import Subject
+from attribution.testing.checks.interrupts import faults
 
 INSTALLED = [registry.get(*pair) for pair in registry.available()]
 
@@ -9,3 +15,10 @@ INSTALLED = [registry.get(*pair) for pair in registry.available()]
 @parametrize_with_checks(INSTALLED)
 def test_conformance(check: Check) -> None:
     check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", INSTALLED, ids=lambda cls: f"{cls.technique_type.name}.{cls.backend}")
+def test_hundreds_of_interrupts_leave_no_trace(cls: type[Attributor[Any]]) -> None:
+    """200 of each of two models, 3,200 in all."""
+    assert list(faults(Subject(cls, cls.technique_type.example()), count=200, seed=1)) == []

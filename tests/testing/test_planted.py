@@ -11,6 +11,7 @@ import torch
 from attribution import Attributor
 from attribution.testing import FIELDS, CheckFailure, FootprintError, attributor_checks
 from tests.testing import planted
+from tests.testing.careless import CARELESS, HOARD, HonestOcclusion
 
 NORMAL = "leaves_no_trace[normal-eval]"
 
@@ -27,6 +28,7 @@ def _undone() -> Iterator[None]:
     while planted.OPEN:
         planted.OPEN.pop().close()
     planted.STOP.clear()
+    HOARD.clear()
 
 
 def failure(cls: type[Attributor[Any]], name: str) -> CheckFailure | None:
@@ -89,3 +91,30 @@ def test_a_forward_before_the_names_are_looked_up_is_caught() -> None:
     assert caught is not None
     assert "layer 'bodi': refused after 1 forwards" in str(caught)
     assert failure(planted.Honest, name) is None
+
+
+@pytest.mark.parametrize("name", CARELESS)
+def test_carelessness_is_caught_by_the_check_that_is_meant_for_it(name: str) -> None:
+    cls, words = CARELESS[name]
+    caught = failure(cls, name)
+    assert caught is not None, f"{name} does not see: {cls.__doc__}"
+    assert words in str(caught)
+
+
+@pytest.mark.parametrize("cls", [planted.Honest, HonestOcclusion])
+def test_care_passes_what_catches_the_careless(cls: type[Attributor[Any]]) -> None:
+    names = {*CARELESS} & {check.name for check in attributor_checks(cls)}
+    assert {name: failure(cls, name) for name in sorted(names)} == dict.fromkeys(sorted(names))
+    assert len(names) >= 6
+
+
+@pytest.mark.parametrize("cls", [cls for cls, _ in CARELESS.values()])
+def test_the_careless_are_right_about_plain_models(cls: type[Attributor[Any]]) -> None:
+    """So that older checks do not catch them first."""
+    names = {check.name for check in attributor_checks(cls)} & {
+        "grad_cam_is_cam_on_a_global_mean",
+        "occlusion_of_a_linear_model_is_the_covered_sum",
+        "batch_size_changes_no_map",
+        "an_image_does_not_depend_on_its_neighbours",
+    }
+    assert [failure(cls, name) for name in sorted(names)] == [None] * 3
