@@ -15,7 +15,7 @@ from attribution.testing.interruption import Place, interrupted, places
 from attribution.testing.models import small_residual
 from attribution.testing.snapshot import Snapshot
 
-_INTERRUPTS = 16
+_INTERRUPTS = 12
 """Per model."""
 
 
