@@ -119,8 +119,8 @@ def check_wrong_targets_are_refused_before_any_work(subject: Subject) -> None:
 
 @check("Targets: forms", needs_target)
 def check_a_class_out_of_range_is_refused(subject: Subject) -> None:
-    """Seen once the logits are: before any gradient or window."""
-    _refused(subject, {"5 of 5 classes": CLASSES, "[[0, 9], [1, 1]]": [[0, 9], [1, 1]]}, TargetError, forwards=2)
+    """Seen once the logits are, before any gradient or window; two forwards prove the copy."""
+    _refused(subject, {"5 of 5 classes": CLASSES, "[[0, 9], [1, 1]]": [[0, 9], [1, 1]]}, TargetError, forwards=4)
 
 
 @check("Targets: forms", explains_no_class)
