@@ -63,7 +63,7 @@ def _calls(model: nn.Module, counts: Counts) -> Iterator[None]:
 
     def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         nonlocal depth
-        if depth == 0 and type(module) is type(model) and args and isinstance(args[0], Tensor):  # maybe of a copy
+        if depth == 0 and type(module) is type(model) and args and issubclass(type(args[0]), Tensor):  # maybe of a copy
             counts.forwards += 1
             counts.images += len(args[0])
         counts.modules += next(module.children(), None) is None

@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -23,6 +24,18 @@ class Untraceable(Exception):
 
 class _Symbol(fx.Proxy):
     """A value to come. ``x += y`` stays in place: a plain proxy would record ``x = x + y`` and lose what else x is."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Read by ``isinstance``. A model that asks gets another answer from a tensor, and may go another way.
+
+        "A tensor" cannot be answered: torch's own code would believe it, and read memory that is not there.
+        """
+        frame = sys._getframe(1)
+        asking = str(frame.f_globals.get("__name__"))
+        if asking == __name__ or (asking.partition(".")[0] == "torch" and frame.f_code.co_name != "is_tensor"):
+            return _Symbol
+        raise Untraceable("the model asks for the type of a value")
 
     def __iadd__(self, other: Any) -> Any:
         return self._changed("iadd", other)
