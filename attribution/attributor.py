@@ -25,7 +25,6 @@ from attribution.errors import (
 from attribution.execution import Execution, first_line, in_backward, out_of_memory
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
-from attribution.layers import find
 from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
@@ -167,12 +166,12 @@ class Attributor(ABC, Generic[TechniqueT]):
     def _together(self, model: nn.Module, start: Tensor, *, anew: bool) -> tuple[int | None, str | None]:
         """How many images a backend is given at once (``None``: all), and why they go through the model one by one.
 
-        Nothing runs for it where each forward has one image anyway, or a layer does not exist.
+        Nothing runs for it where each forward has one image anyway.
         """
         size, images = self.execution.batch_size, self.technique.batch_of == "images"
         at_once = size if images else None
         alone = len(start) == 1 and (size == 1 or self.technique.batch_of != "windows")
-        if alone or (size == 1 and self.technique.batch_of != "windows") or not self._names_exist(model):
+        if alone or (size == 1 and self.technique.batch_of != "windows"):
             return at_once, None
         if images and size is None:
             try:
@@ -185,17 +184,6 @@ class Attributor(ABC, Generic[TechniqueT]):
                 return at_once, None
         apart = mixing(model, start, self.execution, anew=anew)
         return (at_once if apart is None or self.technique.batch_of == "filters" else 1), apart
-
-    def _names_exist(self, model: nn.Module) -> bool:
-        """Whether every layer that is named exists; else who computes will say so, before anything ran."""
-        named = [*getattr(self.technique, "layers", ()), getattr(self.technique, "layer", "")]
-        try:
-            for name in named:
-                if name not in ("", "logits"):
-                    find(model, name)
-        except AttributionError:
-            return False
-        return True
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
         who = run.name

@@ -27,10 +27,13 @@ class Beginning:
         """The images (N, C, H, W), a copy that is nobody else's, and the classes; ``model`` is not run.
 
         Raises:
-            AttributionError: The technique refuses the images, or the target fits neither it nor them.
+            AttributionError: The technique refuses the images, the target fits neither it nor them, or the model has no
+                layer of a name that the technique was given.
         """
         if self._found is None:
             technique, target = self._technique, self._target
+            for name in technique.named(model):
+                layers.find(model, name)
             start = technique.start(model) if self._inputs is None else self._inputs.detach().clone()
             technique.check(start)
             if not technique.needs_target and target is not None:
@@ -42,9 +45,6 @@ class Beginning:
         """The first image (1, C, H, W), for a forward that is made before the technique's own.
 
         Raises:
-            AttributionError: See `of`, or the model has no layer of a name that the technique was given.
+            AttributionError: See `of`.
         """
-        start, _ = self.of(model)
-        for name in self._technique.named(model):
-            layers.find(model, name)
-        return start[:1]
+        return self.of(model)[0][:1]

@@ -16,6 +16,8 @@ from attribution.undo import undoing
 
 MIXED = "the model's answer to an image depends on the images beside it"
 
+FAILS = "the model fails on an image alone"
+
 NO_ROOM = "three images at once do not fit into memory"
 
 ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torch.bfloat16: 0.25}
@@ -85,6 +87,8 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
 def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
         answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
+        if answers is FAILS and not inside:
+            continue  # what is asked for may lie before the failure
         if isinstance(answers, str):
             return answers
         alone, batches = answers
@@ -114,7 +118,7 @@ def _answers(
     try:
         alone = _run(model, x, inside=inside)
     except AttributionError:
-        return "the model fails on an image alone"
+        return FAILS
     reason = ""
     for a, b, d in _neighbours(inputs):
         try:
@@ -160,7 +164,8 @@ def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     x, last = inputs[:1], inputs[-1:]
     size = x.abs().max()
     size = torch.where(size == 0, torch.ones_like(size), size)
-    noise = torch.rand((2, *x.shape), generator=torch.Generator().manual_seed(0)).to(x) - 0.5
+    source = torch.Generator("cpu").manual_seed(0)
+    noise = torch.rand((2, *x.shape), generator=source, device="cpu").to(x) - 0.5
     b = last if not torch.equal(last, x) else x.flip(-1) / 2 + noise[0] * size / 2
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
@@ -189,8 +194,13 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
         with torch.no_grad(), drawn, undoing() as undo:
             run_itself(undo, model)
             before = _random_state(images)
-            with running(images):
-                output = model(images.clone())
+            output = None
+            try:
+                with running(images):
+                    output = model(images.clone())
+            except AttributionError:
+                if not rows:  # else the layers that ran before it failed tell enough
+                    raise
             draws = not all(map(torch.equal, before, _random_state(images)))
     finally:
         for handle in handles:

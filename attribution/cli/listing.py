@@ -22,14 +22,9 @@ def layers(setting: Setting) -> str:
         ModelError: the model fails on an input of its own size.
     """
     inputs = setting.inputs(Image.new("RGB", (256, 256)))
-    try:
-        stops = survey(setting.model, inputs)
-        failure: Exception | None = stops.failure
-    except RuntimeError as error:
-        failure = error
-    if failure is not None:
-        reason = str(failure.__cause__ or failure).strip().splitlines()[0]
-        raise ModelError(f"{setting.loaded.name} fails on inputs {tuple(inputs.shape)}: {reason}") from failure
+    stops = survey(setting.model, inputs)
+    if stops.failure is not None:
+        raise ModelError(f"{setting.loaded.name}: {stops.failure}")
     order = {name: position for position, (name, _) in enumerate(setting.model.named_modules())}
     rows = [
         (stop.name, type(stop.module).__name__, _shape(stop)) for stop in sorted(stops, key=lambda s: order[s.name])

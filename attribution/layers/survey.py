@@ -60,7 +60,7 @@ class Survey(tuple[Stop, ...]):
     """
 
     outputs: tuple[tuple[int, ...], ...] = ()
-    failure: ModelError | None = None
+    failure: str | None = None
     chosen: dict[str, tuple[str, ...]]
 
     def __init__(self, stops: Iterable[Stop]) -> None:
@@ -154,7 +154,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
                 with running(first):
                     output = model(first)
             except ModelError as error:
-                failure = _afresh(error)
+                failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
         with torch.no_grad():
             for buffer, values in before:
                 if buffer.shape != values.shape:
@@ -171,22 +171,19 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
 
 
 def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> AttributionError:
-    """The error for a layer that a survey does not have: the model failed before it, else ``otherwise``."""
+    """The error for a layer that a survey does not have: ``otherwise``, unless the model failed before it.
+
+    Raises:
+        ModelError: The model's own failure, for which it is run once more.
+    """
     failure = survey(model, inputs).failure
     if failure is None:
         return otherwise
     notes(model).pop("survey", None)  # what failed may work the next time
-    return _afresh(failure)
-
-
-def _afresh(error: ModelError) -> ModelError:
-    """The same error without the frames that it passed through, which hold a forward's tensors."""
-    fresh = ModelError(*error.args)
-    fresh.__cause__ = link = error.__cause__
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return fresh
+    first = inputs[:1].detach().clone()
+    with torch.no_grad(), running(first):
+        model(first)
+    return ModelError(failure)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -91,7 +91,7 @@ def test_no_cuda_is_told(spec: str, photo: Path, out: Path, refused: Refused, mo
 
 def test_a_model_that_fails_is_told(tmp_path: Path, photo: Path, refused: Refused) -> None:
     (tmp_path / "bad.py").write_text("from torch import nn\nmake = lambda: nn.Conv2d(5, 2, 3)\n")
-    assert "fails on inputs (1, 3, 224, 224)" in refused("layers", "--model", f"{tmp_path / 'bad.py'}:make")
+    assert "failed on inputs of shape (1, 3, 224, 224)" in refused("layers", "--model", f"{tmp_path / 'bad.py'}:make")
     assert "failed on inputs" in refused(
         "demo", "--image", photo, "--model", f"{tmp_path / 'bad.py'}:make", "--out", tmp_path / "out"
     )

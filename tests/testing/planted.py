@@ -236,14 +236,6 @@ LastCallOnly = Honest
 """`cam` takes the last of what was kept: right, but for modules that run twice."""
 
 
-class RunsFirst(Honest):
-    """Looks its layers up only after a forward."""
-
-    def compute(self, run: Run) -> Maps:
-        run.forward(run.inputs)
-        return super().compute(run)
-
-
 class HidesNaN(HonestActivations):
     def compute(self, run: Run) -> Maps:
         return {name: map_.nan_to_num() for name, map_ in super().compute(run).items()}

@@ -85,14 +85,6 @@ def test_the_honest_twins_pass_what_catches_the_others() -> None:
         assert len(failures) >= 4
 
 
-def test_a_forward_before_the_names_are_looked_up_is_caught() -> None:
-    name = "an_unknown_layer_is_refused_by_name"
-    caught = failure(planted.RunsFirst, name)
-    assert caught is not None
-    assert "layer 'bodi': refused after 1 forwards" in str(caught)
-    assert failure(planted.Honest, name) is None
-
-
 @pytest.mark.parametrize("name", CARELESS)
 def test_carelessness_is_caught_by_the_check_that_is_meant_for_it(name: str) -> None:
     cls, words = CARELESS[name]
