@@ -5,12 +5,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
 from attribution import targets
 from attribution.errors import ModelError, NonFiniteError
 from attribution.execution import Execution, running
+
+MASK = 64
+"""How many times larger than the median class and the classes asked for a score may be that says how those round."""
 
 
 @dataclass
@@ -71,7 +75,8 @@ class Run:
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
 
-        ``extras["largest_score"]`` (N,) is the largest finite |score| of any class, the size that rounding goes by.
+        ``extras["largest_score"]`` (N,) is the largest finite |score| of any class, the size that rounding goes by; at
+        most `MASK` times the median class's and the asked ones', since a masked class says nothing of the others.
 
         Raises:
             TargetError: A class is out of range.
@@ -89,8 +94,10 @@ class Run:
                     "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
                     "nothing can be explained"
                 )
-            largest = sizes.nan_to_num(0.0, 0.0).amax(dim=1)
-        self.extras["largest_score"] = largest
+            sizes = sizes.nan_to_num(0.0, 0.0)
+            largest = sizes.amax(dim=1)
+        usual = torch.maximum(sizes.median(dim=1).values, self.scores.abs().amax(dim=1))
+        self.extras["largest_score"] = torch.minimum(largest, MASK * usual)
         return self.target
 
     def note(self, key: str, value: str | int | float) -> None:

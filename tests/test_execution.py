@@ -114,8 +114,8 @@ def test_no_forward_is_larger_than_asked(name: str, backend: str, batch_size: in
 
 
 def test_one_forward_serves_all_layers_and_targets() -> None:
-    """The hooks backend. Before the answer, a new hook makes the proof of the copy (two), the survey and the proof about
-    rows (one, and twice three) necessary.
+    """The hooks backend. A new hook makes three things necessary before: the proof of the copy (two), the survey
+    (one) and the proof about rows (one, and twice three images).
     """
     for name in ("grad_cam", "activations"):
         assert sizes_of(TECHNIQUES[name], "hooks", Execution()) == [1, 1, 1, 1, 3, 3, 3], name

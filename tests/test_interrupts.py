@@ -150,6 +150,11 @@ def sweep(count: int, seed: int) -> list[str]:
     return left
 
 
+SWALLOWED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Python reports an interrupt that arrives in the callback of a weak reference or in a generator's end, and goes on."""
+
+
+@SWALLOWED
 def test_interrupts_between_instructions() -> None:
     assert not sweep(128, seed=0)
 
@@ -196,10 +201,6 @@ def late_sweep(count: int, seed: int) -> list[str]:
             left += found
             case.renew()
     return left
-
-
-SWALLOWED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""Python reports an interrupt that arrives in the callback of a weak reference, and goes on."""
 
 
 @SWALLOWED

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.run import MASK
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion.chunks import in_parts
@@ -18,9 +19,6 @@ ROUNDINGS = {torch.float16: 32, torch.bfloat16: 8}
 
 ROUNDING = 512
 """The same in float32 and float64. On fourteen torchvision families it is at most 112 (VGG16, random weights)."""
-
-MASK = 64
-"""How many times larger than the largest class asked for the median class may count."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,7 @@ def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
     largest = torch.cat([covered[:several].abs().amax(dim=0, keepdim=True), covered[several:].abs()])
     own = torch.maximum(clean.abs(), largest)
     still = torch.cat([(covered[:several] == clean[:1]).all(dim=0, keepdim=True), covered[several:] == clean[1:]])
+    still &= ~still.all(dim=1, keepdim=True)  # a cover that moves nothing tells no masked class from another
     median = own.masked_fill(still, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
     bound = MASK * own.gather(1, target).amax(dim=1, keepdim=True)
     return torch.maximum(own, torch.minimum(median, bound)).nan_to_num(nan=0.0, posinf=0.0)

@@ -320,6 +320,8 @@ def test_a_class_is_rounded_by_its_own_size_or_by_that_of_the_median() -> None:
     found = sizes(clean, covered, torch.tensor([[1], [4]]))
     torch.testing.assert_close(found[0], torch.tensor([2.1, 2.1, 3.5, 1e4, 4.2]))  # median of 0.02, 2.1, 3.5, 4.2
     torch.testing.assert_close(found[1], torch.tensor([3.0, 3.0, 3.0, 3.0, 3.0]))
+    unmoved = sizes(clean[:1], clean[:1].clone(), torch.tensor([[1]]))
+    torch.testing.assert_close(unmoved[0], torch.tensor([3.0, 3.0, 3.0, 1e4, 4.0]))  # all count where none moves
     bounded = sizes(clean[:1], covered[:2] * torch.tensor([1, 1e4, 1e4, 1, 1e4]), torch.tensor([[0]]))
     assert bounded[0, 0].item() == pytest.approx(64 * 0.02)
 
