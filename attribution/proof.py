@@ -1,7 +1,6 @@
 """Whether a copy of a model says what the model says: both are run once, from the same random numbers."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from attribution.guarded import run_itself, turn
 from attribution.modes import note_random
+from attribution.nested import leaves
 from attribution.undo import undoing
 
 WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -51,7 +51,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
 
 def equal(wanted: Any, found: Any) -> bool:
     """Whether two outputs hold the same tensors within rounding, in the same places."""
-    a, b = list(_tensors(wanted)), list(_tensors(found))
+    a, b = list(_told(wanted)), list(_told(found))
     return len(a) == len(b) and all(map(_close, a, b))
 
 
@@ -75,23 +75,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= WITHIN.get(real, 4 * torch.finfo(real).eps) * a.abs().max())
 
 
-def _tensors(value: Any, depth: int = 8) -> Iterator[Tensor]:
-    """The tensors in an output, whatever it is packed in."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if isinstance(value, bool | int | float):
-        yield torch.tensor(value, dtype=torch.float64)
-        return
-    items: Any = ()
-    if isinstance(value, Mapping):
-        items = value.values()
-    elif isinstance(value, list | tuple):
-        items = value
-    elif is_dataclass(value):
-        items = [getattr(value, field.name) for field in fields(value)]
-    elif not isinstance(value, type):
-        items = getattr(value, "__dict__", {}).values()
-    if depth:
-        for item in items:
-            yield from _tensors(item, depth - 1)
+def _told(value: Any) -> Iterator[Tensor]:
+    """The tensors and numbers in an output."""
+    for leaf in leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, bool | int | float):
+            yield torch.tensor(leaf, dtype=torch.float64, device="cpu")

@@ -1,7 +1,7 @@
 """Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +12,7 @@ from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
+from attribution.nested import DEPTH, items
 from attribution.undo import undoing
 
 MIXED = "the model's answer to an image depends on the images beside it"
@@ -219,21 +220,14 @@ def _collect(output: Any, images: int, place: tuple[object, ...], rows: _Rows) -
         if output.ndim and len(output) == images and output.layout == torch.strided:
             rows[place] = [row.detach() for row in output.unbind()]
         return
-    if isinstance(output, list | tuple):
-        if len(output) == images and all(isinstance(item, Mapping) for item in output):
-            for name in output[0]:
-                if all(isinstance(item.get(name), Tensor) for item in output):
-                    rows[*place, name] = [item[name].detach() for item in output]
-            return
-        items: dict[Any, Any] = dict(enumerate(output))
-    elif isinstance(output, Mapping):
-        items = dict(output)
-    elif is_dataclass(output) and not isinstance(output, type):
-        items = {entry.name: getattr(output, entry.name, None) for entry in fields(output)}
-    else:
-        items = dict(getattr(output, "__dict__", {}))
-    if len(place) < 8:  # an object may hold itself
-        for name, item in items.items():
+    one_each = isinstance(output, list | tuple) and len(output) == images
+    if one_each and all(isinstance(item, Mapping) for item in output):
+        for name in output[0]:
+            if all(isinstance(item.get(name), Tensor) for item in output):
+                rows[*place, name] = [item[name].detach() for item in output]
+        return
+    if len(place) < DEPTH:  # an object may hold itself
+        for name, item in items(output).items():
             _collect(item, images, (*place, name), rows)
 
 

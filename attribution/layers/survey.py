@@ -1,9 +1,9 @@
 """What each layer of a model puts out, seen in one forward."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attribution.errors import AttributionError, ModelError
 from attribution.execution import running
 from attribution.layers.names import find
+from attribution.nested import tensors
 from attribution.notes import notes
 
 
@@ -78,7 +79,7 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
         nonlocal ended
         if not armed or threading.get_ident() != owner:
             return
-        known, first = stops.get(name), next(_tensors(given), None)
+        known, first = stops.get(name), next(tensors(given), None)
         stops[name] = Stop(
             name=name,
             module=module,
@@ -165,7 +166,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
         if restart is not None:  # what else it counts in
             restart()
         seen = Survey(sorted(stops.values(), key=lambda stop: stop.order))
-        seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in _tensors([output])), failure
+        seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in tensors(output)), failure
         known[key] = seen
     return known[key]
 
@@ -184,16 +185,3 @@ def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> At
     with torch.no_grad(), running(first):
         model(first)
     return ModelError(failure)
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors in tuples, lists, mappings and dataclasses, at any depth."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _tensors(value.values())
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            yield from _tensors(getattr(value, field.name) for field in fields(value))

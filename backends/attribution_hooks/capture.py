@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from attribution import layers
 from attribution.isolation import alone
 from attribution.layers import LayerName
+from attribution.nested import tensors
 
 Keep = Callable[[LayerName, Tensor], Tensor]
 Gradients = Literal["from the layers", "to the layers", "to the images"]
@@ -203,25 +204,17 @@ def _leaf(tensor: Tensor, module: nn.Module) -> Tensor:
     return tensor.requires_grad_()
 
 
-def _tensors(structure: Any) -> Iterator[Tensor]:
-    if isinstance(structure, Tensor):
-        yield structure
-    elif isinstance(structure, dict | tuple | list):
-        for item in structure.values() if isinstance(structure, dict) else structure:
-            yield from _tensors(item)
-
-
 def _shares(tensor: Tensor, given: Any) -> bool:
     """Whether a tensor lies on the memory of what a layer was given."""
     if tensor.layout != torch.strided:
-        return any(tensor is other for other in _tensors(given))
+        return any(tensor is other for other in tensors(given))
     place = tensor.untyped_storage()._cdata
-    return any(other.layout == torch.strided and other.untyped_storage()._cdata == place for other in _tensors(given))
+    return any(other.layout == torch.strided and other.untyped_storage()._cdata == place for other in tensors(given))
 
 
 def _has_others(output: Any, tensor: Tensor) -> bool:
     """Whether an output has other values beside the one that is kept, which may come from it."""
-    return any(other is not tensor and other.is_floating_point() for other in _tensors(output))
+    return any(other is not tensor and other.is_floating_point() for other in tensors(output))
 
 
 def _item(output: Any, key: str | int) -> Any:

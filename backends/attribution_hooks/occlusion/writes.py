@@ -1,9 +1,11 @@
 """What changes its input: after ``y = relu_(x)``, x is y, and so is every view of x."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
+
+from attribution.nested import tensors
 
 _OPERATORS = frozenset({"iadd", "isub", "imul", "itruediv", "ipow"})
 
@@ -26,15 +28,6 @@ def written(node: fx.Node, modules: Mapping[str, nn.Module]) -> fx.Node | None:
 
 def _in_place(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__")
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a node gave."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors(item)
 
 
 def places(value: Any) -> set[int]:

@@ -1,0 +1,44 @@
+"""What models and layers take and return, whatever it is packed in."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+DEPTH = 8
+"""Containers inside of each other that are looked into."""
+
+
+def items(value: object) -> dict[Any, Any]:
+    """What a value holds, by index, key or name: a sequence, a mapping, a dataclass, a plain object; else nothing."""
+    if isinstance(value, Tensor | nn.Module | type | str | bytes):
+        return {}
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_dataclass(value):
+        return {entry.name: getattr(value, entry.name, None) for entry in fields(value)}
+    return dict(getattr(value, "__dict__", {}))
+
+
+def leaves(value: object) -> Iterator[object]:
+    """What holds nothing itself, in order. A container is entered once, also where it holds itself."""
+    entered: set[int] = set()
+
+    def walk(value: object, depth: int) -> Iterator[object]:
+        held = items(value)
+        if not held:
+            yield value
+        elif depth and id(value) not in entered:
+            entered.add(id(value))
+            for item in held.values():
+                yield from walk(item, depth - 1)
+
+    yield from walk(value, DEPTH)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    """The tensors among the leaves."""
+    return (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
