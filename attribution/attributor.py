@@ -29,7 +29,7 @@ from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
 from attribution.provenance import provenance
 from attribution.result import Attribution
-from attribution.rows import NO_ROOM, mixing
+from attribution.rows import CROWD, NO_ROOM, mixing
 from attribution.run import Run as Run
 from attribution.targets import Target
 from attribution.technique import Maps, Technique
@@ -182,7 +182,9 @@ class Attributor(ABC, Generic[TechniqueT]):
                 return None, None
             if at_once == 1:
                 return at_once, None
-        apart = mixing(model, start, self.execution, anew=anew)
+        most = len(start) if images else CROWD  # at least so many windows or filters go together
+        together = min(most, at_once if images and at_once else size or most)
+        apart = mixing(model, start, self.execution, anew=anew, together=together)
         return (at_once if apart is None or self.technique.batch_of == "filters" else 1), apart
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:

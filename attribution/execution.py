@@ -101,7 +101,10 @@ def in_backward(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; with its type where that is not torch's usual one."""
     kind = type(error).__name__
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # its text is made by code of its own
+        lines = []
     if not lines:
         return kind
     return lines[0] if isinstance(error, RuntimeError) else f"{kind}: {lines[0]}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,9 @@ from attribution.undo import Undo, undoing
 
 Example = Callable[[nn.Module], Tensor]
 """The first image (1, C, H, W) of a call, given a model to make it for."""
+
+
+_REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 @dataclass
@@ -89,6 +93,7 @@ def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tup
     if shadow is not None and _proved(inner, shadow, example):
         _hold(undo, shadow)
         keep_values(undo, shadow.shared)
+        _keep_flags(undo, shadow.model)
         return shadow.model, f"shadow{wrapper}"
     turn.take(undo)
     run_itself(undo, inner, _beside(inner))
@@ -142,9 +147,12 @@ def _shadow(model: nn.Module) -> Shadow | None:
     if model in _known.apart or scripted(model) or any("forward" in vars(module) for module in model.modules()):
         return None
     try:
-        with turn.lock, undoing() as undo:  # another thread may be proving its copy of this model meanwhile
-            note_random(undo, _device(model))  # a part may be made anew for its copy, and draw its weights
-            shadow = Shadow(model)
+        with turn.lock:  # another thread may be proving its copy of this model meanwhile
+            restart = note_random(Undo(), _device(model))  # a part may be made anew for its copy, and draw its weights
+            try:
+                shadow = Shadow(model)
+            finally:
+                restart()
     except (TypeError, ValueError):  # it holds what has no copy, or its code does
         _set_apart(model)
         return None
@@ -179,6 +187,19 @@ def _hold(undo: Undo, shadow: Shadow) -> None:
     shadow.busy = True
 
 
+def _keep_flags(undo: Undo, model: nn.Module) -> None:
+    """A forward that freezes parameters freezes those that the copy shares with the user's model."""
+    parameters: list[nn.Parameter] = notes.notes(model).get("parameters") or list(model.parameters())
+    flags = list(map(_REQUIRES_GRAD, parameters))
+
+    def give_back() -> None:
+        if list(map(_REQUIRES_GRAD, parameters)) != flags:
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)
+
+    undo.add(give_back)
+
+
 def _device(model: nn.Module) -> torch.device:
     return next((each.device for each in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
@@ -195,9 +216,11 @@ def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
         return None
     mine, memo = list(model.modules()), dict[int, Any]()
     try:
-        with undoing() as undo:
-            note_random(undo, _device(model))
+        restart = note_random(Undo(), _device(model))
+        try:
             own = copy.deepcopy(model, memo)
+        finally:
+            restart()
     except Exception:  # it cannot be copied: the flags alone
         return None
     reach = Reach(own, mine)

@@ -83,6 +83,11 @@ def keep_random(undo: Undo, device: torch.device) -> None:
         undo.add(partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
 
 
+def random_states(device: torch.device) -> list[torch.Tensor]:
+    """Of torch's generators for the host and the device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
 def note_random(undo: Undo, device: torch.device) -> Callable[[], None]:
     """Note the generators of torch, Python and numpy; what is returned puts them back, and so does ``undo``."""
     numpy: Any = sys.modules.get("numpy.random")

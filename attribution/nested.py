@@ -14,13 +14,16 @@ def items(value: object) -> dict[Any, Any]:
     """What a value holds, by index, key or name: a sequence, a mapping, a dataclass, a plain object; else nothing."""
     if isinstance(value, Tensor | nn.Module | type | str | bytes):
         return {}
-    if isinstance(value, list | tuple):
-        return dict(enumerate(value))
-    if isinstance(value, Mapping):
-        return dict(value)
-    if is_dataclass(value):
-        return {entry.name: getattr(value, entry.name, None) for entry in fields(value)}
-    return dict(getattr(value, "__dict__", {}))
+    try:
+        if isinstance(value, list | tuple):
+            return dict(enumerate(value))
+        if isinstance(value, Mapping):
+            return dict(value)
+        if is_dataclass(value):
+            return {entry.name: getattr(value, entry.name, None) for entry in fields(value)}
+        return dict(getattr(value, "__dict__", {}))
+    except Exception:  # code of the value's own, which need not be looked into
+        return {}
 
 
 def leaves(value: object) -> Iterator[object]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attribution.guarded import run_itself, turn
 from attribution.modes import note_random
 from attribution.nested import leaves
-from attribution.undo import undoing
+from attribution.undo import Undo
 
 WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
 """How far two outputs may be apart as a part of the largest value; of other dtypes four units in the last place."""
@@ -27,37 +27,57 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
     Returns:
         ``None`` where nothing can be said: the model fails, or does not repeat itself.
     """
-    with undoing() as undo, torch.no_grad():
-        turn.take(undo)
-        run_itself(undo, model, beside)
-        run_itself(undo, copy)
-        restart = note_random(undo, image.device)
+    undo = Undo()
+    try:
         try:
-            wanted = model(image.clone())
-        except Exception:  # the call itself will fail alike, and say why
-            return None
-        restart()
-        try:
-            found = copy(image.clone())
-        except MemoryError:
-            return None
-        except Exception as error:
-            return None if isinstance(error, torch.OutOfMemoryError) else False
-        if equal(wanted, found):
-            return True
-        restart()
-        return False if equal(wanted, model(image.clone())) else None
+            with torch.no_grad():
+                turn.take(undo)
+                run_itself(undo, model, beside)
+                run_itself(undo, copy)
+                restart = note_random(undo, image.device)
+                try:
+                    wanted = model(image.clone())
+                except Exception:  # the call itself will fail alike, and say why
+                    return None
+                restart()
+                try:
+                    found = copy(image.clone())
+                except MemoryError:
+                    return None
+                except Exception as error:
+                    return None if isinstance(error, torch.OutOfMemoryError) else False
+                if equal(wanted, found):
+                    return True
+                restart()
+                return False if equal(wanted, model(image.clone())) else None
+        finally:
+            undo.back()
+    finally:
+        undo.back()
 
 
 def equal(wanted: Any, found: Any) -> bool:
     """Whether two outputs hold the same tensors within rounding, in the same places."""
     a, b = list(_told(wanted)), list(_told(found))
-    return len(a) == len(b) and all(map(_close, a, b))
+    return len(a) == len(b) and all(map(_alike, a, b))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Two tensors or numbers; tensors whose values cannot be read together count by their kind."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and (a == b or (a != a and b != b))
+    if type(a) is not type(b) or a.dtype != b.dtype or a.layout != b.layout or a.is_nested != b.is_nested:
+        return False
+    if a.is_meta or a.is_nested or a.is_quantized:
+        return a.is_meta == b.is_meta and (a.is_nested or a.shape == b.shape)
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    return _close(a, b)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout or a.layout != torch.strided:
-        return a.shape == b.shape and a.dtype == b.dtype and a.layout == b.layout
+    if a.shape != b.shape:
+        return False
     if torch.equal(a, b) or not a.numel():
         return True
     if not (a.is_floating_point() or a.is_complex()):
@@ -75,10 +95,6 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= WITHIN.get(real, 4 * torch.finfo(real).eps) * a.abs().max())
 
 
-def _told(value: Any) -> Iterator[Tensor]:
+def _told(value: Any) -> Iterator[Any]:
     """The tensors and numbers in an output."""
-    for leaf in leaves(value):
-        if isinstance(leaf, Tensor):
-            yield leaf
-        elif isinstance(leaf, bool | int | float):
-            yield torch.tensor(leaf, dtype=torch.float64, device="cpu")
+    return (leaf for leaf in leaves(value) if isinstance(leaf, Tensor | bool | int | float))

@@ -1,10 +1,12 @@
 """What can be reached from a model past its registries: through objects, functions, weak references, classes."""
 
+import copyreg
 import dis
 import gc
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import cache
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
@@ -16,10 +18,13 @@ MOST = 10**6
 """Objects after which a search ends. It has then found no end, and who asked must expect anything."""
 
 _ATOMS = frozenset((
-    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), ModuleType, BuiltinFunctionType,
+    bool, int, float, complex, str, bytes, type(None), type(Ellipsis), ModuleType,
     CodeType, FrameType, TracebackType,  # a traceback is no code of the model, though it leads everywhere
     torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format,
 ))  # fmt: skip
+MADE_BY_A_STATEMENT = 1 << 9
+"""Python's flag of classes that a ``class`` statement made, rather than C."""
+
 _PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
 _FOLDERS = ("site-packages", "dist-packages")
 _saying: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
@@ -64,10 +69,17 @@ class Reach:
                         continue
                 if issubclass(kind, Tensor):
                     self.tensors.add(id(value))
+                    further += vars(value).values()
                 elif issubclass(kind, FunctionType):
                     further += _of_function(value)
                 elif issubclass(kind, type):
                     further += _of_class(value)
+                elif issubclass(kind, BuiltinFunctionType):  # a method of an object, or a function of a module
+                    further.append(value.__self__)
+                elif issubclass(kind, ContextVar):
+                    further.append(value.get(None))
+                elif kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+                    further += value.ravel().tolist() if value.dtype.hasobject else ()
                 elif issubclass(kind, weakref.ref):
                     further += [value(), value.__callback__]
                     further += gc.get_referents(value)
@@ -87,9 +99,10 @@ class Reach:
 def says_itself(kind: Any) -> bool:
     """Whether a class has its own idea of what a copy is."""
     if kind not in _saying:
-        made_by_a_statement = kind.__flags__ & 1 << 9
-        _saying[kind] = bool(made_by_a_statement) and (
-            issubclass(kind, fx.GraphModule) or not all(_usual(kind, name) for name in _PROTOCOL)
+        _saying[kind] = bool(kind.__flags__ & MADE_BY_A_STATEMENT) and (
+            issubclass(kind, fx.GraphModule)
+            or kind in copyreg.dispatch_table
+            or not all(_usual(kind, name) for name in _PROTOCOL)
         )
     return _saying[kind]
 
@@ -141,6 +154,17 @@ def _of_function(function: FunctionType) -> Iterator[Any]:
         spoken = function.__globals__
         for name in _names(function.__code__, spoken):
             yield spoken[name]
+        named = {*_all_names(function.__code__)}
+        for space in [spoken[name] for name in named if isinstance(spoken.get(name), ModuleType)]:
+            if not _of_library(space.__name__):  # a module of the user's, and what the code may take from it
+                yield from [vars(space)[name] for name in named if name in vars(space)]
+
+
+def _all_names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_names(constant)
 
 
 def _names(code: CodeType, spoken: dict[str, Any]) -> Iterator[str]:

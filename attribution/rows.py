@@ -12,14 +12,19 @@ from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
+from attribution.modes import note_random, random_states
 from attribution.nested import DEPTH, items
-from attribution.undo import undoing
+from attribution.undo import Undo
 
 MIXED = "the model's answer to an image depends on the images beside it"
 
 FAILS = "the model fails on an image alone"
 
 NO_ROOM = "three images at once do not fit into memory"
+
+CROWD = 4
+"""Images that are put together for the proof where the call puts more than three together: models that count their rows
+count by two or four."""
 
 ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torch.bfloat16: 0.25}
 """How far the kernels for another number of images may take a value, as a part of the largest of its column."""
@@ -51,27 +56,29 @@ class _Proof:
 _proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKeyDictionary()
 
 
-def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool) -> str | None:
+def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool, together: int) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
-    Three forwards without graph, once per model, shape and precision, and again after a parameter was written into:
-    [x], [a, x, b] and [b, x, d]. The rows of x must be equal in the last two, which run the same kernels, and must be
-    that of [x] within the rounding of other kernels; b must have the same row in either place. A model that draws
-    random numbers draws others for other shapes: of it only the last two count. Whatever tensors the model returns are
-    looked at, entry by entry, each by the size of its own column: a class that is masked by -1e4 hides no other.
+    Forwards without graph, once per model, shape and precision, and again after a parameter was written into: [x],
+    [a, x, b] and [b, x, d], and where the call puts more than three images together, x among `CROWD`. The rows of x
+    must be equal in the second and third, which run the same kernels, and be that of [x] within the rounding of other
+    kernels; b must have the same row in either place. A model that draws random numbers draws others for other shapes:
+    of it only the second and third count. Whatever tensors the model returns are looked at, entry by entry, each by the
+    size of its own column: a class that is masked by -1e4 hides no other.
 
     Args:
         model: Isolated, in eval mode. Its buffers and the random numbers are given back.
-        inputs: (N, C, H, W); the first is x, and the last is b where it is another.
+        inputs: (N, C, H, W); x is the one of the smallest values, and b is the last or the first where it is another.
         execution: Its precision counts.
         anew: Look again, since the model may have changed without a trace.
+        together: Rows of a forward that the call will make.
     """
-    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast)
+    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, together > 3)
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
     if proof is None or anew or not proof.holds:
         try:
-            reason = _reason(model, inputs.detach(), execution)
+            reason = _reason(model, inputs.detach(), execution, together)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -85,7 +92,9 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
     return tuple([tensor._version for tensor in tensors])
 
 
-def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | None:
+def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: int) -> str | None:
+    moderate = int(inputs.flatten(1).abs().amax(dim=1).argmin())  # a range that the whole batch decides shows on it
+    inputs = torch.cat([inputs[moderate : moderate + 1], inputs[:moderate], inputs[moderate + 1 :]])
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
         answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
         if answers is FAILS and not inside:
@@ -97,8 +106,43 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution) -> str | Non
         if places:
             coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
             found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
-            return None if all(_alike(*rows, coarsest, draws=alone.draws) for rows in found) else MIXED
+            if not all(_alike(*rows, coarsest, draws=alone.draws) for rows in found):
+                return MIXED
+            if together > 3 and not alone.draws:
+                return _in_a_crowd(model, inputs, alone, places, coarsest, inside=inside)
+            return None
     return None
+
+
+def _in_a_crowd(
+    model: nn.Module,
+    inputs: Tensor,
+    alone: "_Answer",
+    places: list[tuple[object, ...]],
+    coarsest: torch.dtype,
+    *,
+    inside: bool,
+) -> str | None:
+    """The same about x among `CROWD` images: the others of the call, again and again."""
+    others = inputs[1:] if len(inputs) > 1 else inputs[:1].flip(-1)
+    crowd = torch.cat([others[index % len(others)][None] for index in range(CROWD - 1)])
+    rows = _run(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
+    for place in places:
+        if place not in rows or rows[place][1].shape != alone.rows[place][0].shape:
+            continue
+        one, among = alone.rows[place][0], rows[place][1]
+        size = torch.maximum(_columns(one), _columns(among))
+        if not _near(one, among, _rough(size, coarsest, one.device)):
+            return MIXED
+    return None
+
+
+def _rough(size: Tensor, coarsest: torch.dtype, device: torch.device) -> Tensor:
+    """How far other kernels may take a value, by the size of its column and of the median one."""
+    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
+    if coarsest == torch.float32 and device.type != "cpu":
+        part = ROUNDING[torch.float16]  # TF32
+    return part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
 
 
 def _answers(
@@ -148,15 +192,14 @@ def _alike(
         rows, draws = [alone[0], first[1], second[1]], draws or first[2].shape != second[0].shape
     if len({row.shape for row in rows}) > 1:
         return False
-    size = torch.stack([_columns(row) for row in rows]).amax(dim=0)
+    size = torch.stack(
+        [_columns(row) for row in (alone[0], first[1], second[1], first[2], second[0])[: len(rows)]]
+    ).amax(dim=0)
     own, cpu = torch.finfo(coarser(rows[0].dtype)), rows[0].device.type == "cpu"
     exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
     if not _near(first[1], second[1], exact):
         return False
-    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
-    if coarsest == torch.float32 and not cpu:
-        part = ROUNDING[torch.float16]  # TF32
-    rough = part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
+    rough = _rough(size, coarsest, rows[0].device)
     return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
 
 
@@ -168,6 +211,7 @@ def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     source = torch.Generator("cpu").manual_seed(0)
     noise = torch.rand((2, *x.shape), generator=source, device="cpu").to(x) - 0.5
     b = last if not torch.equal(last, x) else x.flip(-1) / 2 + noise[0] * size / 2
+    yield 300 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
     yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
@@ -187,37 +231,35 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
     def note(module: nn.Module, args: object, output: object) -> None:
         _collect(output, len(images), (id(module),), rows)
 
-    handles: list[Any] = []
+    undo = Undo()
     try:
-        for module in model.modules() if inside else ():
-            handles.append(module.register_forward_hook(note))  # noqa: PERF401  # an interrupt loses none
-        drawn = torch.random.fork_rng(devices=[images.device] if images.is_cuda else [])
-        with torch.no_grad(), drawn, undoing() as undo:
-            run_itself(undo, model)
-            before = _random_state(images)
-            output = None
+        try:
+            run_itself(undo, model)  # which gives the hooks back as well
+            for module in model.modules() if inside else ():
+                module.register_forward_hook(note)
+            restart = note_random(undo, images.device)
+            before, output = random_states(images.device), None
             try:
-                with running(images):
+                with torch.no_grad(), running(images):
                     output = model(images.clone())
             except AttributionError:
                 if not rows:  # else the layers that ran before it failed tell enough
                     raise
-            draws = not all(map(torch.equal, before, _random_state(images)))
+            draws = not all(map(torch.equal, before, random_states(images.device)))
+            restart()
+        finally:
+            undo.back()
     finally:
-        for handle in handles:
-            handle.remove()
+        undo.back()
     _collect(output, len(images), (), rows)
     return _Answer(rows, draws)
-
-
-def _random_state(images: Tensor) -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(images.device)] if images.is_cuda else [])]
 
 
 def _collect(output: Any, images: int, place: tuple[object, ...], rows: _Rows) -> None:
     """Note the rows of tensors, wherever they lie, and the items of a list that has a dict for each image."""
     if isinstance(output, Tensor):
-        if output.ndim and len(output) == images and output.layout == torch.strided:
+        readable = output.layout == torch.strided and not (output.is_nested or output.is_meta or output.is_quantized)
+        if readable and output.ndim and len(output) == images:
             rows[place] = [row.detach() for row in output.unbind()]
         return
     one_each = isinstance(output, list | tuple) and len(output) == images

@@ -124,16 +124,22 @@ def _logits(output: Any, item: str | int | None) -> Tensor:
     if item is not None:
         try:
             output = output[item]
-        except (KeyError, IndexError, TypeError) as error:
+        except Exception as error:  # the output may be an object with code of its own
             raise ModelError(f"Execution.output is {item!r}, but the model returns {_described(output)}") from error
-    if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point():
-        return output
+    readable = (
+        isinstance(output, Tensor) and output.layout == torch.strided and not (output.is_nested or output.is_meta)
+    )
+    if readable and output.ndim == 2 and output.is_floating_point():
+        return output  # type: ignore[no-any-return]
     hint = "" if isinstance(output, Tensor) else "; name the item that holds them: Execution(output=…)"
     raise ModelError(f"the model returns {_described(output)}; expected logits (N, K){hint}")
 
 
 def _described(output: Any) -> str:
     if isinstance(output, Tensor):
+        if output.is_nested or output.is_meta or output.layout != torch.strided:
+            kind = "nested" if output.is_nested else "meta" if output.is_meta else str(output.layout)
+            return f"a {kind} tensor"
         return f"a tensor {tuple(output.shape)} of {output.dtype}"
     if isinstance(output, dict):
         return f"a {type(output).__name__} with keys {[*output]}"

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from attribution.reach import MADE_BY_A_STATEMENT
+
 COMPARED_FIRST = 2**24
 """Bytes of a tensor above which its values are compared before they are written again."""
 
@@ -145,7 +147,8 @@ def _is_plain(kind: Any) -> bool:
         usual: Any = object
         _plain[kind] = (
             all(
-                base is object or (base.__flags__ & 1 << 9 and not vars(base).get("__slots__")) for base in kind.__mro__
+                base is object or (base.__flags__ & MADE_BY_A_STATEMENT and not vars(base).get("__slots__"))
+                for base in kind.__mro__
             )
             and not any(hasattr(kind, name) for name in ("__deepcopy__", "__setstate__", "__getnewargs_ex__"))
             and all(getattr(kind, n) is getattr(usual, n) for n in ("__getstate__", "__reduce__", "__reduce_ex__"))

@@ -176,7 +176,7 @@ def capture(
 
         return hook
 
-    mode = torch.is_grad_enabled()
+    mode, late = torch.is_grad_enabled(), False
     handles = []
     try:
         for name, module in found:
@@ -189,9 +189,13 @@ def capture(
         reached.__traceback__ = (
             None  # it holds the forward's frames, they hold it: activations would await the collector
         )
+    except GeneratorExit:  # an interrupt left this frame behind; the run has given the mode back since
+        late = True
+        raise
     finally:
         armed = False
-        torch.set_grad_enabled(mode)
+        if not late:
+            torch.set_grad_enabled(mode)
         for handle in handles:
             handle.remove()
 

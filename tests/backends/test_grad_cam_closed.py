@@ -175,9 +175,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     original = closed.has_gradient
 
-    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
+    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
         seen.append(tuple(output.shape))
-        return original(weight, logits, output, grid)
+        return original(weight, logits, output, grid, target)
 
     monkeypatch.setattr(closed, "has_gradient", counted)
     return seen
@@ -250,6 +250,26 @@ def test_a_gradient_that_changes_between_calls_is_compared_in_every_call(monkeyp
     monkeypatch.setattr(closed, "has_gradient", lambda *_: True)
     assert answers() == [False, False, False], "the values alone are enough"
     FLAG[0] = False
+
+
+def test_a_gradient_that_is_clipped_where_weights_are_large_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mixture in which each class has its share has small gradients, which no threshold reaches."""
+
+    def limited(net: Net, a: Tensor) -> Tensor:
+        pooled = a.mean((2, 3))
+        if pooled.requires_grad:
+            pooled.register_hook(lambda g: g.clamp(-2.0, 2.0))
+        return net.linear(pooled)  # type: ignore[no-any-return]
+
+    net, x = Net(limited), noise(2, 3, *SIZE, dtype=torch.float64)
+    with torch.no_grad():
+        net.linear.weight.mul_(60)
+    exact = expected(net, x, FEW[:2])
+    found, by = engine(net, x, FEW[:2])
+    assert by == "backward"
+    assert agrees(found, exact)
+    monkeypatch.setattr(closed, "has_gradient", lambda *_: True)
+    assert not agrees(engine(net, x, FEW[:2])[0], exact)
 
 
 def test_a_class_of_small_weights_has_its_share_in_the_proof() -> None:

@@ -39,24 +39,30 @@ def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, tar
             F.linear(activation.mean((2, 3)), weight, bias), logits.detach()
         ):
             continue
-        if has_gradient(weight, logits, output, grid):
+        if has_gradient(weight, logits, output, grid, target):
             return maps
     return None
 
 
-def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid) -> bool:
-    """Whether the gradient is that of the closed form on this very forward, for a mixture of all classes.
+def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
+    """Whether the gradient is that of the closed form on this very forward: of a mixture of all classes, and of two.
 
     The gradient of Σ v[n, c] · logits[n, c] is compared with autograd's at every position of every image. v is drawn so
     that each class has about the same share. Whatever changes no value but the gradient (a second use of the layer, a
-    backward of its own) changes it.
+    backward of its own) changes it. A backward that is not linear (a clipped gradient) may spare the mixture and not a
+    class, so the classes asked for with the largest and with the smallest weights are compared as they are.
     """
     mixture = drawn(logits) / weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny)
-    (gradient,) = torch.autograd.grad(logits, output, mixture, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        return False
-    found = grid.map(gradient)
-    return _close(found, ((mixture @ weight) / found[0, 0].numel())[..., None, None].expand_as(found))
+    sizes = weight.abs().amax(dim=1)[target]
+    ends = [target.gather(1, pick[:, None]) for pick in (sizes.argmax(dim=1), sizes.argmin(dim=1))]
+    for seed in (mixture, *(torch.zeros_like(logits).scatter_(1, end, 1.0) for end in ends)):
+        (gradient,) = torch.autograd.grad(logits, output, seed, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            return False
+        found = grid.map(gradient)
+        if not _close(found, ((seed @ weight) / found[0, 0].numel())[..., None, None].expand_as(found)):
+            return False
+    return True
 
 
 def drawn(like: Tensor) -> Tensor:

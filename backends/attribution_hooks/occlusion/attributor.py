@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.execution import CPU_WINDOWS
+from attribution.modes import note_random
 from attribution.notes import notes
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
+from attribution.undo import Undo
 from attribution_hooks.occlusion import dense, incremental
 from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.fold import fold
@@ -41,8 +43,11 @@ class HooksOcclusion(Attributor[Occlusion]):
             logits = _clean(run, chunk)
             target = run.select(logits)
             run.note("windows", len(lattice.windows))
-            with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):  # dense draws the same
+            restart = note_random(Undo(), inputs.device)
+            try:
                 deltas = self._incremental(run, lattice, logits, target, chunk)
+            finally:
+                restart()  # dense draws the same
             if deltas is None:
                 clean = self.technique.scores(logits).gather(1, target)
                 run.note("engine", "dense")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attribution.agreement import tf32
 from attribution.attributor import Run
 from attribution.run import MASK
 from attribution.techniques import Occlusion
@@ -50,9 +51,8 @@ class Proof:
         pairs = chosen(lattice, len(run.inputs))
         covered = _answers(run, technique, lattice, pairs, chunk)
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
-        unit = ROUNDINGS.get(clean.dtype, ROUNDING) * torch.finfo(clean.dtype).eps
-        if clean.is_cuda and clean.dtype == torch.float32:
-            unit = 0.1  # TF32
+        dtype = tf32(clean) or clean.dtype
+        unit = ROUNDINGS.get(dtype, ROUNDING) * torch.finfo(dtype).eps
         allowed = unit * sizes(clean, covered, target)
         return cls(pairs, clean, covered, target if technique.score == "logit" else every, allowed)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
+from types import FrameType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -22,6 +23,16 @@ class Untraceable(Exception):
     """Why a model cannot be taken apart."""
 
 
+_COMPUTED = frozenset({"shape", "T", "mT", "H", "mH", "real", "imag", "data", "ndim"})
+"""What a tensor has that is no method, and that a graph computes from it."""
+
+
+def _of_torch(frame: FrameType) -> bool:
+    """Whether code of torch, or this file, asks: they record the graph."""
+    asking = str(frame.f_globals.get("__name__"))
+    return asking == __name__ or asking.partition(".")[0] == "torch"
+
+
 class _Symbol(fx.Proxy):
     """A value to come. ``x += y`` stays in place: a plain proxy would record ``x = x + y`` and lose what else x is."""
 
@@ -32,10 +43,51 @@ class _Symbol(fx.Proxy):
         "A tensor" cannot be answered: torch's own code would believe it, and read memory that is not there.
         """
         frame = sys._getframe(1)
-        asking = str(frame.f_globals.get("__name__"))
-        if asking == __name__ or (asking.partition(".")[0] == "torch" and frame.f_code.co_name != "is_tensor"):
+        if _of_torch(frame) and frame.f_code.co_name != "is_tensor":
             return _Symbol
-        raise Untraceable("the model asks for the type of a value")
+        refused: type = self._refuse("the type")
+        return refused
+
+    def __getattr__(self, name: str) -> Any:
+        """Methods of tensors, and what is computed; of the rest a symbol would say something else than a tensor."""
+        known = hasattr(Tensor, name)
+        if (
+            (known and callable(getattr(Tensor, name)))
+            or name in _COMPUTED
+            or (not known and _of_torch(sys._getframe(1)))
+        ):
+            return super().__getattr__(name)
+        return self._refuse(name)
+
+    def _refuse(self, what: str) -> Any:
+        return self.tracer.refuse(f"the model asks for {what} of a value")  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return int(self._refuse("the length"))
+
+    def __float__(self) -> float:
+        return float(self._refuse("the number"))
+
+    def __int__(self) -> int:
+        return int(self._refuse("the number"))
+
+    def __index__(self) -> int:
+        return int(self._refuse("the number"))
+
+    def __complex__(self) -> complex:
+        return complex(self._refuse("the number"))
+
+    def __contains__(self, item: object) -> bool:
+        return bool(self._refuse("the content"))
+
+    def __str__(self) -> str:
+        return str(self._refuse("the text"))
+
+    def __repr__(self) -> str:
+        return str(self._refuse("the text"))
+
+    def __format__(self, form: str) -> str:
+        return str(self._refuse("the text"))
 
     def __iadd__(self, other: Any) -> Any:
         return self._changed("iadd", other)
@@ -68,6 +120,7 @@ class _Tracer(fx.Tracer):
         self.root, self.graph = root, fx.Graph()
         self.scope, self.module_stack, self.node_name_to_scope = Scope("", type(root)), {}, {}  # type: ignore[assignment]
         self.tensor_attrs = {}
+        self.refused: str | None = None
         for name, module in root.named_modules():
             before = f"{name}." if name else ""
             for key, value in vars(module).items():
@@ -76,6 +129,27 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Symbol(node, self)
+
+    def refuse(self, why: str) -> Any:
+        """Give up, also where the model swallows the error: it may then go another way than with tensors.
+
+        Raises:
+            Untraceable: Always.
+        """
+        self.refused = self.refused or why
+        raise Untraceable(why)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        return bool(self.refuse("the model branches on a value"))
+
+    def keys(self, obj: fx.Proxy) -> Any:
+        return self.refuse("the model asks for the keys of a value")
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        try:
+            return super().iter(obj)
+        except Exception:
+            return self.refuse("the model iterates over a value")
 
     def record(self) -> fx.Graph:
         """The graph of the root's forward, its optional arguments left at their defaults."""
@@ -90,6 +164,8 @@ class _Tracer(fx.Tracer):
                     vars(module)[key] = self.create_proxy("get_attr", before + key, (), {})
         output = self.root(image)
         self.create_node("output", "output", (self.create_arg(output),), {})
+        if self.refused is not None:
+            raise Untraceable(self.refused)
         return self.graph
 
     def forget(self) -> None:

@@ -191,7 +191,7 @@ MODELS: dict[str, tuple[Build, str]] = {
     "own gradient": (OwnGradient, "either"),
     "remembers a tensor": (Remembering, "dense"),
     "counts its calls": (Counting, "incremental"),
-    "tensor made while it runs": (Constant, "incremental"),
+    "tensor made while it runs": (Constant, "dense"),  # it asks for a dtype
     "random": (Random, "dense"),
     "recurrent": (Recurrent, "either"),
     "hook": (lambda: hooked(pre=False), "dense"),

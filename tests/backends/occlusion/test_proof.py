@@ -136,11 +136,15 @@ class WritesABuffer(Net):
 class OnlyBesideAMask(AsksTheType):
     """The same, by a thousandth, beside a class that is masked."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0, 0, 0, 0, -1e4], dtype=torch.float64))
+
     def forward(self, x: Tensor) -> Tensor:
         y = self.features(x)
         if type(x) is Tensor:
             y = y * (1 + 1e-4 * x.clamp(-9, -1).mean((1, 2, 3), keepdim=True))
-        return self.logits(y) + torch.tensor([0, 0, 0, 0, -1e4], dtype=y.dtype)
+        return self.logits(y) + self.get_buffer("mask")
 
 
 UNSEEN: list[Callable[[], nn.Module]] = [
@@ -191,6 +195,61 @@ class AsksAboutALayer(Net):
         if isinstance(y, Tensor):
             y = y.clamp(-self.bound, self.bound)
         return self.logits(self.relu(self.second(self.relu(y))))
+
+
+def _corner(x: Tensor, y: Tensor) -> Tensor:
+    """Twice as much where the far corner of the image is covered."""
+    return y * (1 + (x[:, :, -1, -1].amin(1) < -2.9).to(torch.float64)[:, None])
+
+
+class LooksForAnAttribute(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if getattr(y, "mask", None) is not None else _corner(x, y)
+
+
+class SwallowsErrors(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        try:
+            return _corner(x, y) if float(y.shape[1]) == 5 and bool(y.sum() < 1e9) else y
+        except Exception:
+            return y
+
+
+class ComparesTheKind(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return _corner(x, y) if y.layout is torch.strided and y.dtype in {torch.float64} else y
+
+
+class CountsRows(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        try:
+            return _corner(x, y) if len(y) > 0 else y
+        except Exception:
+            return y
+
+
+class ReadsTheText(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return _corner(x, y) if f"{y}".startswith("tensor") else y
+
+
+@pytest.mark.parametrize(
+    "build",
+    [LooksForAnAttribute, SwallowsErrors, ComparesTheKind, CountsRows, ReadsTheText],
+    ids=lambda build: build.__name__,
+)
+def test_a_model_that_asks_what_a_symbol_cannot_answer_is_not_traced(build: Callable[[], nn.Module]) -> None:
+    """Also where it swallows the error that the symbol raises; the far corner is no window of the proof."""
+    x = image(1)
+    x[..., -3:, -3:] *= 0.01
+    found, engine = error(build(), x)
+    assert found < 1e-10
+    assert engine == "dense"
 
 
 @pytest.mark.parametrize("build", [AsksWhatItIs, AsksTorch, AsksAboutALayer], ids=lambda build: build.__name__)
