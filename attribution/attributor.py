@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import ClassVar, Generic, Literal, TypeVar, final
@@ -117,7 +118,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             keep_random(undo, device)
             start, asked = beginning.of(model)
             worker = copy.copy(self)
-            worker.technique = self.technique.resolve(model, start)
+            with _room(name, execution):
+                worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, anew=isolation.startswith("guarded"))
             if apart is not None:
                 execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
@@ -195,10 +197,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise
         except Exception as error:
             if out_of_memory(error):
-                raise ResourceError(
-                    f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or "
-                    f"memory_budget (now {self.execution.batch_size} and {self.execution.memory_budget} bytes)"
-                ) from error
+                raise _no_room(who, self.execution, error) from error
             if in_backward(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
@@ -237,3 +236,21 @@ def _whole(parts: list[Tensor]) -> Tensor:
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return _whole(present) if present else None
+
+
+@contextmanager
+def _room(who: str, execution: Execution) -> Iterator[None]:
+    """Lack of memory as an error of this package."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, AttributionError) or not out_of_memory(error):
+            raise
+        raise _no_room(who, execution, error) from error
+
+
+def _no_room(who: str, execution: Execution, error: BaseException) -> ResourceError:
+    return ResourceError(
+        f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or memory_budget "
+        f"(now {execution.batch_size} and {execution.memory_budget} bytes)"
+    )

@@ -126,7 +126,14 @@ def _in_a_crowd(
     """The same about x among `CROWD` images: the others of the call, again and again."""
     others = inputs[1:] if len(inputs) > 1 else inputs[:1].flip(-1)
     crowd = torch.cat([others[index % len(others)][None] for index in range(CROWD - 1)])
-    rows = _run(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
+    try:
+        rows = _run(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
+            return None  # so many never go together
+        if isinstance(error, AttributionError):
+            return f"the model fails on several images at once ({error})"
+        raise
     for place in places:
         if place not in rows or rows[place][1].shape != alone.rows[place][0].shape:
             continue

@@ -4,8 +4,11 @@ import collections
 import functools
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,6 +92,8 @@ def over_a_global(model: Net) -> Callable[[Tensor], Any]:
 def _forgotten() -> Iterator[None]:
     yield
     GLOBAL.clear()
+    vars(SETTINGS).pop("norm", None)
+    CURRENT.set(None)
 
 
 def in_a_generator(model: Net) -> Callable[[Tensor], Any]:
@@ -104,6 +109,36 @@ def weakly(model: Net) -> Callable[[Tensor], Any]:
 def by_weak_method(model: Net) -> Callable[[Tensor], Any]:
     method = weakref.WeakMethod(model.norm.__call__)
     return lambda x: method()(x)  # type: ignore[misc]
+
+
+SETTINGS = ModuleType("settings")
+CURRENT: ContextVar[Any] = ContextVar("current")
+
+
+def by_a_python_module(model: Net) -> Callable[[Tensor], Any]:
+    SETTINGS.norm = model.norm  # type: ignore[attr-defined]
+    return lambda x: SETTINGS.norm(x)
+
+
+def by_a_context(model: Net) -> Callable[[Tensor], Any]:
+    CURRENT.set(model.norm)
+    return lambda x: CURRENT.get()(x)
+
+
+def in_an_array(model: Net) -> Callable[[Tensor], Any]:
+    held = np.array([lambda x: model.norm(x), None], dtype=object)
+    return lambda x: held[0](x)
+
+
+def on_a_tensor(model: Net) -> Callable[[Tensor], Any]:
+    held = torch.zeros(1)
+    held.use = lambda x: model.norm(x)  # type: ignore[attr-defined]
+    return lambda x: held.use(x)  # type: ignore[attr-defined]
+
+
+def by_a_built_in(model: Net) -> Callable[[Tensor], Any]:
+    get = {"norm": lambda x: model.norm(x)}.get
+    return lambda x: get("norm")(x)  # type: ignore[misc]
 
 
 FUNCTIONS: dict[str, Callable[[Net], Callable[[Tensor], Any]]] = {
@@ -122,6 +157,11 @@ FUNCTIONS: dict[str, Callable[[Net], Callable[[Tensor], Any]]] = {
     "weak reference": weakly,
     "weak method": by_weak_method,
     "bound method in a closure": lambda m: (lambda f: lambda x: f(x))(m.norm.__call__),
+    "attribute of a Python module": by_a_python_module,
+    "context variable": by_a_context,
+    "array of objects": in_an_array,
+    "attribute of a tensor": on_a_tensor,
+    "built-in method": by_a_built_in,
     "cached": lambda m: functools.lru_cache(maxsize=None)(lambda x: m.norm(x)),
 }
 HOLDERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {

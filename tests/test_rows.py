@@ -91,6 +91,34 @@ def test_a_batch_is_a_loop_over_single_images(kind: str, name: str, backend: str
         assert str(found.provenance.get("rows")).startswith("one by one: the model's answer") is not alone
 
 
+def ranged(y: Tensor) -> Tensor:
+    """Scaled where anything in the batch is large, as who guesses whether images are in 0 to 255."""
+    return y / 255 if y.detach().abs().max() > 20 else y
+
+
+def by_fours(y: Tensor) -> Tensor:
+    """The spread within groups of four, where there are such."""
+    return y + y.view(4, -1, *y.shape[1:]).std(0).repeat(4, 1, 1, 1) if len(y) % 4 == 0 else y
+
+
+def from_four_on(y: Tensor) -> Tensor:
+    return y - y.mean(0) if len(y) > 3 else y
+
+
+@BACKENDS
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("mix", [ranged, by_fours, from_four_on])
+def test_what_the_whole_batch_decides(mix: Callable[[Tensor], Tensor], name: str, backend: str) -> None:
+    """By its range or its count: of four images the first is far brighter than the others."""
+    images = torch.cat([200 * X[:1], X[1:], X[1:2].flip(-1)])
+    technique, by_hand = QUESTIONS[name]
+    wanted = torch.stack([by_hand(Net(mix).eval(), image) for image in images.split(1)])
+    within = 1e-5 if (name, backend) == ("occlusion", "captum") else 1e-10
+    target = 1 if technique.needs_target else None
+    (raw,) = explain(Net(mix).eval(), images, technique, backend=backend, target=target).raw.values()
+    assert (raw.reshape(wanted.shape) - wanted).abs().max() <= within * (wanted.abs().max() + 1)
+
+
 @BACKENDS
 @pytest.mark.parametrize("kind", [kind for kind in MIXES if kind not in ("turned round", "rolled")])
 def test_filters_do_not_depend_on_one_another(kind: str, backend: str) -> None:
