@@ -123,8 +123,9 @@ def _several_runs(model: nn.Module, stops: Survey, inputs: Tensor) -> LayerError
     if end is None:
         return None
     return LayerError(
-        f"every grid of features in {type(model).__name__} runs several times in one forward: there is no default "
-        f"layer. Name one with its run, from #0 to #{end.calls - 1}: layers=({f'{end.name}#0'!r},)"
+        f"every grid of features that could be the default layer of {type(model).__name__} runs several times in one "
+        f"forward: there is no default layer. Name one with its run, from #0 to #{end.calls - 1}: "
+        f"layers=({f'{end.name}#0'!r},)"
     )
 
 
