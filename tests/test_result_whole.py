@@ -157,7 +157,7 @@ def test_the_header_tells_what_was_saved(tmp_path: Path) -> None:
     assert torch.equal(load(path).raw["body"], result.raw["body"])
 
 
-@pytest.mark.parametrize("length", [13, 245, 255])
+@pytest.mark.parametrize("length", [13, 250, 255])
 def test_a_name_as_long_as_the_disk_takes(tmp_path: Path, length: int) -> None:
     path = tmp_path / ("é" * ((length - 12) // 2) + "a" * (1 + (length - 13) % 2) + ".safetensors")
     assert len(os.fsencode(path.name)) in (length, length - 1)
