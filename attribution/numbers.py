@@ -34,12 +34,21 @@ def items(value: object) -> tuple[Any, ...] | None:
     if isinstance(value, str | bytes | bytearray):
         return None
     if isinstance(value, Sequence) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0):
-        return tuple(value)  # type: ignore[arg-type]  # an array, by duck type
+        try:
+            return tuple(value)  # type: ignore[arg-type]  # an array, by duck type
+        except RuntimeError:  # a nested tensor
+            return None
     return None
 
 
 def _single(value: object) -> object:
-    """The value in an array or tensor without axes; numpy's scalars are such arrays."""
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return value.item()
+    """The value in an array or tensor without axes; numpy's scalars are such arrays.
+
+    A tensor without a value, as on the meta device, or with an integer that stands for another number, is left alone.
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 and not getattr(value, "is_quantized", False):
+        try:
+            return value.item()
+        except (RuntimeError, ValueError):
+            return value
     return value

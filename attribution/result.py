@@ -120,7 +120,7 @@ class Attribution:
             "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
         try:
             temporary.write_bytes(data)
             os.replace(temporary, path)

@@ -96,4 +96,6 @@ def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor 
             fits = fits and map_.shape[:2] == target.shape
         if not fits:
             return f"the map of {name!r} is {tuple(map_.shape)}; expected {_SHAPES.get(technique.kind)}"
+        if not map_.isfinite().all():
+            return f"the map of {name!r} holds NaN or infinity"
     return None

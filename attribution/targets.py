@@ -66,8 +66,7 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
 
 def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:
     if isinstance(target, Tensor):
-        if target.is_nested or target.is_meta or target.layout != torch.strided:
-            raise TargetError(f"target is a nested, sparse or meta tensor; give {_FORMS}")
+        _check_plain(target)
         if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
             raise TargetError(f"target is a tensor of {target.dtype}; give {_FORMS}")
         return target.detach().to("cpu", torch.int64)
@@ -78,12 +77,19 @@ def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) ->
         raise TargetError(f"target {target!r} is not rectangular or too large ({error}); give {_FORMS}") from error
 
 
+def _check_plain(target: Tensor) -> None:
+    if target.is_nested or target.is_meta or target.is_quantized or target.layout != torch.strided:
+        raise TargetError(f"target is a nested, sparse, quantised or meta tensor; give {_FORMS}")
+
+
 def _nested(target: object) -> "int | list[Any]":
     """Ints in lists, whatever sequences and arrays they came in.
 
     Raises:
         TargetError: Something else than an int.
     """
+    if isinstance(target, Tensor):
+        _check_plain(target)
     if hasattr(target, "tolist"):
         target = target.tolist()
     several = numbers.items(target)

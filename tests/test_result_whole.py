@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attribution import Attribution, OutputError, load
+from attribution import Attribution, OutputError, load, plots
 from tests.test_result import QUESTIONS, answer
 
 Tensors = dict[str, Tensor]
@@ -46,6 +46,8 @@ CHANGES: list[tuple[str, Callable[[Tensors], Tensors], str, str]] = [
     ("filter_visualization", changed("maps/body", lambda m: m[:1]), "'maps/body'", "expected (K, C, H, W)"),
     ("activations", changed("maps/body", lambda m: m[:1]), "'maps/body'", "expected (N, …)"),
     ("activations", changed("maps/body", lambda m: m.sum()), "'maps/body'", "expected (N, …)"),
+    ("grad_cam", changed("maps/body", lambda m: m * float("nan")), "", "the map of 'body' holds NaN"),
+    ("activations", changed("maps/stem", lambda m: m + float("inf")), "", "the map of 'stem' holds NaN"),
     ("grad_cam", changed("target", lambda t: t.flatten()), "'target'", "expected (N, T) of int64"),
     ("grad_cam", changed("scores", lambda s: s[:, :1]), "'scores'", "its scores are (2, 1)"),
 ]
@@ -153,3 +155,13 @@ def test_the_header_tells_what_was_saved(tmp_path: Path) -> None:
     assert shapes == {name: list(tensor.shape) for name, tensor in load_file(path).items()}
     assert shapes["target"] == [2, 2]
     assert torch.equal(load(path).raw["body"], result.raw["body"])
+
+
+@pytest.mark.parametrize("length", [13, 250, 255])
+def test_a_name_as_long_as_the_disk_takes(tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("é" * ((length - 12) // 2) + "a" * (length % 2) + ".safetensors")
+    assert len(os.fsencode(path.name)) == length
+    picture = path.with_suffix(".png")
+    assert torch.equal(load(answer("grad_cam").save(path)).map, answer("grad_cam").map)
+    plots.save(answer("grad_cam").figure(), picture)
+    assert sorted(tmp_path.iterdir()) == sorted([path, picture])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attribution import Activations, GradCAM, Occlusion, TargetError, explain
+from attribution import Activations, GradCAM, InputError, Occlusion, TargetError, explain
 from attribution.targets import check, resolve
 from tests.conftest import build, noise
 
@@ -124,3 +124,32 @@ def test_several_targets_are_the_single_ones(backend: str) -> None:
 def test_a_target_where_none_is_explained_is_refused() -> None:
     with pytest.raises(TargetError, match="activations explains no class"):
         explain(build("cnn"), noise(1, 3, 17, 23), Activations(layers=("body",)), target=0)
+
+
+STRANGE = {
+    "meta": lambda: torch.tensor([3, 3], device="meta"),
+    "meta scalar": lambda: torch.tensor(3, device="meta"),
+    "quantised": lambda: torch.quantize_per_tensor(torch.tensor([1.0, 2.0]), 1.0, 0, torch.quint8),
+    "quantised scalar": lambda: torch.quantize_per_tensor(torch.tensor(1.0), 1.0, 0, torch.quint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([1])]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning", "ignore:.*quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("name", STRANGE)
+def test_tensors_without_plain_values(name: str) -> None:
+    value: Any = STRANGE[name]()
+    for target in (value, [value, value]):
+        with pytest.raises(TargetError, match="give an int"):
+            explain(build("cnn"), noise(2, 3, 17, 23), GradCAM(), target=target)
+    for given in (value, (value, 3)):
+        with pytest.raises(InputError):
+            Occlusion(window=given)
+
+
+@pytest.mark.parametrize("layers", [None, {"body"}, (name for name in ("body",)), 3])
+def test_only_text_is_repeated_as_a_tuple(layers: Any) -> None:
+    with pytest.raises(InputError, match=r"give a tuple of names$"):
+        GradCAM(layers=layers)
+    with pytest.raises(InputError, match=r"give a tuple of names: layers=\('body',\)$"):
+        GradCAM(layers="body")  # type: ignore[arg-type]

@@ -44,7 +44,12 @@ def _loaded(text: str) -> type[Attributor[Any]]:
         raise
     except BaseException as error:  # a stranger's module may also call exit()
         raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
-    cls = getattr(module, class_name, None)
+    try:
+        cls = getattr(module, class_name, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # so may its __getattr__
+        raise InputError(f"{text} cannot be looked up: {type(error).__name__}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):
         known = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise InputError(f"{module_name} has no attributor {class_name!r}{nearest(class_name, known)}")

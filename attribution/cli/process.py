@@ -1,6 +1,7 @@
 """The process around a command: signals that end it, streams that break, errors that nobody foresaw."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -54,6 +55,16 @@ class _Watched:
             raise
 
 
+class _Closed(io.TextIOBase):
+    """In place of a standard output that was closed before the command began, where Python has none."""
+
+    encoding, errors = "utf-8", "replace"
+
+    def write(self, text: str) -> int:
+        """Refuses."""
+        raise OSError(errno.EBADF, "it is closed")
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked the process to end; passes wherever an interrupt from the keyboard passes."""
 
@@ -66,7 +77,7 @@ def run(command: Callable[[], object], *, completing: bool = False) -> int:
         completing: The shell asks for completions, which end by ``exit``.
     """
     out, err = sys.stdout, sys.stderr
-    watched = None if out is None else _Watched(out)
+    watched = _Watched(cast(TextIO, _Closed()) if out is None else out)
     sys.stdout = cast(TextIO, watched)
     stops: list[int] = []
     code = INTERRUPTED
@@ -74,14 +85,13 @@ def run(command: Callable[[], object], *, completing: bool = False) -> int:
     with suppress(Stopped), _stoppable(stops):
         try:
             status = command()
-            if watched is not None:
-                watched.flush()
+            watched.flush()
             code = status if isinstance(status, int) else 0
         except BaseException as error:
             sys.stderr = err  # Typer puts another in its place where a pipe breaks
-            code = _told(error, watched.fault if watched else None, completing)
+            code = _told(error, watched.fault, completing)
     sys.stdout, sys.stderr = out, err
-    if watched is not None and watched.fault is not None:
+    if watched.fault is not None:
         _silence(out)
     return 128 + stops[0] if stops else code
 

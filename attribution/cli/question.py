@@ -91,7 +91,8 @@ def explain(question: Question, setting: Setting, backend: str, folder: ResultFo
         for path in folder.publish():
             tqdm.write(f"{path}  {summary(result, setting.loaded)}")
         if zero := result.provenance.get("zero everywhere"):
-            tqdm.write(f"note: zero everywhere: {stem}{zero}", file=sys.stderr)
+            told = str(zero).replace(" · image 0", "")  # each answer is of one image
+            tqdm.write(f"note: {path}: the map is zero everywhere: {told}", file=sys.stderr)
 
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:

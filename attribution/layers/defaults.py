@@ -1,5 +1,6 @@
 """The layers that a technique takes when the user names none."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -45,9 +46,10 @@ def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     if "activations" not in stops.chosen:
         found = _of_each_resolution(Trunk(model, stops, inputs))
         if not found:
-            name, _ = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
-            text = f"no layer of {type(model).__name__} has a spatial output; name layers: layers=({name!r},)"
-            raise missing(model, inputs, LayerError(text))
+            candidate = _candidate(stops, tuple(inputs.shape[2:]))
+            text = f"no layer of {type(model).__name__} has a spatial output; name layers"
+            text += f": layers=({candidate[0]!r},)" if candidate else " (`attribution layers` lists them)"
+            raise missing(model, inputs, _several_runs(model, stops, inputs) or LayerError(text))
         stops.chosen["activations"] = tuple(stop.name for stop in found)
     return stops.chosen["activations"]
 
@@ -60,7 +62,10 @@ def _of_each_resolution(trunk: Trunk) -> list[Stop]:
     pools = [stop for stop in stops if isinstance(stop.module, _MAX_POOLS) and shrinks(stop)]
     if len(pools) >= 3:
         return pools
-    of_each = {stop.shape[2:]: stop for stop in stops if stop.shape}
+    of_each: dict[tuple[int, ...], Stop] = {}
+    for stop in stops:
+        if stop.shape and not (stop.shape[2:] in of_each and trunk.narrow(stop)):
+            of_each[stop.shape[2:]] = stop
     return sorted(of_each.values(), key=lambda stop: stop.order)
 
 
@@ -79,11 +84,13 @@ def _grids(trunk: Trunk) -> list[Stop]:
 
 
 def _following(last: Stop | None, grids: Sequence[Stop]) -> list[Stop]:
-    """The pools and activations that take a block's output, one after the other."""
+    """The pools and activations that take a block's output, one after the other; nothing that magnifies it."""
     found: list[Stop] = []
     for stop in grids:
         before = found[-1] if found else last
-        if before and stop.order > before.order and not stop.parametrised and stop.input_shape == before.shape:
+        if before is None or stop.order <= before.order or stop.parametrised or stop.input_shape != before.shape:
+            continue
+        if math.prod((stop.shape or ())[2:]) <= math.prod((before.shape or ())[2:]):
             found.append(stop)
     return found
 
@@ -100,12 +107,25 @@ def _in_passing(stop: Stop, end: Stop | None, trunk: Trunk) -> bool:
 
 
 def _no_grid(model: nn.Module, stops: Survey, inputs: Tensor) -> AttributionError:
-    name, tokens = _candidate(stops, tuple(inputs.shape[2:])) or ("…", None)
-    stated = f", tokens={tokens!r}" if tokens else ""
+    if repeated := _several_runs(model, stops, inputs):
+        return repeated
+    candidate = _candidate(stops, tuple(inputs.shape[2:]))
+    example = f", e.g. layers=({candidate[0]!r},), tokens={candidate[1]!r}" if candidate else ""
     return LayerError(
         f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
-        "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens), "
-        f"e.g. layers=({name!r},){stated}"
+        f"Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens){example}"
+    )
+
+
+def _several_runs(model: nn.Module, stops: Survey, inputs: Tensor) -> LayerError | None:
+    """The error for a model whose trunk runs several times, as for an image and its mirror image."""
+    end = Trunk(model, stops, inputs).repeated()
+    if end is None:
+        return None
+    return LayerError(
+        f"every grid of features that could be the default layer of {type(model).__name__} runs several times in one "
+        f"forward: there is no default layer. Name one with its run, from #0 to #{end.calls - 1}: "
+        f"layers=({f'{end.name}#0'!r},)"
     )
 
 

@@ -88,12 +88,12 @@ def never_ran(name: str) -> LayerError:
 
 def runs_often(name: LayerName, count: int) -> LayerError:
     """The error for a reused module without ``#k``, or with a k that does not occur."""
+    if count == 1:
+        return LayerError(f"layer {name.text!r}: the module runs once in one forward; leave #{name.call} out")
     choices = f"'{name.path}#0' (first) to '{name.path}#{count - 1}' (last)"
     if name.call is None:
         return LayerError(f"layer {name.text!r} runs {count} times in one forward; say which run: {choices}")
-    return LayerError(
-        f"layer {name.text!r}: the module runs {count} time{'s' * (count != 1)} in one forward; choose {choices}"
-    )
+    return LayerError(f"layer {name.text!r}: the module runs {count} times in one forward; choose {choices}")
 
 
 def not_a_tensor(name: LayerName, output: object) -> LayerError:

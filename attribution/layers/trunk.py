@@ -25,6 +25,9 @@ _COARSE = 0.2
 _LATE = 0.5
 """Part of the parameters that may come after the last block, such as an attention pool's."""
 
+_FAR_FEWER, _LITTLE = 16, 0.01
+"""A map with so many times fewer channels than features on its grid, of so little weight, tells where, not what."""
+
 
 class Trunk:
     """The order, the sizes and the weights of the modules that ran.
@@ -50,6 +53,8 @@ class Trunk:
         self._inner: dict[Stop, list[Stop]] = {}
         self._coarse = self._coarsest()
         self._logits = self._maps_of_logits(weighed)
+        self._widest = self._channels_of_each_grid()
+        self._once = self._wide = True
 
     def spatial(self, stop: Stop) -> bool:
         """Whether the output is a grid (1, D, h, w)."""
@@ -63,14 +68,32 @@ class Trunk:
         """The last block whose output is a grid; ``None`` where there is none, or most parameters come after it.
 
         Children are looked at from the end, and into each before its earlier siblings. What goes back to finer grids
-        once the coarsest was reached (decoders, feature pyramids, box heads) is left out, and so is what makes maps of
-        classes, unless there is nothing else.
+        once the coarsest was reached (decoders, feature pyramids, box heads) is left out, and so are maps of attention
+        and what makes maps of classes, unless there is nothing else.
         """
-        for strict in (True, False):
-            if found := self._last(self._model, strict):
-                return found
+        for wide in (True, False):
+            self._wide = wide
+            for strict in (True, False):
+                if found := self._last(self._model, strict):
+                    return found
         self._logits = set()
         return self._last(self._model, strict=False)
+
+    def repeated(self) -> Stop | None:
+        """The end of a trunk that runs several times, as for an image and its mirror image; else ``None``."""
+        self._once = False
+        end = self.end()
+        self._once = True
+        return end if end and end.calls > 1 else None
+
+    def narrow(self, stop: Stop) -> bool:
+        """Whether it is a grid of one channel, or of hardly any beside the features on it, as maps of attention are."""
+        if not self.spatial(stop) or stop.shape is None:
+            return False
+        if stop.shape[1] == 1:
+            return True
+        few = _FAR_FEWER * stop.shape[1] <= self._widest.get(stop.shape[2:], 0)
+        return few and self._mass(self._inside(stop)) < _LITTLE * self._mass(self._features)
 
     def children(self, scope: nn.Module) -> list[Stop]:
         """The direct children that ran, by their end; containers that never run (ModuleList) are looked through."""
@@ -87,7 +110,9 @@ class Trunk:
 
     def _from_the_end(self, scope: nn.Module) -> list[Stop]:
         """In a model that gives maps of classes, encoders come first and what makes those maps comes last."""
-        children = [stop for stop in reversed(self.children(scope)) if stop.parametrised and stop.calls == 1]
+        children = [
+            stop for stop in reversed(self.children(scope)) if stop.parametrised and (stop.calls == 1 or not self._once)
+        ]
         if not self._logits:
             return children
         return sorted(children, key=lambda stop: 2 * self._makes_logits(stop) - self._encodes(stop))
@@ -95,6 +120,9 @@ class Trunk:
     def _within(self, stop: Stop, strict: bool) -> Stop | None:
         if stop.module in self._logits:
             return None
+        if self._wide and self.narrow(stop):
+            most = self._mass(self._inside(stop)) > _LATE * self._mass(self._features)
+            return self._last(stop.module, strict) if most else None
         if self._is_coarse(stop) and not self._makes_logits(stop):
             return None if self._late(stop) else self._opened(stop)
         if (strict and self._goes_back(stop)) or self._of_tokens(stop):
@@ -203,6 +231,14 @@ class Trunk:
             if makers and not (len(shape) == 2 and flat(makers[-1].shape)):
                 found |= {s.module for s in makers if s.leaf and self.spatial(s) and not _read(s, followed.get(s))}
         return found
+
+    def _channels_of_each_grid(self) -> dict[tuple[int, ...], int]:
+        """The most channels that features have on a grid."""
+        most: dict[tuple[int, ...], int] = {}
+        for stop in self._maps:
+            if stop.shape is not None and stop.module not in self._logits:
+                most[stop.shape[2:]] = max(most.get(stop.shape[2:], 0), stop.shape[1])
+        return most
 
     def _weigh(self, module: nn.Module, around: Stop | None, seen: set[int]) -> None:
         """Count each parameter once, for the module that ran with it.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribution.errors import InputError
 from attribution.plots.pixels import Pixels, array, pattern
+from attribution.plots.sheet import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,7 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str], empty: Sequence[bool
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    title, titles = printable(title), [printable(text) for text in titles]
     height, width = images.shape[2:]
     columns = max(1, min(len(images), round(math.sqrt(len(images) * _PAGE * (height + _LABEL) / width))))
     shrink = max(1, math.ceil(columns * (width + _GAP) / _WIDEST))

@@ -1,9 +1,10 @@
 """Panels laid out in lines on one figure, and the figure as a file."""
 
 import os
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def draw(lines: Sequence[Sequence[Panel]], *, width: float, title: str = "", lab
 
     if len(lines) > MOST_LINES:
         title = f"{title} (the first {MOST_LINES} of {len(lines)} lines)".strip()
-    lines, labels = lines[:MOST_LINES], labels[:MOST_LINES]
+    lines = [[replace(panel, title=printable(panel.title)) for panel in line] for line in lines[:MOST_LINES]]
+    title, labels = printable(title), [printable(label) for label in labels[:MOST_LINES]]
     height = width * _ratio(lines)
     head = 0.09 + _LINE * max(panel.title.count("\n") + 1 for line in lines for panel in line)
     top = 0.32 if title else 0.03
@@ -70,6 +72,11 @@ def draw(lines: Sequence[Sequence[Panel]], *, width: float, title: str = "", lab
     return figure
 
 
+def printable(text: str) -> str:
+    """With ``?`` in place of lone surrogates, as of file names in another encoding, which matplotlib cannot draw."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG, 150 dpi, cropped to its content; the file appears whole or not at all.
 
@@ -83,7 +90,7 @@ def save(figure: "Figure", path: Path) -> None:
         raise OutputError(f"cannot write {named(path)}: {error}; give the path of a file") from error
     if not folder:
         raise OutputError(f"no folder {str(path.parent)!r} for {path.name}; make it first")
-    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    part = path.parent / f".{secrets.token_hex(4)}"  # a name made of the path's could be too long
     try:
         figure.savefig(part, format="png", dpi=150, bbox_inches="tight")
         os.replace(part, path)

@@ -17,7 +17,8 @@ def layer_names(owner: str, layers: object) -> tuple[str, ...]:
     """
     given = numbers.items(layers)
     if given is None:
-        raise InputError(f"{owner}.layers is {layers!r}; give a tuple of names: layers=({str(layers)!r},)")
+        example = f": layers=({layers!r},)" if isinstance(layers, str) else ""
+        raise InputError(f"{owner}.layers is {layers!r}; give a tuple of names{example}")
     if not all(isinstance(name, str) and name for name in given):
         raise InputError(f"{owner}.layers holds something that is no layer name: {given!r}")
     names = tuple(map(str, given))

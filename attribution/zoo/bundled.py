@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from attribution.errors import ModelError, nearest
+from attribution.execution import first_line
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
-from attribution.zoo.weights import fill, first_line
+from attribution.zoo.weights import fill
 
 BUNDLED = ("squeezenet1_1", "efficientnet_lite0")
 

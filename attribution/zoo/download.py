@@ -11,8 +11,8 @@ import torch
 
 from attribution import paths
 from attribution.errors import ModelError
+from attribution.execution import first_line
 from attribution.zoo import bundled
-from attribution.zoo.weights import first_line
 
 _PATIENCE = 10.0  # seconds until a server that does not answer counts as unreachable
 
@@ -65,7 +65,8 @@ def probe(url: str, name: str) -> None:
 def unreachable(name: str, source: str, error: BaseException) -> ModelError:
     """The error that says how to go on without network."""
     reason = error.reason if type(error) is urllib.error.URLError else error
+    said = first_line(reason) if isinstance(reason, BaseException) else reason
     return ModelError(
-        f"the weights of {name} cannot be downloaded from {source} ({first_line(reason)}); pass a file with "
+        f"the weights of {name} cannot be downloaded from {source} ({said}); pass a file with "
         f"--weights, or use a bundled model: {bundled.specs()}"
     )

@@ -30,6 +30,9 @@ def find(text: str, labels: Sequence[str] | None) -> int:
         if labels is not None and index >= len(labels):
             raise TargetError(f"no class {index}; the model has classes 0 to {len(labels) - 1}")
         return index
+    if wanted[:1] == "-" and wanted[1:].isdecimal() and wanted not in (labels or ()):
+        last = "" if labels is None else f" to {len(labels) - 1}"
+        raise TargetError(f"no class {wanted[:20]}; classes are counted from 0{last}")
     if labels is None:
         raise TargetError(f"no class {text!r}: this model's class names are unknown; give a class index")
     found = [index for index, label in enumerate(labels) if label == wanted]

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from attribution import paths
 from attribution.errors import ModelError, nearest
+from attribution.execution import first_line
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
-from attribution.zoo.weights import fill, first_line, read_state
+from attribution.zoo.weights import fill, read_state
 
 
 def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
@@ -46,7 +47,8 @@ def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
                 "model.to_empty(device='cpu') and load its weights in the function"
             )
         model = model.cpu().eval()
-        if weights is not None:
+    if weights is not None:
+        with _told(f"the weights {weights} cannot be loaded into the model that {name}() returned"):
             fill(model, read_state(weights), str(weights))
     return replace(loaded, name=name, model=model) if loaded else _described(name, model)
 
@@ -115,7 +117,7 @@ def _told(what: str) -> Iterator[None]:
     except BaseException as error:
         kind = f"it calls exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
         said = first_line(error)
-        told = kind if isinstance(error, SystemExit) or said == kind else f"{kind}: {said}"
+        told = kind if isinstance(error, SystemExit) else said if said.startswith(kind) else f"{kind}: {said}"
         raise ModelError(f"{what}: {told}") from error
 
 

@@ -15,7 +15,7 @@ from attribution.zoo.torchvision_models import load_torchvision
 _FORMS = f"{specs()}, torchvision:NAME, timm:NAME or FILE.py:FUNCTION"
 
 
-def load(spec: str, *, weights: Path | None = None) -> LoadedModel:
+def load(spec: str, *, weights: str | Path | None = None) -> LoadedModel:
     """A classifier with the transform that belongs to its weights, and its class names.
 
     Nothing is downloaded for the bundled models and those of a file. torchvision's and timm's weights come from
@@ -26,7 +26,7 @@ def load(spec: str, *, weights: Path | None = None) -> LoadedModel:
         spec: ``bundled:squeezenet1_1`` or ``bundled:efficientnet_lite0`` (weights in installed packages),
             ``torchvision:NAME``, ``timm:NAME``, or ``FILE.py:FUNCTION``, where the function takes no arguments
             and returns an ``nn.Module`` or a ``LoadedModel``. A Python file runs with your rights.
-        weights: a file to take the weights from instead of the published ones: ``.safetensors``, or a state dict
+        weights: path of a file to take the weights from instead of the published ones: safetensors, or a state dict
             or checkpoint that ``torch.save`` wrote. It is read without running code. Transform and class names
             stay those of the published weights.
 
@@ -39,8 +39,14 @@ def load(spec: str, *, weights: Path | None = None) -> LoadedModel:
     """
     if not isinstance(spec, str):
         raise ModelError(f"a model is written as text such as {specs()}; found a {type(spec).__name__}")
+    try:
+        path = None if weights is None else Path(weights)
+    except TypeError as error:
+        raise ModelError(
+            f"weights is {type(weights).__name__}; give the path of a .pth, .pt or .safetensors file"
+        ) from error
     with torch.device("cpu"):  # whatever the default device is
-        return _load(spec, weights)
+        return _load(spec, path)
 
 
 def _load(spec: str, weights: Path | None) -> LoadedModel:

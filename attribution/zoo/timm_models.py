@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from attribution.errors import ModelError, nearest
+from attribution.execution import first_line
 from attribution.zoo.download import cached_path, probe, unreachable
 from attribution.zoo.loaded import LoadedModel
-from attribution.zoo.weights import fill, first_line, read_state
+from attribution.zoo.weights import fill, read_state
 
 if TYPE_CHECKING:
     from PIL import Image

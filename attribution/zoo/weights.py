@@ -1,5 +1,6 @@
 """Weights: read from a file without running code from it, and put into a model without gaps."""
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from attribution import paths
 from attribution.errors import ModelError
+from attribution.execution import first_line
 from attribution.zoo import archives
 
 _KEYS = ("state_dict", "model")
@@ -25,8 +27,8 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
     Only tensors are read: a pickle that names anything else is refused before it runs.
 
     Args:
-        path: ``.safetensors``, or what ``torch.save`` wrote: a state dict, or a checkpoint that holds one
-            under ``"state_dict"`` or ``"model"``.
+        path: A safetensors file, whatever its suffix, or what ``torch.save`` wrote: a state dict, or a checkpoint that
+            holds one under ``"state_dict"`` or ``"model"``.
 
     Raises:
         ModelError: the file is missing or damaged, or holds something else: a pickled module, an exported or
@@ -34,9 +36,11 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
     """
     if fault := paths.fault(path):
         raise ModelError(f"the weights file {paths.named(path)} {fault}; give a .pth, .pt or .safetensors file")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
+        if _is_safetensors(path):
+            return _read_safetensors(path)
         archives.check(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except ModelError:
@@ -46,7 +50,7 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
     # torch.load answers foreign bytes with UnpicklingError, RuntimeError, EOFError, KeyError and others.
     except Exception as error:
         raise ModelError(
-            f"{path} holds no plain tensors ({first_line(error)}); pickled modules are refused because they run "
+            f"{path} holds no plain tensors ({_fault(error)}); pickled modules are refused because they run "
             "code: save model.state_dict() instead"
         ) from error
     inner = [key for key in _KEYS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
@@ -81,8 +85,8 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
 
     Raises:
         ModelError: tensors are missing, left over or of another shape, names the first few of each; two tensors mean
-            one place; a place would lose what its tensor holds (an imaginary part, a fraction, a number too large), or
-            would take integers for floats.
+            one place; a place would lose what its tensor holds (an imaginary part, a fraction, a number too large or
+            most of them since they are too small), or would take integers for floats.
     """
     expected = model.state_dict()
     _rename(state, expected, source)
@@ -105,7 +109,7 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
             result = model.load_state_dict(state, strict=False)
         # A model may have its own code for loading, which may raise anything.
         except Exception as error:
-            raise ModelError(f"the weights {source} do not fit the model: {first_line(error)}") from error
+            raise ModelError(f"the weights {source} do not fit the model: {_misfit(error)}") from error
         missing, left_over = result.missing_keys, result.unexpected_keys
     faults = [("missing", missing), ("unknown to the model", left_over), ("of another shape", misshaped)]
     if any(found for _, found in faults):
@@ -113,10 +117,25 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
         raise ModelError(f"the weights {source} do not fit the model: {told}")
 
 
-def first_line(error: BaseException | str) -> str:
-    """The first line of an error's text, or its kind where the text is empty; at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip()[:200] if lines else type(error).__name__
+def _fault(error: Exception) -> str:
+    """Why torch did not read a file, without its advice to read it by running its code."""
+    said = str(error).partition("WeightsUnpickler error: ")[2].strip() or first_line(error)
+    said = said.splitlines()[0][:200]
+    return type(error).__name__ if "weights_only" in said else said
+
+
+def _misfit(error: Exception) -> str:
+    """What torch says of weights that do not fit, without the heading that names the model only."""
+    heading, _, told = first_line(error), *str(error).strip().partition("\n")[1:]
+    lines = [line.strip() for line in told.splitlines() if line.strip()] if heading.endswith(":") else []
+    return _some(lines, "; ") if lines else heading
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes of a length, and a JSON object that is so long."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        return start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= file.seek(0, os.SEEK_END)
 
 
 def _read_safetensors(path: Path) -> "OrderedDict[str, Tensor]":
@@ -191,6 +210,9 @@ def _loss(value: Tensor, dtype: torch.dtype) -> str:
     back = value.to(dtype).to(value.dtype)
     if not dtype.is_floating_point and not dtype.is_complex:
         return "" if torch.equal(back, value) else f"some values are lost in it; save them as {dtype}"
+    there = value != 0
+    if 2 * int((there & (back == 0)).sum()) > int(there.sum()):
+        return f"most of its values are too small for it and become 0; use model.to({value.dtype}), or scale them"
     if torch.finfo(dtype).max >= torch.finfo(value.dtype).max or torch.equal(back.isfinite(), value.isfinite()):
         return ""
     return f"some values are too large for it; use model.to({value.dtype}), or scale them"
@@ -201,6 +223,6 @@ def _is_place(place: object) -> bool:
     return type(place) is Tensor and not is_lazy(place) and place.layout == torch.strided
 
 
-def _some(found: list[str]) -> str:
-    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + more
+def _some(found: list[str], between: str = ", ") -> str:
+    more = f"{between}and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return between.join(found[:_SHOWN]) + more

@@ -42,6 +42,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["explain", "{photo}", "--layer", "stm"], "nearest: 'stem'"),
         (["explain", "{photo}", "--target", "expresso"], "nearest: 'espresso'"),
         (["explain", "{photo}", "--target", "5"], "classes 0 to 4"),
+        (["explain", "{photo}", "--target", "-1"], "classes are counted from 0 to 4"),
         (["explain", "{photo}", "--target", "all", "--target", "cup"], "leave the other targets out"),
         (["explain", "{photo}", "--out", "{photo}"], "choose another --out"),
         (["explain", "{photo}", "--out", "{photo}/below"], "choose another --out"),

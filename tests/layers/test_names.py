@@ -170,7 +170,7 @@ def test_a_filter_of_one_run_or_item(reused: Reused) -> None:
     [
         ("relu", r"'relu' runs \d times in one forward; say which run: 'relu#0' \(first\) to 'relu#\d' \(last\)"),
         ("relu#3", r"'relu#3': the module runs 3 times in one forward; choose 'relu#0'"),
-        ("a#1", r"'a#1': the module runs 1 time in one forward"),
+        ("a#1", r"'a#1': the module runs once in one forward; leave #1 out"),
         ("unused", "'unused' never ran"),
         ("unused#0", "'unused#0' never ran"),
         ("pair", r"gives a tuple of 2, not a tensor; choose one item, e\.g\. 'pair\[0\]'"),

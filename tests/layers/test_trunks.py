@@ -294,3 +294,115 @@ def test_a_box_head_is_neither_activation_nor_the_last_block() -> None:
     result = explain(Boxes(), noise(1, 3, 32, 48), Activations())
     assert [*result.maps] == ["one", "two"]
     assert [*explain(Boxes(), noise(1, 3, 32, 48), GradCAM(), target=0).maps] == ["two"]
+
+
+class Spatial(nn.Module):
+    """Features times a map of where to look: one channel, of the mean and the largest channel; or of more heads."""
+
+    def __init__(self, features: nn.Module, width: int, *, heads: int = 1, deep: bool = False) -> None:
+        super().__init__()
+        self.f, self.softmax = features, heads > 1 or deep or width > 100
+        middle = [nn.Conv2d(width, 8, 1), nn.Tanh(), nn.Conv2d(8, heads, 1)]
+        attention = nn.Sequential(*middle) if deep else nn.Conv2d(width, heads, 1)
+        self.sa = attention if self.softmax else nn.Conv2d(2, 1, 7, padding=3)
+        self.fc = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.f(x)
+        if self.softmax:
+            weights = self.sa(x).flatten(2).softmax(dim=-1).mean(dim=1, keepdim=True)
+            return self.fc((x.flatten(2) * weights).sum(dim=-1))  # type: ignore[no-any-return]
+        x = x * self.sa(torch.cat([x.mean(1, True), x.amax(1, True)], dim=1)).sigmoid()
+        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU())
+
+
+def residual() -> nn.Module:
+    return nn.Sequential(OrderedDict([*resnet18().named_children()][:-2]))
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "end"),
+    [
+        (small, {}, "f"),
+        (small, {"deep": True}, "f"),
+        (residual, {}, "f.layer4"),
+        (residual, {"heads": 8}, "f.layer4"),
+        (residual, {"heads": 4, "deep": True}, "f.layer4"),
+    ],
+)
+@BACKENDS
+def test_a_map_of_attention_is_not_the_end_of_a_trunk(
+    net: Any, options: dict[str, Any], end: str, backend: str
+) -> None:
+    model, inputs = Spatial(net(), 32 if net is small else 512, **options).eval(), noise(1, 3, 66, 98)
+    (found,) = explain(model, inputs, GradCAM(), backend=backend, target=1).maps
+    assert found == end
+    assert activation_layers(model, inputs)[-1] == end
+
+
+def test_attention_on_the_way_is_no_layer_of_its_resolution() -> None:
+    class Stages(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(16, 24, 3, 2)
+            self.here, self.there, self.fc = nn.Conv2d(16, 1, 1), nn.Conv2d(24, 1, 1), nn.Linear(24, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.one(x)
+            x = self.two(x * self.here(x).sigmoid())
+            return self.fc((x * self.there(x).sigmoid()).mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    assert activation_layers(Stages(), noise(1, 3, 33, 47)) == ("one", "two")
+
+
+def test_one_channel_is_taken_where_there_is_nothing_else() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 5))
+    assert grad_cam_layer(model, noise(1, 3, 17, 23)) == "0"
+
+
+def test_what_magnifies_the_features_is_no_activation() -> None:
+    class Reconstructing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.up, self.fc = small(), nn.Upsample(scale_factor=2), nn.Linear(32, 5)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.body(x)
+            return self.fc(x.mean(dim=(2, 3))), self.up(x)
+
+    model, inputs = Reconstructing(), noise(1, 3, 32, 48)
+    assert activation_layers(model, inputs) == ("body.1", "body")
+
+
+class Mirrored(nn.Module):
+    """The mean of an image's and its mirror image's logits; or a head of both embeddings."""
+
+    def __init__(self, *, siamese: bool) -> None:
+        super().__init__()
+        self.m, self.head = resnet18(num_classes=5), nn.Linear(5, 5) if siamese else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.m(x) + self.m(x.flip(-1))) / 2)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("siamese", [False, True])
+@pytest.mark.parametrize("technique", [GradCAM(), Activations()])
+def test_a_trunk_that_runs_twice_is_named_with_its_run(technique: Any, siamese: bool) -> None:
+    model, inputs = Mirrored(siamese=siamese).eval(), noise(1, 3, 64, 80)
+    with pytest.raises(LayerError, match=r"runs several times .* layers=\('m\.layer4#0',\)$"):
+        explain(model, inputs, technique)
+    again = type(technique)(layers=("m.layer4#0",))
+    assert [*explain(model, inputs, again).maps] == ["m.layer4#0"]
+
+
+def test_no_layer_is_named_where_none_serves() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 17 * 23, 5))
+    for technique in (GradCAM(), Activations()):
+        with pytest.raises(LayerError) as refused:
+            explain(model, noise(1, 3, 17, 23), technique)
+        assert "…" not in str(refused.value)
+        assert "e.g." not in str(refused.value)

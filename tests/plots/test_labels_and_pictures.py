@@ -1,5 +1,6 @@
 """Labels in whatever form they are kept, and pictures of 16 bits."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,13 @@ def test_other_pictures_of_pillow() -> None:
 def test_arrays_of_integers_say_what_white_is(dtype: Any, white: str) -> None:
     with pytest.raises(InputError, match=f"such as image / {white}$"):
         drawn(np.dstack([RAMP] * 3).astype(dtype))
+
+
+def test_names_that_no_font_can_draw(tmp_path: Path) -> None:
+    labels = ["tea\ud800pot", "espresso", "cup"]
+    assert titles(labels) == [name.replace("\ud800", "?") for name in titles(labels)]
+    plots.save(result().figure(labels=labels), tmp_path / "a.png")
+    sheet = plots.contact_sheet(torch.rand(2, 3, 5, 7), titles=labels[:2], title="\udcff")
+    plots.save(sheet, tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert (tmp_path / "b.png").stat().st_size > 0

@@ -201,3 +201,15 @@ def test_bad_use_is_told(plugin: Any, text: str, words: str, capsys: pytest.Capt
     captured = capsys.readouterr()
     assert words in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("fails", ["raise RuntimeError('not today')", "exit(3)"])
+def test_a_module_that_fails_when_it_is_asked(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "moody_module.py").write_text(
+        f"def __getattr__(name):\n    if name.startswith('_'):\n        raise AttributeError(name)\n    {fails}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["check", "moody_module:Mine"]) == 2
+    assert capsys.readouterr().err.startswith("error: moody_module:Mine cannot be looked up: ")

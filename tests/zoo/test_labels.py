@@ -47,3 +47,10 @@ def test_without_names_only_an_index_can_be_given() -> None:
 def test_every_name_of_the_bundled_model_is_found(squeezenet: zoo.LoadedModel) -> None:
     assert squeezenet.labels is not None
     assert [squeezenet.index(label) for label in squeezenet.labels] == list(range(1000))
+
+
+@pytest.mark.parametrize("labels", [None, ("cup", "espresso")])
+def test_a_negative_index_is_told_where_counting_begins(labels: tuple[str, ...] | None) -> None:
+    with pytest.raises(TargetError, match=r"^no class -1; classes are counted from 0( to 1)?$"):
+        find("-1", labels)
+    assert find("-1", ("cup", "-1")) == 1

@@ -58,8 +58,8 @@ def test_without_network_the_hub_is_asked_once(
         zoo.load("timm:resnet18.a1_in1k")
     url = "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
     assert str(caught.value) == (
-        f"the weights of timm:resnet18.a1_in1k cannot be downloaded from {url} (Name or service not known); pass a "
-        "file with --weights, or use a bundled model: bundled:squeezenet1_1, bundled:efficientnet_lite0"
+        f"the weights of timm:resnet18.a1_in1k cannot be downloaded from {url} (ConnectionError: Name or service not "
+        "known); pass a file with --weights, or use a bundled model: bundled:squeezenet1_1, bundled:efficientnet_lite0"
     )
     assert asked == [url]
     assert capfd.readouterr() == ("", "")

@@ -188,3 +188,51 @@ def test_a_spec_with_weights_from_a_file(tmp_path: Path, no_network: list[str]) 
     written(path, state)
     with pytest.raises(ModelError, match=r"1 missing \(classifier\.1\.bias\)$"):
         zoo.load("torchvision:squeezenet1_1", weights=path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_values_that_would_become_zero(dtype: torch.dtype) -> None:
+    state = OrderedDict(nn.Linear(5, 3).double().state_dict())
+    tiny = {torch.float16: 1e-9, torch.bfloat16: 1e-60, torch.float32: 1e-60}[dtype]
+    state["bias"] = torch.tensor([tiny, 1.0, 0.0], dtype=torch.float64)
+    fill(nn.Linear(5, 3, dtype=dtype), OrderedDict(state), "a.pth")  # half of its values arrive
+    state["bias"] = torch.tensor([tiny, -tiny, 1.0], dtype=torch.float64)
+    with pytest.raises(ModelError, match=r"bias is torch\.float64, .* too small for it and become 0; use model\.to\("):
+        fill(nn.Linear(5, 3, dtype=dtype), state, "a.pth")
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.SAFETENSORS", "weights", "a.pt"])
+def test_safetensors_are_known_by_their_content(tmp_path: Path, differing: Differing, name: str) -> None:
+    saved, model = net(1), net(2)
+    save_file(saved.state_dict(), tmp_path / name)
+    fill(model, read_state(tmp_path / name), name)
+    assert differing(saved.state_dict(), model.state_dict()) == []
+
+
+def test_no_advice_to_run_the_code_of_a_file(tmp_path: Path) -> None:
+    paths = [written(tmp_path / "a.pth", {"a": Malicious(tmp_path / "made")}), written(tmp_path / "b.pt", net())]
+    (tmp_path / "c.pt").write_bytes(b"{not weights")
+    (tmp_path / "d.pth").write_bytes(b"\x09\0\0\0\0\0\0\0{not weights")
+    for path in (*paths, tmp_path / "c.pt", tmp_path / "d.pth"):
+        assert "weights_only" not in refused(path)
+
+
+def test_what_torch_says_of_a_misfit_is_told(tmp_path: Path) -> None:
+    class Own(nn.Linear):
+        def load_state_dict(self, *args: Any, **options: Any) -> Any:
+            raise RuntimeError("Error(s) in loading state_dict for Own:\n\tsize mismatch for own: 3 and 5.")
+
+    with pytest.raises(
+        ModelError, match=r"^the weights a\.pth do not fit the model: size mismatch for own: 3 and 5\.$"
+    ):
+        fill(Own(3, 5), OrderedDict(nn.Linear(3, 5).state_dict()), "a.pth")
+
+
+def test_weights_may_be_text_and_nothing_else_than_a_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from torch import nn\ndef make():\n    return nn.Linear(3, 5)\n")
+    saved = nn.Linear(3, 5)
+    path = written(tmp_path / "a.pth", saved.state_dict())
+    loaded = zoo.load(f"{tmp_path / 'mine.py'}:make", weights=str(path))
+    assert torch.equal(loaded.model.get_parameter("weight"), saved.weight)
+    with pytest.raises(ModelError, match=r"^weights is OrderedDict; give the path of"):
+        zoo.load(f"{tmp_path / 'mine.py'}:make", weights=saved.state_dict())  # type: ignore[arg-type]

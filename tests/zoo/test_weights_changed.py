@@ -150,7 +150,7 @@ def test_a_model_whose_own_loading_fails() -> None:
             raise KeyError("nothing here")
 
     model = Stubborn(2, 2)
-    assert "do not fit the model: 'nothing here'" in refused(OrderedDict(model.state_dict()), model)
+    assert "do not fit the model: KeyError: 'nothing here'" in refused(OrderedDict(model.state_dict()), model)
 
 
 def test_safetensors_of_integers_are_refused_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 from attribution import layers
 from attribution.agreement import coarser
 from attribution.attributor import Run
-from attribution.execution import out_of_memory
+from attribution.execution import first_line, out_of_memory
 from attribution.techniques.tokens import Grid
 from attribution_hooks.grad_cam import memory
 from attribution_hooks.grad_cam.closed import drawn
@@ -117,7 +117,7 @@ class Tail:
                 if out_of_memory(error):
                     raise
                 self._batched = False
-                self._run.note("backward", f"one by one, since torch cannot batch it: {str(error).splitlines()[0]}")
+                self._run.note("backward", f"one by one, since torch cannot batch it: {first_line(error)}")
         alone = [self._grad(seed, batched=False) for seed in seeds]
         return [None if column[0] is None else _stacked(column) for column in zip(*alone, strict=True)]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.execution import CPU_WINDOWS
+from attribution.execution import CPU_WINDOWS, first_line
 from attribution.modes import note_random
 from attribution.notes import notes
 from attribution.technique import Maps
@@ -65,7 +65,7 @@ class HooksOcclusion(Attributor[Occlusion]):
         except Untraceable as reason:
             run.note("reason", str(reason))
         except Exception as error:  # the model's own code, on tiles and symbols; whole images may suit it
-            run.note("reason", f"failed on tiles: {(str(error).strip().splitlines() or [type(error).__name__])[0]}")
+            run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
 
 

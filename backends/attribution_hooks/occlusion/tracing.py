@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import Scope
 from torch.nn.modules import module as registry
 
+from attribution.execution import first_line
 from attribution_hooks.occlusion import steps
 
 LARGE = 2**24
@@ -204,7 +205,7 @@ def trace(model: nn.Module) -> fx.Graph:
                 _attribute(model, str(node.target))
         graph.lint()
     except Exception as error:  # the model's own code runs on symbols and can fail in any way
-        raise Untraceable(f"not traceable: {(str(error).strip().splitlines() or [type(error).__name__])[0]}") from error
+        raise Untraceable(f"not traceable: {first_line(error)}") from error
     return graph
 
 
