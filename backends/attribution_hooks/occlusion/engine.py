@@ -7,6 +7,7 @@ from torch import Tensor, fx
 
 from attribution_hooks.occlusion.graph import Program
 from attribution_hooks.occlusion.plan import Group, Op, Plan
+from attribution_hooks.occlusion.steps import channels_first
 
 Pair = tuple[int, int]
 
@@ -139,7 +140,7 @@ class Engine:
         height, width = group.shapes[0]
         tops, lefts = group.starts(0)
         windows = group.windows
-        tiles = self._image.new_empty((len(pairs), height, width, len(self._cover))).permute(0, 3, 1, 2)
+        tiles = channels_first(self._image.new_empty((len(pairs), height, width, len(self._cover))))
         for tile, (window, image) in zip(tiles, pairs, strict=True):
             top, left = tops[window], lefts[window]
             row, column = windows[window]
@@ -167,7 +168,7 @@ class Engine:
         )
         where = r * width + (left + torch.arange(wide, device=device))
         maps.view(-1, channels).index_copy_(0, where.view(-1), tile.reshape(-1, channels))
-        return maps.permute(0, 3, 1, 2) if layout == "nchw" else maps
+        return channels_first(maps) if layout == "nchw" else maps
 
     def _gathered(self, chunk: _Chunk, group: Group, index: int, source: int) -> Tensor:
         """All that a step reads of a source for its tile."""
@@ -195,7 +196,7 @@ class Engine:
         inside = ((r >= 0) & (r < height)) & ((c >= 0) & (c < width))
         where = torch.where(inside, where, fill)
         found = rows.index_select(0, where.view(-1)).view(*where.shape, -1)
-        return found.permute(0, 3, 1, 2) if layout == "nchw" else found
+        return channels_first(found) if layout == "nchw" else found
 
 
 def _span(op: Op, axis: int, start: Tensor, size: int) -> Tensor:

@@ -80,7 +80,7 @@ class Program:
 
     def clean(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """Each step's output for whole images (N, C, H, W), and what the model returns."""
-        maps = [images.contiguous(memory_format=torch.channels_last)]
+        maps = [steps.plain(images.contiguous(memory_format=torch.channels_last))]
         for step in self.steps[1:]:
             maps.append(step.whole(*(maps[source] for source in step.inputs)))
         return maps, self.finish({node: maps[source] for node, source in self.exits.items()})
@@ -154,7 +154,7 @@ class _Builder:
 
     def add(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            image = self.images.clone(memory_format=torch.channels_last)
+            image = steps.plain(self.images.clone(memory_format=torch.channels_last))
             self._keep(node, Step((), lambda: image, lambda: image), image)
         elif node.op == "output":
             self.program.output = node.args[0]

@@ -85,7 +85,8 @@ def differences(
             sink.flush()
             macs += sink.macs
             if first == 0:
-                macs += prove(proof.of_strongest(run, technique, lattice, deltas[:, part]), known, question)
+                strongest = proof.of_strongest(run, technique, lattice, deltas[:, part])
+                macs += prove(strongest, known, question, (technique, target, deltas))
     run.note("engine", "incremental")
     run.note("windows_per_forward", used)
     run.note("macs_dense", plan.dense * len(inputs))
@@ -149,22 +150,32 @@ class _Sink:
 
 
 def _proved(
-    run: Run, engine: Engine, program: Program, clean: Tensor, part: slice, proof: Proof, known: Known, question: object
+    run: Run,
+    engine: Engine,
+    program: Program,
+    clean: Tensor,
+    part: slice,
+    proof: Proof,
+    known: Known,
+    question: object,
+    found: tuple[Occlusion, Tensor, Tensor] | None = None,
 ) -> int:
     """The multiply-accumulates that it took to hold the engine against a proof about a part of the images.
+
+    With ``found``, which are the technique, all targets and all differences, these are held against the windows alone.
 
     Raises:
         Untraceable: The engine says something else than the model.
     """
-    found = []
+    alone = []
     pairs = [proof.pairs[row] for row in proof.rows(part)]
     macs, columns = len(pairs) * program.rest_macs, len(engine.plan.lattice.columns)
     for window, image in pairs:
         place = divmod(window, columns)
         group = next(group for group in engine.plan.groups if place in group)
-        found.append(engine.run(group, [(group.windows.index(place), image - part.start)]))
+        alone.append(engine.run(group, [(group.windows.index(place), image - part.start)]))
         macs += engine.plan.macs(group)
-    waiting = {node: torch.cat([values[node] for values in found]) for node in program.exits}
+    waiting = {node: torch.cat([values[node] for values in alone]) for node in program.exits}
     covered: list[Tensor] = []
 
     def work(rows: Sequence[int]) -> None:
@@ -175,6 +186,13 @@ def _proved(
     if not proof.agrees(torch.cat(covered), clean, part):
         known.dull[question] = "the traced model gives other logits than the model for covered images"
         raise Untraceable(known.dull[question])
+    if found is not None:
+        technique, target, deltas = found
+        windows, images = (list(column) for column in zip(*pairs, strict=True))
+        rows = [image - part.start for image in images]
+        if not proof.repeats(technique, clean[rows], torch.cat(covered), target[images], deltas[windows, images]):
+            known.dull[question] = "windows that run together give other logits than one alone"
+            raise Untraceable(known.dull[question])
     return macs
 
 

@@ -91,6 +91,26 @@ class Proof:
         found = _difference(clean[places - images.start], covered)
         return self._near(_difference(found, _difference(self.clean[places], own)), places)
 
+    def repeats(self, technique: Occlusion, clean: Tensor, covered: Tensor, target: Tensor, deltas: Tensor) -> bool:
+        """Whether windows that ran alone say what they said among the others.
+
+        A kernel may be wrong for one shape of a batch, which no other window shows.
+
+        Args:
+            technique: How logits become scores.
+            clean: (P, K), the engine's logits for the image of each pair as it is.
+            covered: (P, K), for the pairs, which ran alone.
+            target: (P, T) asked for.
+            deltas: (P, T), the differences of scores that were found among the others.
+        """
+        before, after = (technique.scores(logits) for logits in (clean, covered))
+        room = self.allowed[[image for _, image in self.pairs]].to(before.dtype)
+        if technique.score != "logit":  # p · (δ of its own logit + the mean δ of all) is what a probability may move
+            p = torch.maximum(before, after)
+            room = p * (room + (p * room).sum(dim=1, keepdim=True)) + 8 * torch.finfo(p.dtype).eps
+        difference = (deltas - (before - after).gather(1, target)).abs()
+        return bool((difference <= 2 * room.gather(1, target)).all())
+
     def rows(self, images: slice) -> list[int]:
         """Which of the pairs cover these images."""
         return [row for row, (_, image) in enumerate(self.pairs) if images.start <= image < images.stop]

@@ -42,6 +42,20 @@ class Step:
     view: bool = False
 
 
+def channels_first(maps: Tensor) -> Tensor:
+    """(B, h, w, D) as (B, D, h, w), on the same memory; of one channel with strides that cannot be read in two ways.
+
+    Torch's convolutions misread a batch of one channel whose stride is 1: with a stride of their own along the width
+    they read beside the image.
+    """
+    return plain(maps.permute(0, 3, 1, 2))
+
+
+def plain(x: Tensor) -> Tensor:
+    """The same (B, D, h, w), of one channel with the strides of a contiguous tensor."""
+    return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
+
+
 def pointwise(
     source: int, call: Callable[[Tensor], Tensor], layout: Layout, inplace: Callable[[Tensor], Tensor] | None = None
 ) -> Step:
@@ -66,9 +80,10 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, norm: nn.Module | No
     steps = _steps(kernel, stride)
 
     def call(x: Tensor) -> Tensor:
-        return F.conv2d(x, weight, bias, steps, 0, dilation, groups)
+        return F.conv2d(plain(x), weight, bias, steps, 0, dilation, groups)
 
     def whole(x: Tensor) -> Tensor:
+        x = plain(x)
         if before == after:
             return F.conv2d(x, weight, bias, stride, before, dilation, groups)
         x = F.pad(x, (before[1], after[1], before[0], after[0]))

@@ -16,3 +16,4 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is believed without a look at what the model says of covered images."""
     monkeypatch.setattr(Proof, "agrees", lambda *_: True)
+    monkeypatch.setattr(Proof, "repeats", lambda *_: True)
