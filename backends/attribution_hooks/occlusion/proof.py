@@ -27,9 +27,9 @@ class Proof:
     """The model's own answers to a few of a call's covered images.
 
     The first image is covered at its corner and at its middle, every further image by one window, and in the end one
-    image by the window that matters most. A trace misses what depends on types, state, or numbers read while tracing; such
-    a model answers differently here. Two windows of one image are needed, since the model is left in the state of one of
-    them, and the engine must also be right for the other.
+    image by the window that matters most. A trace misses what depends on types, state, or numbers read while tracing.
+    Such a model answers differently here. Two windows of one image are needed, since the model is left in the state of
+    one of them, and the engine must also be right for the other.
 
     Attributes:
         pairs: (window, image) of each covered image; the images ascend.
