@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from typing import ClassVar, Generic, Literal, TypeVar, final
 
 import torch
@@ -26,8 +25,8 @@ from attribution.errors import (
 from attribution.execution import Execution, first_line, in_backward, out_of_memory
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
-from attribution.modes import keep_random, set_modes
-from attribution.offload import CudaLane, Offload
+from attribution.modes import devices_of, keep_random, set_modes
+from attribution.offload import AcceleratorLane, Offload, copies_beside
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.rows import CROWD, NO_ROOM, mixing
@@ -101,7 +100,6 @@ class Attributor(ABC, Generic[TechniqueT]):
             undo.back()
 
     def _answer(self, undo: Undo, inputs: Tensor | None, target: Target) -> Attribution:
-        device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
         execution, inner = self.execution, unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
@@ -110,12 +108,13 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
         beginning = Beginning(self.technique, shown, target)
-        set_modes(undo, execution, device)
+        devices = devices_of(inner, *([] if shown is None else [shown]))
+        set_modes(undo, execution, devices[0] if devices else torch.device("cpu"))
         weights = Weights()
         with explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
-            keep_random(undo, device)
+            keep_random(undo, devices)
             start, asked = beginning.of(model)
             worker = copy.copy(self)
             with _room(name, execution):
@@ -127,7 +126,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                 Run(model, part, execution, asked=rows, score_of=worker.technique.scores, apart=apart, name=name)
                 for part, rows in _parts(start, asked, at_once)
             ]
-            offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
+            offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [worker._checked(run, offload) for run in runs]
             if offload is not None:
                 offload.finish()
@@ -143,7 +142,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         if blank := zero_maps(maps, worker.technique.kind, target):
             notes["zero everywhere"] = blank
         if execution.offload:
-            notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
+            where = "host" if all(device.type == "cpu" for device in devices) else devices[0].type
+            none = "none: the model is on the host" if where == "host" else f"none: {where} has no streams"
+            notes["offload"] = none if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
             technique=worker.technique,
@@ -217,7 +218,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         if self.technique.needs_target and run.target is None:
             raise PluginError(f"{who}: compute did not call run.select on its logits")
         own = {name: map_.detach() if alone(map_) else map_.detach().clone() for name, map_ in maps.items()}
-        return own if offload is None else {name: offload.take(map_) for name, map_ in own.items()}
+        if offload is None:
+            return {name: map_.to(run.inputs.device) for name, map_ in own.items()}
+        return {name: offload.take(map_) if copies_beside(map_.device) else map_.cpu() for name, map_ in own.items()}
 
 
 def _parts(

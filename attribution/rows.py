@@ -12,7 +12,7 @@ from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
-from attribution.modes import note_random, random_states
+from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
 from attribution.undo import Undo
 
@@ -244,15 +244,16 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
             run_itself(undo, model)  # which gives the hooks back as well
             for module in model.modules() if inside else ():
                 module.register_forward_hook(note)
-            restart = note_random(undo, images.device)
-            before, output = random_states(images.device), None
+            devices = devices_of(model, images)
+            restart = note_random(undo, devices)
+            before, output = random_states(devices), None
             try:
                 with torch.no_grad(), running(images):
                     output = model(images.clone())
             except AttributionError:
                 if not rows:  # else the layers that ran before it failed tell enough
                     raise
-            draws = not all(map(torch.equal, before, random_states(images.device)))
+            draws = not all(map(torch.equal, before, random_states(devices)))
             restart()
         finally:
             undo.back()

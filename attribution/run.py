@@ -65,12 +65,12 @@ class Run:
         return logits
 
     def logits(self, output: Any) -> Tensor:
-        """The logits (B, K) in what the model returned.
+        """The logits (B, K) in what the model returned, on the inputs' device, wherever the model left them.
 
         Raises:
             ModelError: There are none.
         """
-        return _logits(output, self.execution.output)
+        return _logits(output, self.execution.output).to(self.inputs.device)
 
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.

@@ -86,7 +86,8 @@ def _module(library: ctypes.CDLL) -> ModuleType:
         return kept
 
     def put_state(state: torch.Tensor, device: Any = "sim") -> None:
-        library.sim_random_state(index(device), state.clone().data_ptr(), True)
+        kept = state.cpu().contiguous()
+        library.sim_random_state(index(device), kept.data_ptr(), True)
 
     def seed_all(seed: int) -> None:
         for each in range(COUNT):

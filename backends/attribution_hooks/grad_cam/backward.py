@@ -74,7 +74,7 @@ class Tail:
                 raise layers.no_influence(*missing)
             parts.append(
                 [
-                    self._grids[name].map(part).mean((-2, -1)).movedim(0, 1)
+                    self._grids[name].map(part).mean((-2, -1)).movedim(0, 1).to(self._logits.device)
                     for name, part in zip(self._outputs, gradients, strict=True)
                     if part is not None
                 ]
@@ -102,7 +102,7 @@ class Tail:
                 return False
             shares = mixture[..., None] * alpha
             size = shares.abs().amax(2).square().sum(1).sqrt()
-            difference = shares.sum(1) - self._grids[name].map(gradient).mean((-2, -1))
+            difference = shares.sum(1) - self._grids[name].map(gradient).mean((-2, -1)).to(shares.device)
             near.append((difference.abs().amax(1) <= ROUNDING * torch.finfo(dtype).eps * size).all())
         return bool(torch.stack(near).all())
 

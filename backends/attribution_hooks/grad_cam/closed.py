@@ -30,9 +30,10 @@ def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, tar
     if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or _hooked(model):
         return None
     activation = grid.map(output.detach())
+    logits, target = logits.to(output.device), target.to(output.device)
     for module in _linear(model, logits.shape[1], activation.shape[1]):
         weight, bias = module.weight.detach().flatten(1), module.bias
-        if weight.dtype != output.dtype:
+        if weight.dtype != output.dtype or weight.device != output.device:
             continue
         maps = _maps(weight, target, activation)
         if not _close(_values(maps, bias, target), logits.detach().gather(1, target)) and not _close(
