@@ -147,7 +147,8 @@ def _shadow(model: nn.Module) -> Shadow | None:
         return None
     try:
         with turn.lock:  # another thread may be proving its copy of this model meanwhile
-            restart = note_random(Undo(), devices_of(model))  # a part may be made anew for its copy, and draw its weights
+            # a part may be made anew for its copy, and draw its weights
+            restart = note_random(Undo(), devices_of(model))
             try:
                 shadow = Shadow(model)
             finally:

@@ -129,7 +129,7 @@ def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) ->
     torch.set_autocast_cache_enabled(cached)
 
 
-def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Tensor], object], Tensor]]:
+def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Tensor], None], Tensor]]:
     """How to put each state back, and the state: the host's, and that of every device that has a generator."""
     yield torch.set_rng_state, torch.get_rng_state()
     for device in devices:

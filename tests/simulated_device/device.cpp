@@ -215,7 +215,7 @@ Names RANDOM_ORDER = {  // torch.use_deterministic_algorithms lists them: an err
     "aten::_adaptive_avg_pool2d_backward", "aten::_adaptive_avg_pool3d_backward", "aten::adaptive_max_pool2d_backward",
     "aten::avg_pool3d_backward", "aten::fractional_max_pool2d_backward", "aten::fractional_max_pool3d_backward",
     "aten::grid_sampler_2d_backward", "aten::grid_sampler_3d_backward", "aten::histc", "aten::max_unpool2d",
-    "aten::max_unpool3d", "aten::median.dim", "aten::nanmedian.dim", "aten::nll_loss2d_forward", "aten::put_",
+    "aten::max_unpool3d", "aten::median.dim_values", "aten::nanmedian.dim_values", "aten::nll_loss2d_forward", "aten::put_",
     "aten::reflection_pad1d_backward", "aten::reflection_pad2d_backward", "aten::reflection_pad3d_backward",
     "aten::upsample_bicubic2d_backward", "aten::upsample_bilinear2d_backward", "aten::upsample_linear1d_backward",
     "aten::upsample_trilinear3d_backward"};

@@ -1,5 +1,7 @@
 """Models that do not lie on one device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,36 +13,30 @@ class Split(nn.Module):
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__()
-        model = small_cnn()
+        model: Any = small_cnn()
         self.stem, self.pool = model.stem.to(first), model.pool
         self.body, self.head = model.body.to(second), model.head.to(second)
 
+    def between(self, x: Tensor) -> Tensor:
+        """What goes on to the second device."""
+        return x.to(next(self.body.parameters()).device)
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(torch.relu(self.stem(x)))
-        x = torch.relu(self.body(x.to(next(self.body.parameters()).device)))
-        logits: Tensor = self.head(x)
+        x = self.between(self.pool(torch.relu(self.stem(x))))
+        logits: Tensor = self.head(torch.relu(self.body(x)))
         return logits
-
-
-class Returned(nn.Module):
-    """A model whose logits come back to the host."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        model = small_cnn().to(device)
-        self.stem, self.pool, self.body, self.head = model.stem, model.pool, model.body, model.head
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.body(self.pool(torch.relu(self.stem(x)))))
-        logits: Tensor = self.head(x)
-        return logits.cpu()
 
 
 class Drawing(Split):
-    """Adds noise of the second device's generator to the trunk, also in eval mode."""
+    """Adds noise of the second device's generator, also in eval mode."""
+
+    def between(self, x: Tensor) -> Tensor:
+        x = super().between(x)
+        return x + torch.randn_like(x)
+
+
+class Returning(Split):
+    """Its logits come back to the host."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(torch.relu(self.stem(x))).to(next(self.body.parameters()).device)
-        x = torch.relu(self.body(x + torch.randn_like(x)))
-        logits: Tensor = self.head(x)
-        return logits
+        return super().forward(x).cpu()

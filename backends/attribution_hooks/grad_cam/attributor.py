@@ -67,4 +67,6 @@ class HooksGradCAM(Attributor[GradCAM]):
 
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """Σ over channels: (N, T, D) and (N, D, h, w) → (N, T, h, w)."""
-    return torch.matmul(weights.to(activation.device), activation.flatten(2)).view(*weights.shape[:2], *activation.shape[2:])
+    return torch.matmul(weights.to(activation.device), activation.flatten(2)).view(
+        *weights.shape[:2], *activation.shape[2:]
+    )
