@@ -109,16 +109,16 @@ class Attributor(ABC, Generic[TechniqueT]):
         name = f"{self.technique.name}.{self.backend}"
         beginning = Beginning(self.technique, shown, target)
         devices = devices_of(inner, *([] if shown is None else [shown]))
-        set_modes(undo, execution, devices[0] if devices else torch.device("cpu"))
+        device = devices[0] if devices else torch.device("cpu")
+        set_modes(undo, execution, device)
         weights = Weights()
-        with explained(inner, weights):
+        with _room(name, execution), explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
             keep_random(undo, devices)
             start, asked = beginning.of(model)
             worker = copy.copy(self)
-            with _room(name, execution):
-                worker.technique = self.technique.resolve(model, start)
+            worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, anew=isolation.startswith("guarded"))
             if apart is not None:
                 execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
@@ -142,8 +142,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         if blank := zero_maps(maps, worker.technique.kind, target):
             notes["zero everywhere"] = blank
         if execution.offload:
-            where = "host" if all(device.type == "cpu" for device in devices) else devices[0].type
-            none = "none: the model is on the host" if where == "host" else f"none: {where} has no streams"
+            none = "none: the model is on the host" if device.type == "cpu" else f"none: {device.type} has no streams"
             notes["offload"] = none if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,

@@ -9,13 +9,13 @@ from attribution.testing import small_cnn
 
 
 class Split(nn.Module):
-    """`small_cnn` whose trunk begins on the first device and goes on, with the head, on the second."""
+    """`small_cnn` whose trunk begins on the first device and goes on on the second, where the head is, or a third."""
 
-    def __init__(self, first: str, second: str) -> None:
+    def __init__(self, first: str, second: str, third: str | None = None) -> None:
         super().__init__()
         model: Any = small_cnn()
         self.stem, self.pool = model.stem.to(first), model.pool
-        self.body, self.head = model.body.to(second), model.head.to(second)
+        self.body, self.head = model.body.to(second), model.head.to(third or second)
 
     def between(self, x: Tensor) -> Tensor:
         """What goes on to the second device."""
@@ -23,7 +23,8 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.between(self.pool(torch.relu(self.stem(x))))
-        logits: Tensor = self.head(torch.relu(self.body(x)))
+        x = torch.relu(self.body(x))
+        logits: Tensor = self.head(x.to(next(self.head.parameters()).device))
         return logits
 
 

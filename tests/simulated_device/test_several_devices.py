@@ -16,6 +16,7 @@ LAYOUTS = {
     "the second device first": lambda: Split("sim:1", "sim:0"),
     "a device, then the host": lambda: Split("sim:1", "cpu"),
     "the host, then a device": lambda: Split("cpu", "sim:1"),
+    "the head elsewhere": lambda: Split("sim:1", "sim:1", "sim:0"),
     "logits on the host": lambda: Returning("sim:1", "sim:1"),
     "two devices, logits on the host": lambda: Returning("sim:0", "sim:1"),
 }

@@ -32,8 +32,9 @@ def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, tar
     activation = grid.map(output.detach())
     logits, target = logits.to(output.device), target.to(output.device)
     for module in _linear(model, logits.shape[1], activation.shape[1]):
-        weight, bias = module.weight.detach().flatten(1), module.bias
-        if weight.dtype != output.dtype or weight.device != output.device:
+        weight = module.weight.detach().flatten(1).to(output.device)
+        bias = None if module.bias is None else module.bias.to(output.device)
+        if weight.dtype != output.dtype:
             continue
         maps = _maps(weight, target, activation)
         if not _close(_values(maps, bias, target), logits.detach().gather(1, target)) and not _close(
