@@ -27,6 +27,7 @@ _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters"
 PEERS: tuple[Peer, ...] = (
     Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
     DenseEngine(questions=(FAMILY_OCCLUSION,)),
+    DenseEngine(questions=_OCCLUSION, on="cuda"),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
     CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),
@@ -45,7 +46,8 @@ PEERS: tuple[Peer, ...] = (
 
 def entries(size: Size, device: str, technique: str | None = None) -> list[tuple[Case, Peer]]:
     """Who runs what: case by case, so that a case's rows share its answer; in smoke size one case per peer."""
-    present = [peer for peer in PEERS if peer.missing() is None]
+    slow = size == "device"  # compiling takes longer than the device is lent
+    present = [peer for peer in PEERS if peer.missing() is None and not (slow and peer.tier == "compiled")]
     found = []
     taken: set[int] = set()
     for case in cases(size, device, technique):
