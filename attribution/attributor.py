@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
-from attribution.agreement import coarser, tf32
+from attribution.agreement import coarser
 from attribution.beginning import Beginning
 from attribution.blank import zero_maps
 from attribution.errors import (
@@ -28,6 +28,7 @@ from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
 from attribution.modes import keep_random, set_modes
 from attribution.offload import CudaLane, Offload
+from attribution.precision import tf32
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.rows import CROWD, NO_ROOM, mixing

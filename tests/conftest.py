@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attributor, registry
+from attribution import Attributor, precision, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from tests.whole_groups import WholeGroups
 
@@ -26,10 +26,12 @@ def device(pytestconfig: pytest.Config) -> Iterator[str]:
     name: str = pytestconfig.getoption("--device")
     if name == "cuda" and not torch.cuda.is_available():
         pytest.exit("--device cuda: torch sees no CUDA device", returncode=2)
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    before = [(flag, flag.fp32_precision) for flag in precision.flags().values()]
+    for flag, _ in before:
+        flag.fp32_precision = "ieee"
     yield name
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    for flag, said in before:
+        flag.fp32_precision = said
 
 
 @pytest.fixture(params=list(MODELS))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attribution.agreement import tf32
 from attribution.attributor import Run
+from attribution.precision import tf32
 from attribution.run import MASK
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
