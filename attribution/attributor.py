@@ -23,7 +23,7 @@ from attribution.errors import (
     PluginError,
     ResourceError,
 )
-from attribution.execution import Execution, first_line, in_backward, out_of_memory
+from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
 from attribution.modes import keep_random, set_modes
@@ -199,7 +199,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         except Exception as error:
             if out_of_memory(error):
                 raise _no_room(who, self.execution, error) from error
-            if in_backward(error):
+            if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
                     f"{run.inputs.dtype}: {first_line(error)}"

@@ -82,15 +82,34 @@ class Execution:
         return max(1, min(wanted, items))
 
 
-_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|could not create a primitive(?! descriptor)")
-"""Torch's own allocator, the C++ library's, and oneDNN where it has no room for a convolution's code or scratch."""
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|bad_alloc|could not create a primitive(?! descriptor)"
+    r"|CUDA (?:driver )?error: out of memory"
+    r"|(?:CUBLAS_STATUS|CUSPARSE_STATUS|CUSOLVER_STATUS|CUDNN_STATUS|CUFFT)_(?:INTERNAL_ERROR_\w*)?ALLOC(?:ATION)?_FAILED"
+    r"|Unable to find a valid cuDNN algorithm|(?:FIND|GET) was unable to find an engine"
+)
+"""Torch's own allocator, the C++ library's, oneDNN where it has no room for a convolution's code or scratch; CUDA, and
+its libraries, which allocate outside of torch's cache: cuDNN finds no algorithm where none has room."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory, on CUDA or on the host."""
+    """Whether torch or Python ran out of memory, on an accelerator or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def lost(error: BaseException | None) -> bool:
+    """Whether it is, or comes of, a failure of the accelerator itself, after which nothing more can be had of it.
+
+    Such a failure is told at whatever call waits next, so that whoever meets it did not cause it, and must neither
+    take another way nor say why the model failed.
+    """
+    while error is not None:
+        if isinstance(error, torch.AcceleratorError) and not out_of_memory(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def in_backward(error: BaseException) -> bool:
@@ -114,7 +133,8 @@ class running:
     """Around one forward of the user's model: whatever it raises becomes a `ModelError` that names the inputs.
 
     Raises:
-        ModelError: The model fails on these inputs, or a hook on it does. Lack of memory is passed on as it is.
+        ModelError: The model fails on these inputs, or a hook on it does. Lack of memory is passed on as it is, and
+            so is a failure of the accelerator, which may be that of an earlier call.
     """
 
     def __init__(self, inputs: Tensor) -> None:
@@ -124,7 +144,9 @@ class running:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, AttributionError) or out_of_memory(error):
+        if not isinstance(error, Exception) or isinstance(error, AttributionError):
+            return
+        if out_of_memory(error) or lost(error):
             return
         raise ModelError(
             f"{_hook(error) or 'the model'} failed on inputs of shape {tuple(self._inputs.shape)}, "

@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from attribution.errors import LayerError, ModelError
+from attribution.execution import first_line, lost
 from attribution.notes import notes
 
 
@@ -49,6 +50,12 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
     try:
         yield
     except (LayerError, RuntimeError, AssertionError) as error:
+        if lost(error):
+            raise ModelError(
+                f"the accelerator failed ({_origin(error)}). It tells so late, at whatever call waits for it next, so "
+                "that the fault may lie in an earlier one; this process can use it no more. Start it again with "
+                "CUDA_LAUNCH_BLOCKING=1 in the environment to see which operation fails"
+            ) from error
         if weights is not None and _OVERWRITTEN in str(error) and weights.written():
             raise ModelError(
                 "the model's parameters were written while it was explained: another thread trains it, or its own "
@@ -58,6 +65,13 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
         if reason is None:
             raise
         raise ModelError(reason) from error
+
+
+def _origin(error: BaseException) -> str:
+    """What torch said of the accelerator, in one line."""
+    while not isinstance(error, torch.AcceleratorError) and error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
 
 
 _OVERWRITTEN = "modified by an inplace operation"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.execution import CPU_WINDOWS, first_line
+from attribution.execution import CPU_WINDOWS, first_line, lost
 from attribution.modes import note_random
 from attribution.notes import notes
 from attribution.technique import Maps
@@ -63,8 +63,12 @@ class HooksOcclusion(Attributor[Occlusion]):
             known = _known(run.model)
             return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
         except Untraceable as reason:
+            if lost(reason):
+                raise
             run.note("reason", str(reason))
         except Exception as error:  # the model's own code, on tiles and symbols; whole images may suit it
+            if lost(error):
+                raise
             run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
 
