@@ -5,7 +5,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,10 +66,12 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
         outside.__enter__()
     torch._C._set_grad_enabled(True)
-    kind, asked = device.type, execution.autocast is not None
-    if kind != "meta" and (asked or torch.is_autocast_enabled(kind)):  # such a model is refused soon
+    for kind in {device.type, "cpu"} - {"meta"}:  # the host works for every model; one on "meta" is refused soon
+        asked = execution.autocast if kind == device.type else None
+        if asked is None and not torch.is_autocast_enabled(kind):
+            continue
         before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
-        wanted = torch.autocast(kind, dtype=execution.autocast, enabled=asked, cache_enabled=False)  # it checks both
+        wanted = torch.autocast(kind, dtype=asked, enabled=asked is not None, cache_enabled=False)  # it checks both
         undo.add(partial(_set_autocast, kind, *before))
         _set_autocast(kind, wanted._enabled, wanted.fast_dtype, False)
     if execution.deterministic:
@@ -115,6 +117,26 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
         set_modes(undo, execution, device)
         keep_random(undo, device)
         yield
+
+
+@contextmanager
+def without_autocast(device: torch.device) -> Iterator[None]:
+    """Full precision for a block that is the library's own, not the model's."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        yield
+        return
+    with torch.autocast(kind, enabled=False):
+        yield
+
+
+def autocast_as_now(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """What makes a block under the autocast that is on now, wherever the block is entered."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext
+    dtype, cached = torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
+    return partial(torch.autocast, kind, dtype=dtype, cache_enabled=cached)
 
 
 def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) -> None:

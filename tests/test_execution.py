@@ -20,6 +20,8 @@ from attribution import (
 )
 from attribution.agreement import agree
 from attribution.execution import Execution
+from attribution.modes import set_modes
+from attribution.undo import undoing
 from tests.conftest import build, noise
 
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
@@ -259,3 +261,16 @@ def test_chunk_sizes() -> None:
     assert Execution(memory_budget=100).chunk(0, 10) == 10
     assert Execution(batch_size=4).chunk(10**12, 10) == 4
     assert Execution(batch_size=40).chunk(1, 10) == 10
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu", "meta"])
+def test_the_callers_autocast_of_the_host_is_off_wherever_the_model_lies(kind: str) -> None:
+    """The host works for a model on a device, too: it makes the noise that filters start from."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with undoing() as undo:
+            set_modes(undo, Execution(), torch.device(kind))
+            assert not torch.is_autocast_enabled("cpu")
+            assert (noise(4, 4) @ noise(4, 4)).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.is_autocast_cache_enabled()

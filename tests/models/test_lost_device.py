@@ -77,7 +77,7 @@ def test_what_is_given_back_after_a_lost_device_does_not_hide_what_was_lost() ->
         @classmethod
         def __torch_function__(
             cls, function: object, types: object, args: tuple[object, ...] = (), kwargs: object = None
-        ) -> object:  # noqa: E501
+        ) -> object:
             if Breaking.calls >= 1 and getattr(function, "__name__", "") in ("equal", "copy_"):
                 raise torch.AcceleratorError(FAILURE)
             return super().__torch_function__(function, types, args, kwargs or {})
