@@ -1,5 +1,6 @@
 """Models of special kinds: which are refused, and why one cannot give what was asked."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -82,10 +83,20 @@ _FAILURES = {
     "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
     _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
+    "CUBLAS_WORKSPACE_CONFIG": "torch multiplies matrices on CUDA deterministically only in a process that was "
+    "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or leave Execution(deterministic=True) off",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
     "a dynamic batch, e.g. dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
 }
 """What torch says → what it means for the user."""
+
+_NO_KERNEL = re.compile(r"(\w+) does not have a deterministic implementation")
+_INSTEAD = {
+    "adaptive_avg_pool": "use nn.AvgPool2d of a fixed size in place of nn.AdaptiveAvgPool2d",
+    "reflection_pad": "pad by replication or zeros in place of reflection",
+    "upsample": "enlarge by nearest neighbours",
+}
+"""Part of an operation's name → what can be done without it."""
 
 _NO_GRADIENT = ("gradient is cut", "cuts the gradient", "can require gradients", "not require grad", "derivative")
 
@@ -104,7 +115,19 @@ def _reason(model: nn.Module, error: Exception) -> str | None:
             return f"model is quantised: no gradient passes {name}; give the float model, or use Occlusion"
         if "Quantized" in text and not isinstance(error, ModelError):
             return f"model is quantised: a layer of it gives integers ({name}); name a layer that gives floats"
+    found = _NO_KERNEL.search(text)
+    if found:
+        return _undetermined(found[1])
     return next((reason for words, reason in _FAILURES.items() if words in text), None)
+
+
+def _undetermined(operation: str) -> str:
+    other = next((f", or {words}" for part, words in _INSTEAD.items() if part in operation), "")
+    return (
+        f"torch has no deterministic {operation}, which this model needs, and deterministic kernels were asked for by "
+        "Execution(deterministic=True) or torch.use_deterministic_algorithms(True); leave both off, or give the latter "
+        f"warn_only=True alone{other}"
+    )
 
 
 def _hookless(model: nn.Module) -> str | None:

@@ -29,8 +29,8 @@ class Exact(nn.Module):
         self.body = nn.Conv2d(3, 3, 1)
         self.rectified = nn.ReLU()
         weight = torch.tensor([[1.0, 0.5, 2.0], [-0.25, 4.0, 1.0], [0.125, 0.125, -8.0]])
-        self.body.weight.data = weight[..., None, None]
-        self.body.bias.data = torch.tensor([1024.0, 1024.0, -32.0])
+        bias = torch.tensor([1024.0, 1024.0, -32.0])
+        self.body.load_state_dict({"weight": weight[..., None, None], "bias": bias})
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         Exact.under.append(torch.is_autocast_enabled("cpu"))
