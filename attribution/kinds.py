@@ -84,7 +84,7 @@ _FAILURES = {
     _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
     "CUBLAS_WORKSPACE_CONFIG": "torch multiplies matrices on CUDA deterministically only in a process that was "
-    "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or leave Execution(deterministic=True) off",
+    "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or give deterministic=False",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
     "a dynamic batch, e.g. dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
 }

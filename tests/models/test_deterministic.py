@@ -39,8 +39,11 @@ QUESTIONS: dict[str, tuple[Technique, Execution]] = {
 }
 
 
+PLAIN = Execution()
+
+
 def ask(
-    technique: Technique, backend: str, execution: Execution = Execution(), model: nn.Module | None = None
+    technique: Technique, backend: str, execution: Execution = PLAIN, model: nn.Module | None = None
 ) -> Attribution:
     """About every class."""
     inputs, target = X if technique.needs_inputs else None, "all" if technique.needs_target else None
