@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
+from attribution import process_flags
 from attribution.agreement import coarser
 from attribution.beginning import Beginning
 from attribution.blank import zero_maps
@@ -116,6 +117,8 @@ class Attributor(ABC, Generic[TechniqueT]):
         with explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
+            if self.technique.takes_gradients:
+                process_flags.differentiable(undo, model, device)
             keep_random(undo, device)
             start, asked = beginning.of(model)
             worker = copy.copy(self)

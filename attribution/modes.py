@@ -1,9 +1,7 @@
 """Torch's modes as a run needs them, given back on every exit."""
 
-import os
 import random
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -11,47 +9,9 @@ from typing import Any
 
 import torch
 
+from attribution import process_flags
 from attribution.execution import Execution
 from attribution.undo import Undo, undoing
-
-
-class _Deterministic:
-    """Torch's flag belongs to the process: the first run that needs it sets it, the last one gives it back."""
-
-    def __init__(self) -> None:
-        self._lock, self._before = threading.RLock(), (False, False)
-        self._runs: dict[object, int] = {}  # each run's thread
-
-    def enter(self, undo: Undo) -> None:
-        """Set the flag until ``undo`` runs."""
-        run = object()
-        undo.add(partial(self._leave, run))
-        with self._lock:
-            if not self._runs:
-                self._before = (
-                    torch.are_deterministic_algorithms_enabled(),
-                    torch.is_deterministic_algorithms_warn_only_enabled(),
-                )
-            self._runs[run] = threading.get_ident()
-            torch.use_deterministic_algorithms(True)
-
-    def _leave(self, run: object) -> None:
-        with self._lock:
-            if [*self._runs] == [run]:
-                torch.use_deterministic_algorithms(self._before[0], warn_only=self._before[1])
-            self._runs.pop(run, None)
-
-    def renew(self) -> None:
-        """In the child of a fork: the other threads are gone, and so are their runs."""
-        self._lock = threading.RLock()
-        for run, thread in [*self._runs.items()]:
-            if thread != threading.get_ident():
-                self._leave(run)
-
-
-_deterministic = _Deterministic()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_deterministic.renew)
 
 
 def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
@@ -75,7 +35,7 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
         undo.add(partial(_set_autocast, kind, *before))
         _set_autocast(kind, wanted._enabled, wanted.fast_dtype, False)
     if execution.deterministic:
-        _deterministic.enter(undo)
+        process_flags.deterministic(undo)
 
 
 def keep_random(undo: Undo, device: torch.device) -> None:
