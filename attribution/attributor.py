@@ -104,7 +104,7 @@ class Attributor(ABC, Generic[TechniqueT]):
 
     def _answer(self, undo: Undo, inputs: Tensor | None, target: Target) -> Attribution:
         device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-        execution, inner = self.execution, unwrap(self.model)
+        execution, inner = self.execution.on(device), unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
             shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
@@ -122,6 +122,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             keep_random(undo, device)
             start, asked = beginning.of(model)
             worker = copy.copy(self)
+            worker.execution = execution
             with _room(name, execution):
                 worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, anew=isolation.startswith("guarded"))

@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import FrameType
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import AttributionError, InputError, ModelError
+
+HOST_BUDGET = 2**30
+"""Bytes of activations in one forward on a CPU, unless the user says."""
+
+DEVICE_PART = 8
+"""One part in so many of an accelerator: activations are estimated, and weights and maps lie there too."""
 
 CPU_WINDOWS = 16
 """Occluded images per forward on a CPU: more of them fall out of its caches and are slower (``docs/benchmarks.md``)."""
@@ -23,8 +30,9 @@ class Execution:
     Args:
         batch_size: Images, windows or filters per forward (the technique says which); ``None``: all images
             or filters at once, windows from shapes and ``memory_budget``.
-        memory_budget: Bytes of activations that one forward may need, ≥ 1. A constant rather than the free
-            memory, so that results do not depend on what else runs.
+        memory_budget: Bytes of activations that one forward may need, ≥ 1. ``None``: `HOST_BUDGET` on a CPU, and the
+            `DEVICE_PART`-th part of an accelerator's whole memory. A constant rather than the free memory, so that
+            results do not depend on what else runs.
         autocast: Run the model under autocast to ``torch.bfloat16`` or ``torch.float16``; ``None``: never,
             also inside a caller's autocast.
         incremental: Let an occlusion engine recompute only what a window changes, where it has one.
@@ -39,7 +47,7 @@ class Execution:
     """
 
     batch_size: int | None = None
-    memory_budget: int = 2**30
+    memory_budget: int | None = None
     autocast: torch.dtype | None = None
     incremental: bool = True
     deterministic: bool = False
@@ -50,7 +58,7 @@ class Execution:
     def __post_init__(self) -> None:
         for name in ("batch_size", "memory_budget"):
             value = getattr(self, name)
-            if value is None and name == "batch_size":
+            if value is None:
                 continue
             number = numbers.integer(value)
             if number is None or number < 1:
@@ -69,6 +77,18 @@ class Execution:
                 raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
             object.__setattr__(self, "output", index)
 
+    def on(self, device: torch.device) -> Self:
+        """The same with the memory budget of a device filled in, if the user left it open."""
+        if self.memory_budget is not None:
+            return self
+        whole = None if device.type in ("cpu", "meta") else _whole_memory(device)
+        return replace(self, memory_budget=HOST_BUDGET if whole is None else max(1, whole // DEVICE_PART))
+
+    @property
+    def budget(self) -> int:
+        """``memory_budget``; where it was left open and no device is known, that of a CPU."""
+        return HOST_BUDGET if self.memory_budget is None else self.memory_budget
+
     def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:
         """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.
 
@@ -77,9 +97,16 @@ class Execution:
             items: How many there are, ≥ 1.
             most: An upper bound where no ``batch_size`` is given, e.g. `CPU_WINDOWS`.
         """
-        fitting = self.memory_budget // max(item_bytes, 1)
+        fitting = self.budget // max(item_bytes, 1)
         wanted = self.batch_size or min(fitting, most or fitting)
         return max(1, min(wanted, items))
+
+
+def _whole_memory(device: torch.device) -> int | None:
+    """All bytes of an accelerator, in use or not; ``None`` where torch does not tell."""
+    properties = getattr(torch.get_device_module(device), "get_device_properties", None)
+    found = getattr(properties(device), "total_memory", None) if callable(properties) else None
+    return found if isinstance(found, int) else None
 
 
 _NO_MEMORY = re.compile(

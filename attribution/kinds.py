@@ -23,6 +23,11 @@ def refuse(model: nn.Module) -> None:
     if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        if any(hasattr(module, "_hf_hook") for module in model.modules()):
+            raise ModelError(
+                "model was dispatched by accelerate, which keeps weights on the host or on disk and none on a device "
+                "between calls; load it whole on one device: device_map={'': 0}, or without device_map"
+            )
         raise ModelError(
             "model has parameters on the meta device, which have no values; build it on a real device, or use "
             "model.to_empty(device='cpu') and load its weights"

@@ -142,4 +142,4 @@ def chunk(run: Run, names: Sequence[str]) -> int:
     images = len(run.inputs)
     held = images * memory.forward_bytes(run.model, run.inputs, names)
     needed = images * memory.gradient_bytes(run.model, run.inputs, names)
-    return max(1, min(MOST_TARGETS, (run.execution.memory_budget - held) // max(needed, 1)))
+    return max(1, min(MOST_TARGETS, (run.execution.budget - held) // max(needed, 1)))
