@@ -56,6 +56,9 @@ class Technique(ABC):
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "images"
     """What ``Execution.batch_size`` counts. Images are split by the core; the rest by the backend."""
 
+    takes_gradients: ClassVar[bool] = True
+    """Whether it may take gradients through the model: recurrent layers run without cuDNN then."""
+
     @property
     def signed(self) -> bool:
         """Whether negative values mean something, so that pictures are drawn symmetric about zero."""
