@@ -72,6 +72,7 @@ class Program:
         copied: Those of the rest that would write into a step's output, and get a copy of it.
         output: What the model returns, as nodes.
         rest_macs: Of convolutions and linear layers in the rest, per image.
+        nodes: Modules, functions and methods that the model calls.
         stopped_by: The first layer of the rest, for people.
     """
 
@@ -83,6 +84,7 @@ class Program:
     copied: set[fx.Node] = field(default_factory=set)
     output: Any = None
     rest_macs: int = 0
+    nodes: int = 0
     stopped_by: str = ""
 
     @property
@@ -168,6 +170,7 @@ class _Builder:
         self.writers: dict[fx.Node, set[int]] = {}
 
     def add(self, node: fx.Node) -> None:
+        self.program.nodes += node.op.startswith("call_")
         if node.op == "placeholder":
             image = steps.plain(self.images.clone(memory_format=torch.channels_last))
             self._keep(node, Step((), lambda: image, lambda: image), image)

@@ -6,13 +6,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from attribution.agreement import tf32
 from attribution.attributor import Run
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion import launches
 from attribution_hooks.occlusion.chunks import fitting, in_parts
 from attribution_hooks.occlusion.covers import Covers
 from attribution_hooks.occlusion.engine import Engine
-from attribution_hooks.occlusion.graph import Known, Untraceable, build
+from attribution_hooks.occlusion.graph import Known, Program, Untraceable, build
+from attribution_hooks.occlusion.numbers import Readings
 from attribution_hooks.occlusion.plan import Group, Plan
 from attribution_hooks.occlusion.proof import Proof
 from attribution_hooks.occlusion.sink import Sink
@@ -59,17 +62,18 @@ def differences(
     """
     inputs, budget = run.inputs, run.execution.memory_budget // 2
     question = (inputs.shape[1:], lattice)
-    if (reason := known.reason(question)) is not None:
+    weighed = (*question, len(inputs), run.execution, precision := tf32(logits) or logits.dtype)
+    always = run.execution.incremental == "always"
+    if (reason := known.reason(question) or (None if always else known.reason(weighed))) is not None:
         raise Untraceable(reason)
     program, maps, output = build(run.model, known.traced(run.model), inputs[:1])
     plan, readings = known.planned(program, lattice)
-    gain = plan.dense / max(plan.executed + plan.dense // len(lattice.windows), 1)
-    if gain < LEAST_GAIN:
-        known.dull[question] = f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
-        raise Untraceable(known.dull[question])
     at_once = max(1, budget // (2 * sum(m.numel() * m.element_size() for m in maps)))
     most = WINDOWS if inputs.device.type == "cpu" else CUDA_WINDOWS
     size = run.execution.batch_size or max(1, min(most, budget // max(_tile_bytes(plan, maps), 1)))
+    if not always and (reason := _dull(run, program, plan, readings, size, chunk, precision)) is not None:
+        known.dull[weighed] = reason
+        raise Untraceable(reason)
     if len(inputs) > 1:
         maps, output = [], None  # of one image; they would lie beside the proof's forwards
     proof = Proof.of(run, technique, lattice, covers, logits, target, chunk)
@@ -101,6 +105,25 @@ def differences(
     run.note("macs", macs)
     run.note("macs_floor", plan.floor * len(inputs))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _dull(
+    run: Run,
+    program: Program,
+    plan: Plan,
+    readings: Sequence[Readings],
+    size: int,
+    chunk: int,
+    precision: torch.dtype,
+) -> str | None:
+    """Why tiles would not be faster than full forwards; ``None`` where they promise to be."""
+    gain = plan.dense / max(plan.executed + plan.dense // len(plan.lattice.windows), 1)
+    if gain < LEAST_GAIN:
+        return f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
+    if run.inputs.device.type == "cpu":
+        return None
+    images = len(run.inputs)
+    return launches.too_many(program, plan, readings, images=images, size=size, chunk=chunk, dtype=precision)
 
 
 CLEAN = "the traced model gives other logits than the model"
