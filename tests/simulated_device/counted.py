@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -68,9 +69,9 @@ def counted() -> Iterator[Seen]:
 
 def _asking() -> str:
     """The innermost line outside of torch; autograd's own threads have none."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     if frame is None:
         return "autograd"
     path = Path(frame.f_code.co_filename)
