@@ -79,6 +79,8 @@ class Tail:
                     if part is not None
                 ]
             )
+        if len(parts) == 1:
+            return dict(zip(self._outputs, parts[0], strict=True))
         return {name: torch.cat(part, dim=1) for name, *part in zip(self._outputs, *parts, strict=True)}
 
     def _proved(self, target: Tensor, found: Mapping[str, Tensor]) -> bool:
