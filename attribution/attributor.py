@@ -149,7 +149,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                     name=name,
                     guards=guards,
                     compares_scores=worker.technique.compares_scores,
-                )  # fmt: skip
+                )
                 for part, rows in _parts(start, asked, at_once)
             ]
             offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
@@ -165,7 +165,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"
         target = _joined([run.target for run in runs])
-        if blank := zero_maps(maps, worker.technique.kind, target, guards):
+        if blank := zero_maps(maps, worker.technique.kind, asked if isinstance(asked, Tensor) else target, guards):
             notes["zero everywhere"] = blank
         answered.add(question)
         if execution.offload:

@@ -1,5 +1,6 @@
 """What is not finite is told in the same words wherever it lies: at once on the host, by one look elsewhere."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,12 +31,12 @@ def bad(value: float) -> Tensor:
 
 def lost(model: nn.Module) -> None:
     with torch.no_grad():
-        model.get_submodule("head.2").bias[1] = float("inf")  # type: ignore[index, operator]
+        model.get_submodule("head.2").bias[1] = float("inf")  # type: ignore[operator]
 
 
 def overflowing(model: nn.Module) -> None:
     with torch.no_grad():
-        model.get_submodule("stem").weight[0] = 1e38  # type: ignore[index, operator]
+        model.get_submodule("stem").weight[0] = 1e38  # type: ignore[operator]
 
 
 def said(model: nn.Module, inputs: Tensor, name: str, backend: str) -> tuple[type, str]:
@@ -121,7 +122,12 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Guards:
 def test_one_look_tells_the_first_that_is_not_finite(late: Guards, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
     plain = guards._read
-    monkeypatch.setattr(guards, "_read", lambda tensors: (reads.append(len(tensors)), plain(tensors))[1])
+
+    def read(tensors: Sequence[Tensor]) -> list[list[float]]:
+        reads.append(len(tensors))
+        return plain(tensors)
+
+    monkeypatch.setattr(guards, "_read", read)
     nan, infinity = torch.tensor([1, float("nan")]), torch.tensor([float("-inf")], dtype=torch.float64)
     for order, first in (((X, infinity, nan), "1"), ((nan, X, infinity), "0"), ((X, X, X, nan), "3")):
         for index, tensor in enumerate(order):
