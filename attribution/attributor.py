@@ -97,7 +97,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         undo = Undo()
         try:
             device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-            guards = Guards(late=device.type != "cpu" and self.technique.batch_of == "images")
+            guards = Guards(late=device.type != "cpu" and self.technique.batch_of != "windows")
             try:
                 return self._answer(undo, inputs, target, device, guards)
             except Exception:
