@@ -6,14 +6,14 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
-from attribution.agreement import coarser, tf32
+from attribution import process_flags
+from attribution.agreement import coarser
 from attribution.beginning import Beginning
 from attribution.blank import zero_maps
 from attribution.errors import (
@@ -24,13 +24,14 @@ from attribution.errors import (
     PluginError,
     ResourceError,
 )
-from attribution.execution import Execution, first_line, in_backward, out_of_memory
+from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
 from attribution.guards import Guards
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
-from attribution.modes import keep_random, set_modes
+from attribution.modes import devices_of, keep_random, set_modes
 from attribution.notes import notes as notes_of
-from attribution.offload import CudaLane, Offload
+from attribution.offload import AcceleratorLane, Offload, copies_beside
+from attribution.precision import tf32
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.rows import CROWD, NO_ROOM, mixing
@@ -96,10 +97,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
         undo = Undo()
         try:
-            device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-            guards = Guards(late=device.type != "cpu" and self.technique.batch_of != "windows")
+            guards = Guards()
             try:
-                return self._answer(undo, inputs, target, device, guards)
+                return self._answer(undo, guards, inputs, target)
             except Exception:
                 if (first := guards.broken()) is not None:  # what is not finite may have led to the other error
                     raise first from None
@@ -109,32 +109,37 @@ class Attributor(ABC, Generic[TechniqueT]):
         finally:
             undo.back()
 
-    def _answer(
-        self, undo: Undo, inputs: Tensor | None, target: Target, device: torch.device, guards: Guards
-    ) -> Attribution:
-        execution, inner = self.execution, unwrap(self.model)
+    def _answer(self, undo: Undo, guards: Guards, inputs: Tensor | None, target: Target) -> Attribution:
+        inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
-            guards.finite(shown, partial(inputs_.not_finite, shown))
+            shown = inputs_.check(inputs, inner, autocast=self.execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
         beginning = Beginning(self.technique, shown, target, guards)
+        devices = devices_of(inner, *([] if shown is None else [shown]))
+        device = devices[0] if devices else torch.device("cpu")
+        guards.late = self.technique.batch_of != "windows" and device.type != "cpu"
+        if shown is not None:
+            guards.finite(shown, partial(inputs_.not_finite, shown))
+        execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()
-        with explained(inner, weights):
+        with _room(name, execution), explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
-            keep_random(undo, device)
+            if self.technique.takes_gradients:
+                process_flags.differentiable(undo, model, device)
+            keep_random(undo, devices)
             start, asked = beginning.of(model)
             answered: set[Hashable] = notes_of(model).setdefault("answered", set())
             question = self._question(start)
             if question not in answered:  # what is found out in the first call of a question is kept
                 guards.settle()
             worker = copy.copy(self)
-            with _room(name, execution):
-                worker.technique = self.technique.resolve(model, start)
+            worker.execution = execution
+            worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
             if apart is not None:
                 execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
@@ -152,7 +157,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                 )
                 for part, rows in _parts(start, asked, at_once)
             ]
-            offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
+            offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [worker._checked(run, offload) for run in runs]
             if offload is not None:
                 offload.finish()
@@ -169,7 +174,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             notes["zero everywhere"] = blank
         answered.add(question)
         if execution.offload:
-            notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
+            none = "none: the model is on the host" if device.type == "cpu" else f"none: {device.type} has no streams"
+            notes["offload"] = none if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
             technique=worker.technique,
@@ -226,7 +232,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         except Exception as error:
             if out_of_memory(error):
                 raise _no_room(who, self.execution, error) from error
-            if in_backward(error):
+            if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
                     f"{run.inputs.dtype}: {first_line(error)}"
@@ -243,8 +249,11 @@ class Attributor(ABC, Generic[TechniqueT]):
         run.guards.measure()
         if self.technique.needs_target and run.target is None:
             raise PluginError(f"{who}: compute did not call run.select on its logits")
-        if offload is not None:
-            kept.update({name: offload.take(map_) for name, map_ in kept.items()})
+        if offload is None:
+            return {name: map_.to(run.inputs.device) for name, map_ in kept.items()}
+        kept.update(
+            {name: offload.take(map_) if copies_beside(map_.device) else map_.cpu() for name, map_ in kept.items()}
+        )
         return kept
 
     def _question(self, start: Tensor) -> Hashable:

@@ -13,8 +13,9 @@ from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
 from attribution.guards import Guards
-from attribution.modes import note_random, random_states
+from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
+from attribution.precision import tf32
 from attribution.undo import Undo
 
 MIXED = "the model's answer to an image depends on the images beside it"
@@ -33,8 +34,9 @@ ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torc
 _EQUAL = {"cpu": 64, "other": 512, "half": 2}
 """The same in units in the last place for the same kernels, which give the same bits on a CPU, and nearly elsewhere."""
 
-_NOISE = 64
-"""Units in the last place of the median column, which rounding may leave where a column is all but zero."""
+_NOISE = {"cpu": 64, "other": 1024}
+"""Units in the last place of the median column, which rounding may leave where a column is all but zero; half
+precision and TF32 take the first everywhere. An H100's float32 kernels leave up to 3e-5 of a ResNet's median logit."""
 
 _Rows = dict[tuple[object, ...], list[Tensor]]
 """Where in the output a tensor lies → what is in it of each image."""
@@ -77,7 +79,7 @@ def mixing(
         anew: Look again, since the model may have changed without a trace.
         together: Rows of a forward that the call will make.
     """
-    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, together > 3)
+    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, tf32(inputs), together > 3)
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
     if proof is None or anew or not proof.holds:
@@ -109,7 +111,7 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: in
         alone, batches = answers
         places = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
         if places:
-            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
+            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast, tf32(inputs))
             found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
             if not all(_alike(*rows, coarsest, draws=alone.draws) for rows in found):
                 return MIXED
@@ -151,10 +153,9 @@ def _in_a_crowd(
 
 def _rough(size: Tensor, coarsest: torch.dtype, device: torch.device) -> Tensor:
     """How far other kernels may take a value, by the size of its column and of the median one."""
-    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
-    if coarsest == torch.float32 and device.type != "cpu":
-        part = ROUNDING[torch.float16]  # TF32
-    return part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
+    part, places = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16]), torch.finfo(coarsest)
+    noise = _NOISE["cpu" if device.type == "cpu" or places.bits < 32 else "other"]
+    return part * size + noise * places.eps * size.median() if size.numel() else size
 
 
 def _answers(
@@ -249,15 +250,16 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
             run_itself(undo, model)  # which gives the hooks back as well
             for module in model.modules() if inside else ():
                 module.register_forward_hook(note)
-            restart = note_random(undo, images.device)
-            before, output = random_states(images.device), None
+            devices = devices_of(model, images)
+            restart = note_random(undo, devices)
+            before, output = random_states(devices), None
             try:
                 with torch.no_grad(), running(images):
                     output = model(images.clone())
             except AttributionError:
                 if not rows:  # else the layers that ran before it failed tell enough
                     raise
-            draws = not all(map(torch.equal, before, random_states(images.device)))
+            draws = not all(map(torch.equal, before, random_states(devices)))
             restart()
         finally:
             undo.back()

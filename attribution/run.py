@@ -69,12 +69,12 @@ class Run:
         return logits
 
     def logits(self, output: Any) -> Tensor:
-        """The logits (B, K) in what the model returned.
+        """The logits (B, K) in what the model returned, on the inputs' device, wherever the model left them.
 
         Raises:
             ModelError: There are none.
         """
-        return _logits(output, self.execution.output)
+        return _logits(output, self.execution.output).to(self.inputs.device)
 
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
@@ -95,7 +95,7 @@ class Run:
         self.guards.finite(self.scores, _lost)
         if self.compares_scores:
             sizes = scores.abs().nan_to_num(0.0, 0.0)  # a masked class has no size
-            usual = torch.maximum(sizes.median(dim=1).values, self.scores.abs().amax(dim=1))
+            usual = torch.maximum(medians(sizes), self.scores.abs().amax(dim=1))
             self.extras["largest_score"] = torch.minimum(sizes.amax(dim=1), MASK * usual)
         return self.target
 
@@ -124,6 +124,17 @@ def _lost() -> NonFiniteError:
         "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
         "nothing can be explained"
     )
+
+
+def medians(rows: Tensor) -> Tensor:
+    """The median of each row, the lower of two: (N, K) → (N,). NaN is left out.
+
+    Torch's own has no deterministic kernel on CUDA, and refuses where one is asked for.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return rows.nanmedian(dim=1).values
+    count = (~rows.isnan()).sum(dim=1, keepdim=True)
+    return rows.sort(dim=1).values.gather(1, ((count - 1) // 2).clamp(min=0))[:, 0]
 
 
 def _logits(output: Any, item: str | int | None) -> Tensor:

@@ -69,7 +69,7 @@ def counted() -> Iterator[Seen]:
 
 def _asking() -> str:
     """The innermost line outside of torch; autograd's own threads have none."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back
     if frame is None:

@@ -1,14 +1,10 @@
-// Two devices on the host's memory, sim:0 and sim:1, as torch's spare backend "PrivateUse1".
+// Two devices on the host's memory, sim:0 and sim:1: their operations.
 //
-// Every operation runs on the host by the CPU's kernel. Around it stands what a GPU demands and CPU tensors do not:
-// one device per operation, generators of that device, a limit of memory, copies to the host that arrive late, and an
-// error where CUDA has no deterministic kernel. Launches, copies and waits are told to whoever listens.
-#include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
+// Each runs on the host by the CPU's kernel. Around it stands what a GPU demands and CPU tensors do not: one device per
+// operation, generators of that device, and an error where CUDA has no deterministic kernel. Launches, copies and waits
+// are told to whoever listens.
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
-#include <ATen/detail/PrivateUse1HooksInterface.h>
-#include <ATen/native/DispatchStub.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/resize_native.h>
@@ -16,198 +12,11 @@
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
-#include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
-#include <atomic>
-#include <mutex>
-#include <set>
-
-using at::Tensor;
-using c10::Device, c10::DeviceIndex, c10::DispatchKey, c10::DispatchKeySet, c10::Storage, c10::Stream;
-using Names = const std::set<std::string>;
+#include "hardware.h"
 
 namespace {
-constexpr auto SIM = c10::DeviceType::PrivateUse1;
-constexpr DeviceIndex DEVICES = 2;
-thread_local DeviceIndex current = 0;
-thread_local c10::StreamId streams[DEVICES] = {};
-std::mutex lock;
-
-Device at_index(DeviceIndex index) { return Device(SIM, index < 0 ? current : index); }
-bool simulated(const Tensor& t) { return t.defined() && t.device().type() == SIM; }
-
-// What a listener in Python hears of. It may take Python's lock, so none of ours is held.
-std::atomic<void (*)(const char* kind, const char* name)> listener = nullptr;
-void tell(const char* kind, const std::string& name) {
-  if (auto hear = listener.load()) hear(kind, name.c_str());
-}
-
-// Memory: a tensor of one device is a tensor of another on the same bytes, which count for the device they are seen on.
-int64_t used[DEVICES] = {}, peak[DEVICES] = {}, limit = -1;
-void claim(DeviceIndex device, int64_t bytes) {
-  std::lock_guard<std::mutex> held(lock);
-  TORCH_CHECK_WITH(OutOfMemoryError, bytes <= 0 || limit < 0 || used[device] + bytes <= limit,
-                   "SIM out of memory. Tried to allocate ", bytes, " bytes beside ", used[device]);
-  used[device] += bytes;
-  peak[device] = std::max(peak[device], used[device]);
-}
-struct Seen {
-  Storage bytes;
-  Device from;
-  int64_t size;
-  static void drop(void* context) {
-    std::unique_ptr<Seen> seen(static_cast<Seen*>(context));
-    if (seen->from.type() == SIM) claim(seen->from.index(), -seen->size);
-  }
-};
-c10::DataPtr see(const Storage& bytes, Device from) {
-  auto size = static_cast<int64_t>(bytes.nbytes());
-  if (from.type() == SIM) claim(from.index(), size);
-  return {bytes.mutable_data(), new Seen{bytes, from, size}, &Seen::drop, from};
-}
-struct Memory final : c10::Allocator {
-  c10::DataPtr allocate(size_t size) override {
-    auto* host = c10::GetAllocator(c10::DeviceType::CPU);
-    return see(Storage(Storage::use_byte_size_t(), size, host->allocate(size), host, false), at_index(-1));
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
-  void copy_data(void* to, const void* from, size_t size) const override { std::memcpy(to, from, size); }
-} memory;
-REGISTER_ALLOCATOR(SIM, &memory);
-
-Tensor on(Device device, const Tensor& t) {
-  auto of = t.storage();
-  c10::Allocator* allocator = device.is_cpu() ? c10::GetAllocator(c10::DeviceType::CPU) : &memory;
-  Storage storage(Storage::use_byte_size_t(), of.nbytes(), see(of, device), allocator, true);
-  DispatchKeySet keys(device.is_cpu() ? DispatchKey::CPU : DispatchKey::PrivateUse1);
-  auto seen = at::detail::make_tensor<c10::TensorImpl>(std::move(storage), keys, t.dtype());
-  seen.unsafeGetTensorImpl()->set_sizes_and_strides(t.sizes(), t.strides(), t.storage_offset());
-  if (t.is_conj()) seen._set_conj(true);
-  if (t.is_neg()) seen._set_neg(true);
-  return seen;
-}
-Tensor host(const Tensor& t) { return simulated(t) ? on(at::kCPU, t) : t; }
-Tensor device(const Tensor& t, Device device) { return t.defined() && t.is_cpu() ? on(device, t) : t; }
-
-// Page-locked memory, and the copies into it: each arrives when somebody waits for its stream, never before.
-std::set<const void*> locked;
-struct Locked final : c10::Allocator {
-  c10::DataPtr allocate(size_t size) override {
-    void* bytes = std::aligned_alloc(64, (size / 64 + 1) * 64);
-    std::lock_guard<std::mutex> held(lock);
-    locked.insert(bytes);
-    return {bytes, bytes, raw_deleter(), at::kCPU};
-  }
-  c10::DeleterFnPtr raw_deleter() const override {
-    return [](void* bytes) {
-      std::lock_guard<std::mutex> held(lock);
-      locked.erase(bytes);
-      std::free(bytes);
-    };
-  }
-  void copy_data(void* to, const void* from, size_t size) const override { std::memcpy(to, from, size); }
-} locked_memory;
-
-struct Copy { Stream stream; Tensor to, from; };
-std::vector<Copy> under_way;
-void arrive(const Stream& stream, size_t first = SIZE_MAX) {  // the stream's copies among the first ones
-  std::vector<Copy> done;
-  {
-    std::lock_guard<std::mutex> held(lock);
-    for (size_t i = 0; i < std::min(first, under_way.size()); i++)
-      if (under_way[i].to.defined() && under_way[i].stream == stream)
-        done.push_back({stream, std::exchange(under_way[i].to, Tensor()), std::exchange(under_way[i].from, Tensor())});
-  }
-  for (auto& copy : done) copy.to.copy_(copy.from);
-}
-struct Event { Stream stream; size_t copies; };
-
-struct Guard final : c10::impl::DeviceGuardImplInterface {
-  static constexpr auto static_type = SIM;
-  Guard() = default;
-  explicit Guard(c10::DeviceType) {}
-  c10::DeviceType type() const override { return SIM; }
-  Device getDevice() const override { return at_index(-1); }
-  void setDevice(Device d) const override { current = at_index(d.index()).index(); }
-  void uncheckedSetDevice(Device d) const noexcept override { setDevice(d); }
-  Device exchangeDevice(Device d) const override { auto old = getDevice(); setDevice(d); return old; }
-  DeviceIndex deviceCount() const noexcept override { return DEVICES; }
-  Stream getStream(Device d) const override {
-    auto whole = at_index(d.index());
-    return Stream(Stream::UNSAFE, whole, streams[whole.index()]);
-  }
-  Stream getDefaultStream(Device d) const override { return Stream(Stream::DEFAULT, at_index(d.index())); }
-  Stream getNewStream(Device d, int) const override {
-    static std::atomic<c10::StreamId> next = 1;
-    return Stream(Stream::UNSAFE, at_index(d.index()), next++);
-  }
-  Stream getStreamFromGlobalPool(Device d, bool) const override { return getNewStream(d, 0); }
-  Stream exchangeStream(Stream s) const override {
-    auto old = getStream(s.device());
-    streams[s.device_index()] = s.id();
-    return old;
-  }
-  void record(void** event, const Stream& s, const DeviceIndex, const c10::EventFlag) const override {
-    destroyEvent(std::exchange(*event, new Event{s, under_way.size()}), -1);
-  }
-  void destroyEvent(void* event, const DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
-  void block(void*, const Stream&) const override {}  // operations run at once: all before it have ended
-  void synchronizeEvent(void* event) const override {
-    tell("wait", "event");
-    if (auto* e = static_cast<Event*>(event)) arrive(e->stream, e->copies);
-  }
-  void synchronizeStream(const Stream& s) const override { tell("wait", "stream"); arrive(s); }
-};
-C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
-
-struct Random final : c10::GeneratorImpl {
-  at::Generator inner = at::detail::createCPUGenerator();
-  explicit Random(DeviceIndex d) : GeneratorImpl(at_index(d), DispatchKeySet(DispatchKey::PrivateUse1)) {}
-  void set_current_seed(uint64_t seed) override { inner.set_current_seed(seed); }
-  uint64_t current_seed() const override { return inner.current_seed(); }
-  uint64_t seed() override { return inner.seed(); }
-  void set_offset(uint64_t) override { TORCH_CHECK(false, "no offset"); }
-  uint64_t get_offset() const override { TORCH_CHECK(false, "no offset"); }
-  void set_state(const c10::TensorImpl& state) override { inner.unsafeGetGeneratorImpl()->set_state(state); }
-  c10::intrusive_ptr<c10::TensorImpl> get_state() const override { return inner.unsafeGetGeneratorImpl()->get_state(); }
-  GeneratorImpl* clone_impl() const override {
-    auto* copy = new Random(device_.index());
-    copy->inner = inner.clone();
-    return copy;
-  }
-};
-const at::Generator& generator(DeviceIndex index) {
-  static const at::Generator all[DEVICES] = {at::make_generator<Random>(0), at::make_generator<Random>(1)};
-  return all[at_index(index).index()];
-}
-const at::Generator& inner(const at::Generator& g) { return static_cast<Random*>(g.unsafeGetGeneratorImpl())->inner; }
-
-struct Hooks final : at::PrivateUse1HooksInterface {
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
-  bool hasPrimaryContext(DeviceIndex) const override { return true; }
-  const at::Generator& getDefaultGenerator(DeviceIndex i) const override { return generator(i); }
-  at::Generator getNewGenerator(DeviceIndex i) const override { return at::make_generator<Random>(i); }
-  Device getDeviceFromPtr(void*) const override { return at_index(-1); }
-  bool isPinnedPtr(const void* bytes) const override {
-    std::lock_guard<std::mutex> held(lock);
-    return locked.count(bytes);
-  }
-  c10::Allocator* getPinnedMemoryAllocator() const override { return &locked_memory; }
-  DeviceIndex deviceCount() const override { return DEVICES; }
-  DeviceIndex getCurrentDevice() const override { return current; }
-  void setCurrentDevice(DeviceIndex i) const override { current = i; }
-  DeviceIndex exchangeDevice(DeviceIndex i) const override { return std::exchange(current, at_index(i).index()); }
-  DeviceIndex maybeExchangeDevice(DeviceIndex i) const override { return exchangeDevice(i); }
-  void resizePrivateUse1Bytes(const Storage& storage, size_t size) const override {
-    auto fresh = memory.allocate(size);
-    std::memcpy(fresh.get(), storage.data(), std::min(size, storage.nbytes()));
-    storage.unsafeGetStorageImpl()->set_data_ptr_noswap(std::move(fresh));
-    storage.unsafeGetStorageImpl()->set_nbytes(size);
-  }
-} hooks;
-
 // What is not launched as one kernel, what the host waits for, and what CUDA refuses.
 Names READ = {"aten::equal", "aten::is_nonzero", "aten::masked_select", "aten::nonzero", "aten::_unique2",
               "aten::unique_consecutive", "aten::unique_dim", "aten::bincount"};
@@ -215,8 +24,9 @@ Names RANDOM_ORDER = {  // torch.use_deterministic_algorithms lists them: an err
     "aten::_adaptive_avg_pool2d_backward", "aten::_adaptive_avg_pool3d_backward", "aten::adaptive_max_pool2d_backward",
     "aten::avg_pool3d_backward", "aten::fractional_max_pool2d_backward", "aten::fractional_max_pool3d_backward",
     "aten::grid_sampler_2d_backward", "aten::grid_sampler_3d_backward", "aten::histc", "aten::max_unpool2d",
-    "aten::max_unpool3d", "aten::median.dim", "aten::nanmedian.dim", "aten::nll_loss2d_forward", "aten::put_",
-    "aten::reflection_pad1d_backward", "aten::reflection_pad2d_backward", "aten::reflection_pad3d_backward",
+    "aten::max_unpool3d", "aten::median.dim_values", "aten::nanmedian.dim_values", "aten::nll_loss2d_forward",
+    "aten::put_", "aten::reflection_pad1d_backward", "aten::reflection_pad2d_backward",
+    "aten::reflection_pad3d_backward",
     "aten::upsample_bicubic2d_backward", "aten::upsample_bilinear2d_backward", "aten::upsample_linear1d_backward",
     "aten::upsample_trilinear3d_backward"};
 Names PRODUCTS = {"aten::convolution", "aten::convolution_backward", "aten::mm", "aten::addmm", "aten::bmm",
@@ -292,11 +102,11 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (size_t i = 0; i < inputs; i++) {
     auto& value = (*stack)[first + i];
     const auto& argument = schema.arguments()[i];
-    const bool summand = argument.name() == "bias" || argument.is_out() || (name.find("add") != name.npos && i == 0);
+    const bool summand = argument.name() == "bias" || argument.is_out() || (i == 0 && name.find("add") != name.npos);
     each_tensor(value, [&](const Tensor& t) { return round && !summand ? rounded(host(t)) : host(t); });
     if (value.isGenerator()) {
       auto given = value.toGenerator();
-      TORCH_CHECK(given.device() == *where, "Expected a '", *where, "' generator device but found '", given.device(), "'");
+      TORCH_CHECK(given.device() == *where, "Expected a '", *where, "' generator but found '", given.device(), "'");
       value = inner(given);
     } else if (schema.arguments()[i].name() == "generator") {
       value = inner(generator(where->index()));
@@ -314,11 +124,11 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   } else {
     op.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
   }
-  for (size_t i = 0; i < inputs; i++)  // out=: the kernel sizes it
-    if (schema.arguments()[i].is_out() && before[i].isTensor() && after[i].toTensor().sizes() != before[i].toTensor().sizes()) {
-      before[i].toTensor().resize_(after[i].toTensor().sizes());
-      host(before[i].toTensor()).copy_(after[i].toTensor());
-    }
+  for (size_t i = 0; i < inputs; i++) {  // out=: the kernel sizes it
+    if (!schema.arguments()[i].is_out() || !before[i].isTensor()) continue;
+    const auto asked = before[i].toTensor(), made = after[i].toTensor();
+    if (asked.sizes() != made.sizes()) host(asked.resize_(made.sizes())).copy_(made);
+  }
   for (size_t k = 0; k < outputs; k++) {
     auto& value = (*stack)[stack->size() - outputs + k];
     const auto* alias = schema.returns()[k].alias_info();
@@ -328,16 +138,19 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
 }
 
-Tensor empty(c10::SymIntArrayRef size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+using Sizes = c10::SymIntArrayRef;
+at::IntArrayRef ints(Sizes sizes) { return C10_AS_INTARRAYREF_SLOW(sizes); }
+
+Tensor empty(Sizes size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
              std::optional<Device> where, std::optional<bool>, std::optional<at::MemoryFormat> format) {
   c10::DeviceGuard guard(where ? at_index(where->index()) : at_index(-1));
-  return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), &memory, DispatchKeySet(DispatchKey::PrivateUse1),
+  return at::detail::empty_generic(ints(size), &memory, DispatchKeySet(DispatchKey::PrivateUse1),
                                    c10::dtype_or_default(dtype), format);
 }
-Tensor empty_strided(c10::SymIntArrayRef size, c10::SymIntArrayRef stride, std::optional<at::ScalarType> dtype,
+Tensor empty_strided(Sizes size, Sizes stride, std::optional<at::ScalarType> dtype,
                      std::optional<at::Layout>, std::optional<Device> where, std::optional<bool>) {
   c10::DeviceGuard guard(where ? at_index(where->index()) : at_index(-1));
-  return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), &memory,
+  return at::detail::empty_strided_generic(ints(size), ints(stride), &memory,
                                            DispatchKeySet(DispatchKey::PrivateUse1), c10::dtype_or_default(dtype));
 }
 Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
@@ -362,14 +175,17 @@ Tensor copy_from(const Tensor& from, const Tensor& to, bool non_blocking) {
   host(to).copy_(host(from));
   return to;
 }
-Tensor copy_and_resize(const Tensor& from, const Tensor& to) { return copy_from(from, to.resize_(from.sizes()), false); }
+Tensor copy_and_resize(const Tensor& from, const Tensor& to) {
+  return copy_from(from, to.resize_(from.sizes()), false);
+}
 void foreach_copy(at::TensorList to, at::TensorList from, bool non_blocking) {  // one kernel where all have one dtype
   bool together = true;
   for (size_t i = 0; i < to.size(); i++)
     together = together && to[i].device() == to[0].device() && from[i].device() == to[0].device() &&
                to[i].scalar_type() == to[0].scalar_type() && from[i].scalar_type() == to[0].scalar_type();
   if (together) tell("launch", "aten::_foreach_copy_");
-  for (size_t i = 0; i < to.size(); i++) together ? host(to[i]).copy_(host(from[i])) : to[i].copy_(from[i], non_blocking);
+  for (size_t i = 0; i < to.size(); i++)
+    together ? host(to[i]).copy_(host(from[i])) : to[i].copy_(from[i], non_blocking);
 }
 std::vector<Tensor> foreach_norm(at::TensorList of, const at::Scalar& order, std::optional<at::ScalarType> dtype) {
   bool together = true;  // then it takes two kernels
@@ -388,27 +204,27 @@ at::Scalar item(const Tensor& t) {
   arrive(Guard().getStream(t.device()));
   return host(t).item();
 }
-Tensor as_strided(const Tensor& t, c10::SymIntArrayRef size, c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+Tensor as_strided(const Tensor& t, Sizes size, Sizes stride, std::optional<c10::SymInt> offset) {
   auto start = offset ? std::optional<int64_t>(offset->expect_int()) : std::nullopt;
-  return at::native::as_strided_tensorimpl(t, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride), start);
+  return at::native::as_strided_tensorimpl(t, ints(size), ints(stride), start);
 }
-Tensor view(const Tensor& t, c10::SymIntArrayRef size) { return at::native::view(t, C10_AS_INTARRAYREF_SLOW(size)); }
-Tensor reshape_alias(const Tensor& t, c10::SymIntArrayRef size, c10::SymIntArrayRef stride) {
-  return at::native::_reshape_alias(t, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride));
+Tensor view(const Tensor& t, Sizes size) { return at::native::view(t, ints(size)); }
+Tensor reshape_alias(const Tensor& t, Sizes size, Sizes stride) {
+  return at::native::_reshape_alias(t, ints(size), ints(stride));
 }
-const Tensor& resize(const Tensor& t, c10::SymIntArrayRef size, std::optional<at::MemoryFormat> format) {
+const Tensor& resize(const Tensor& t, Sizes size, std::optional<at::MemoryFormat> format) {
   c10::DeviceGuard guard(t.device());
-  return at::native::resize_(t, C10_AS_INTARRAYREF_SLOW(size), format);
+  return at::native::resize_(t, ints(size), format);
 }
-Tensor& set_storage(Tensor& t, Storage storage, c10::SymInt offset, c10::SymIntArrayRef size, c10::SymIntArrayRef stride) {
+Tensor& set_storage(Tensor& t, Storage storage, c10::SymInt offset, Sizes size, Sizes stride) {
   t.unsafeGetTensorImpl()->set_storage_keep_dtype(std::move(storage));
-  t.unsafeGetTensorImpl()->set_sizes_and_strides(C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride),
+  t.unsafeGetTensorImpl()->set_sizes_and_strides(ints(size), ints(stride),
                                                  offset.expect_int());
   return t;
 }
 Tensor& set_whole_storage(Tensor& t, Storage storage) {
   int64_t size = storage.nbytes() / t.element_size();
-  return set_storage(t, std::move(storage), 0, c10::SymIntArrayRef({size}), c10::SymIntArrayRef({1}));
+  return set_storage(t, std::move(storage), 0, Sizes({size}), Sizes({1}));
 }
 int64_t plain_attention(const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, double, bool,
                         std::optional<double>, bool) {
@@ -462,9 +278,9 @@ int64_t sim_peak(int index) { return peak[index]; }
 void sim_reset_peak(int index) { peak[index] = used[index]; }
 void sim_limit(int64_t bytes) { limit = bytes; }
 void sim_tf32(bool convolution, bool product) { tf32_convolution = convolution, tf32_product = product; }
-void sim_seed(int index, uint64_t seed) { inner(generator(static_cast<DeviceIndex>(index))).unsafeGetGeneratorImpl()->set_current_seed(seed); }
+void sim_seed(int index, uint64_t seed) { at::Generator(inner(generator(index))).set_current_seed(seed); }
 void sim_random_state(int index, void* bytes, bool put) {
-  auto* of = inner(generator(static_cast<DeviceIndex>(index))).unsafeGetGeneratorImpl();
+  auto* of = inner(generator(index)).unsafeGetGeneratorImpl();
   auto state = Tensor(of->get_state());
   put ? std::memcpy(state.data_ptr(), bytes, state.nbytes()) : std::memcpy(bytes, state.data_ptr(), state.nbytes());
   if (put) of->set_state(*state.unsafeGetTensorImpl());

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-SOURCE = Path(__file__).with_name("device.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("device.cpp", "hardware.h")]
 COUNT = 2
 
 
@@ -50,12 +50,15 @@ def built() -> Path:
     if compiler is None:
         raise NoCompiler("no C++ compiler: the simulated device needs g++, or what CXX names")
     torch_ = Path(torch.__file__).parent
-    include = torch_ / "include"
-    command = [compiler, "-O1", "-std=c++20", "-fPIC", "-shared", str(SOURCE)]
-    command += [f"-I{include}", f"-I{include / 'torch/csrc/api/include'}", f"-L{torch_ / 'lib'}"]
-    command += ["-ltorch", "-ltorch_cpu", "-lc10"]
-    known = hashlib.sha256(f"{torch.__version__} {sys.platform} {command}".encode() + SOURCE.read_bytes())
+    where = [f"-I{torch_ / 'include'}", f"-I{torch_ / 'include/torch/csrc/api/include'}", f"-L{torch_ / 'lib'}"]
+    options = ["-O1", "-std=c++20", "-fPIC", "-shared"]
+    command = [compiler, *options, str(SOURCES[0]), *where, "-ltorch", "-ltorch_cpu", "-lc10"]
+    known = hashlib.sha256(f"{torch.__version__} {sys.platform} {options}".encode())
+    for source in SOURCES:
+        known.update(source.read_bytes())
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch-attribution-tests"
+    if not os.access(next(parent for parent in (folder, *folder.parents) if parent.exists()), os.W_OK):
+        folder = Path(tempfile.mkdtemp())
     target = folder / f"sim-{torch.__version__}-{known.hexdigest()[:16]}.so"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,8 @@ def _module(library: ctypes.CDLL) -> ModuleType:
         return kept
 
     def put_state(state: torch.Tensor, device: Any = "sim") -> None:
-        library.sim_random_state(index(device), state.clone().data_ptr(), True)
+        kept = state.cpu().contiguous()
+        library.sim_random_state(index(device), kept.data_ptr(), True)
 
     def seed_all(seed: int) -> None:
         for each in range(COUNT):

@@ -12,7 +12,10 @@ def prepare(config: pytest.Config) -> str:
     try:
         if name.partition(":")[0] == "sim":
             load()
+    except NoCompiler as error:
+        raise pytest.UsageError(f"--device {name}: {error}") from error
+    try:
         torch.empty(0, device=name)
-    except (NoCompiler, RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise pytest.UsageError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return name

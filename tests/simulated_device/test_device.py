@@ -52,6 +52,15 @@ def test_launches_and_waits_are_counted_with_the_line_that_asked() -> None:
     assert (seen.launches, seen.waits, dict(seen.copies)) == (0, 2, {"to host": 1, "to device": 1})
 
 
+def test_what_autograds_own_threads_launch_is_counted_too() -> None:
+    x = at(1, 4, 4).requires_grad_()
+    y = x.relu().sum()
+    with counted() as seen:
+        y.backward()
+    assert seen.operations["threshold_backward"] == 1
+    assert seen.launch_lines["autograd"] == seen.launches - 1  # the seed is made by the thread that asks
+
+
 def test_memory_ends_where_it_is_told_to() -> None:
     with memory_limit(2**10), pytest.raises(torch.OutOfMemoryError):
         torch.zeros(2**10, device="sim:0")

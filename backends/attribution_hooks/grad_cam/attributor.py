@@ -68,5 +68,5 @@ class HooksGradCAM(Attributor[GradCAM]):
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """Σ over channels: (N, T, D) and (N, D, h, w) → (N, T, h, w)."""
     maps = activation.new_empty((*weights.shape[:2], *activation.shape[2:]))
-    torch.bmm(weights, activation.flatten(2), out=maps.flatten(2))
+    torch.bmm(weights.to(activation.device), activation.flatten(2), out=maps.flatten(2))
     return maps  # and no view of what was computed, which would be copied to be nobody else's

@@ -34,8 +34,10 @@ def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Ten
     if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or _hooked(model):
         return None
     activation = grid.map(output.detach())
+    logits, target = logits.to(output.device), target.to(output.device)
     for module in _linear(model, logits.shape[1], activation.shape[1]):
-        weight, bias = module.weight.detach().flatten(1), module.bias
+        weight = module.weight.detach().flatten(1).to(output.device)
+        bias = None if module.bias is None else module.bias.to(output.device)
         if weight.dtype != output.dtype:
             continue
         maps = _maps(weight, target, activation, run.asked)
