@@ -158,7 +158,7 @@ def _proved(activation: Activation, image: Tensor, neuron: tuple[int, int], crop
             return False
         outside = g.clone()
         outside[..., crop.rows, crop.columns] = 0
-        alike += [~outside.any(), _close(seen, same), _close(g[..., crop.rows, crop.columns], inside)]
+        alike += [~outside.any(), _close(seen, same).to(image.device), _close(g[..., crop.rows, crop.columns], inside)]
     return bool(torch.stack(alike).all())
 
 
