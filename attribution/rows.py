@@ -14,6 +14,7 @@ from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
 from attribution.modes import note_random, random_states
 from attribution.nested import DEPTH, items
+from attribution.precision import tf32
 from attribution.undo import Undo
 
 MIXED = "the model's answer to an image depends on the images beside it"
@@ -104,7 +105,7 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: in
         alone, batches = answers
         places = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
         if places:
-            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast)
+            coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast, tf32(inputs))
             found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
             if not all(_alike(*rows, coarsest, draws=alone.draws) for rows in found):
                 return MIXED
@@ -139,16 +140,14 @@ def _in_a_crowd(
             continue
         one, among = alone.rows[place][0], rows[place][1]
         size = torch.maximum(_columns(one), _columns(among))
-        if not _near(one, among, _rough(size, coarsest, one.device)):
+        if not _near(one, among, _rough(size, coarsest)):
             return MIXED
     return None
 
 
-def _rough(size: Tensor, coarsest: torch.dtype, device: torch.device) -> Tensor:
+def _rough(size: Tensor, coarsest: torch.dtype) -> Tensor:
     """How far other kernels may take a value, by the size of its column and of the median one."""
     part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
-    if coarsest == torch.float32 and device.type != "cpu":
-        part = ROUNDING[torch.float16]  # TF32
     return part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
 
 
@@ -206,7 +205,7 @@ def _alike(
     exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
     if not _near(first[1], second[1], exact):
         return False
-    rough = _rough(size, coarsest, rows[0].device)
+    rough = _rough(size, coarsest)
     return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
 
 

@@ -148,7 +148,7 @@ def test_what_fools_the_detection_is_caught(name: str, monkeypatch: pytest.Monke
     assert by == "backward"
     assert agrees(found, exact)
 
-    monkeypatch.setattr(closed, "_close", lambda a, b: True)
+    monkeypatch.setattr(closed, "_close", lambda *_: True)
     found, by = engine(net, x, FEW)
     assert by == "closed form"
     assert not agrees(found, exact), "the verification was not needed"
@@ -159,8 +159,8 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
     verdicts: list[bool] = []
     original = closed._close
 
-    def recorded(a: Tensor, b: Tensor) -> bool:
-        verdicts.append(original(a, b))
+    def recorded(a: Tensor, b: Tensor, within: float) -> bool:
+        verdicts.append(original(a, b, within))
         return verdicts[-1]
 
     monkeypatch.setattr(closed, "_close", recorded)
@@ -175,9 +175,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     original = closed.has_gradient
 
-    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
+    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor, within: float) -> bool:
         seen.append(tuple(output.shape))
-        return original(weight, logits, output, grid, target)
+        return original(weight, logits, output, grid, target, within)
 
     monkeypatch.setattr(closed, "has_gradient", counted)
     return seen

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attribution.precision import tf32
 from attribution.techniques.tokens import Grid
 
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
+
+TF32_ROUNDING = 4
+"""The same in units of TF32, which rounds the factors of a product and not their sum."""
 
 
 def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
@@ -34,17 +38,18 @@ def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, tar
         weight, bias = module.weight.detach().flatten(1), module.bias
         if weight.dtype != output.dtype:
             continue
+        within = _within(logits, module)
         maps = _maps(weight, target, activation)
-        if not _close(_values(maps, bias, target), logits.detach().gather(1, target)) and not _close(
-            F.linear(activation.mean((2, 3)), weight, bias), logits.detach()
+        if not _close(_values(maps, bias, target), logits.detach().gather(1, target), within) and not _close(
+            F.linear(activation.mean((2, 3)), weight, bias), logits.detach(), within
         ):
             continue
-        if has_gradient(weight, logits, output, grid, target):
+        if has_gradient(weight, logits, output, grid, target, within):
             return maps
     return None
 
 
-def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
+def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor, within: float) -> bool:
     """Whether the gradient is that of the closed form on this very forward: of a mixture of all classes, and of two.
 
     The gradient of Σ v[n, c] · logits[n, c] is compared with autograd's at every position of every image. v is drawn so
@@ -60,7 +65,7 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
         if gradient is None:
             return False
         found = grid.map(gradient)
-        if not _close(found, ((seed @ weight) / found[0, 0].numel())[..., None, None].expand_as(found)):
+        if not _close(found, ((seed @ weight) / found[0, 0].numel())[..., None, None].expand_as(found), within):
             return False
     return True
 
@@ -106,5 +111,13 @@ def _hooked(model: nn.Module) -> bool:
     )
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= ROUNDING * torch.finfo(b.dtype).eps * b.abs().max())
+def _within(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
+    """What rounding may do to a product of this layer, or to our own of the same factors, as a part of the largest."""
+    coarse = tf32(logits, "matmul", *(["convolution"] if isinstance(module, nn.Conv2d) else []))
+    if coarse is None:
+        return ROUNDING * torch.finfo(logits.dtype).eps
+    return TF32_ROUNDING * torch.finfo(coarse).eps
+
+
+def _close(a: Tensor, b: Tensor, within: float) -> bool:
+    return bool((a - b).abs().max() <= within * b.abs().max())
