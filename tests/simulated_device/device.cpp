@@ -187,6 +187,19 @@ void foreach_copy(at::TensorList to, at::TensorList from, bool non_blocking) {  
   for (size_t i = 0; i < to.size(); i++)
     together ? host(to[i]).copy_(host(from[i])) : to[i].copy_(from[i], non_blocking);
 }
+std::vector<Tensor> foreach_norm(at::TensorList of, const at::Scalar& order, std::optional<at::ScalarType> dtype) {
+  bool together = true;  // then it takes two kernels
+  for (const auto& t : of)
+    together = together && t.device() == of[0].device() && t.scalar_type() == of[0].scalar_type();
+  if (together) tell("launch", "aten::_foreach_norm"), tell("launch", "aten::_foreach_norm");
+  std::vector<Tensor> norms;
+  for (const auto& t : of) {
+    if (!together) tell("launch", "aten::linalg_vector_norm");
+    norms.push_back(at::empty({}, t.options().dtype(dtype)));
+    host(norms.back()).copy_(at::linalg_vector_norm(host(t), order, at::OptionalIntArrayRef(), false, dtype));
+  }
+  return norms;
+}
 at::Scalar item(const Tensor& t) {
   tell("wait", "item");
   arrive(Guard().getStream(t.device()));
@@ -227,6 +240,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from", copy_from);
   m.impl("_copy_from_and_resize", copy_and_resize);
   m.impl("_foreach_copy_", foreach_copy);
+  m.impl("_foreach_norm.Scalar", foreach_norm);
   m.impl("_local_scalar_dense", item);
   m.impl("convolution_overrideable", torch::CppFunction::makeFromBoxedFunction<&run>());
   m.impl("convolution_backward_overrideable", torch::CppFunction::makeFromBoxedFunction<&run>());
