@@ -12,6 +12,7 @@ from attribution.agreement import coarser, tf32
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
+from attribution.guards import Guards
 from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
 from attribution.undo import Undo
@@ -57,7 +58,9 @@ class _Proof:
 _proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKeyDictionary()
 
 
-def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool, together: int) -> str | None:
+def mixing(
+    model: nn.Module, inputs: Tensor, execution: Execution, guards: Guards, *, anew: bool, together: int
+) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
     Forwards without graph, once per model, shape and precision, and again after a parameter was written into: [x],
@@ -71,6 +74,7 @@ def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool
         model: Isolated, in eval mode. Its buffers and the random numbers are given back.
         inputs: (N, C, H, W); x is the one of the smallest values, and b is the last or the first where it is another.
         execution: Its precision counts.
+        guards: Settled before anything is found out.
         anew: Look again, since the model may have changed without a trace.
         together: Rows of a forward that the call will make.
     """
@@ -78,6 +82,7 @@ def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
     if proof is None or anew or not proof.holds:
+        guards.settle()
         try:
             reason = _reason(model, inputs.detach(), execution, together)
         except (RuntimeError, MemoryError) as error:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from attribution import rows
 from attribution.execution import Execution
+from attribution.guards import Guards
 from tests.conftest import noise
 
 X = noise(2, 3, 9, 11)
@@ -30,7 +31,7 @@ class OtherKernels(nn.Module):
 
 
 def verdict(model: nn.Module) -> str | None:
-    return rows.mixing(model.eval(), X, Execution(), anew=True, together=5)
+    return rows.mixing(model.eval(), X, Execution(), Guards(), anew=True, together=5)
 
 
 def test_tf32_is_rounding_where_it_is_on_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +43,9 @@ def test_tf32_is_rounding_where_it_is_on_and_only_there(monkeypatch: pytest.Monk
 
 def test_flags_that_change_between_calls_are_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     model = OtherKernels(10).eval()
-    asked = [rows.mixing(model, X, Execution(), anew=False, together=5)]
+    asked = [rows.mixing(model, X, Execution(), Guards(), anew=False, together=5)]
     monkeypatch.setattr(rows, "tf32", lambda inputs: torch.float16)
-    asked.append(rows.mixing(model, X, Execution(), anew=False, together=5))
+    asked.append(rows.mixing(model, X, Execution(), Guards(), anew=False, together=5))
     assert asked == [rows.MIXED, None]
 
 
