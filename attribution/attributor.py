@@ -2,9 +2,10 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import ClassVar, Generic, Literal, TypeVar, final
 
@@ -25,10 +26,12 @@ from attribution.errors import (
     ResourceError,
 )
 from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
+from attribution.guards import Guards
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
-from attribution.modes import keep_random, set_modes
-from attribution.offload import CudaLane, Offload
+from attribution.modes import devices_of, keep_random, set_modes
+from attribution.notes import notes as notes_of
+from attribution.offload import AcceleratorLane, Offload, copies_beside
 from attribution.precision import tf32
 from attribution.provenance import provenance
 from attribution.result import Attribution
@@ -95,44 +98,67 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
         undo = Undo()
         try:
+            device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
+            guards = Guards(late=device.type != "cpu" and self.technique.batch_of == "images")
             try:
-                return self._answer(undo, inputs, target)
+                return self._answer(undo, inputs, target, device, guards)
+            except Exception:
+                if (first := guards.broken()) is not None:  # what is not finite may have led to the other error
+                    raise first from None
+                raise
             finally:
                 undo.back()
         finally:
             undo.back()
 
-    def _answer(self, undo: Undo, inputs: Tensor | None, target: Target) -> Attribution:
-        device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
+    def _answer(
+        self, undo: Undo, inputs: Tensor | None, target: Target, device: torch.device, guards: Guards
+    ) -> Attribution:
         execution, inner = self.execution.on(device), unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
             shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
+            guards.finite(shown, partial(inputs_.not_finite, shown))
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
-        beginning = Beginning(self.technique, shown, target)
+        beginning = Beginning(self.technique, shown, target, guards)
+        device = device if shown is None else shown.device
+        devices = devices_of(inner, *([] if shown is None else [shown]))
         set_modes(undo, execution, device)
         weights = Weights()
-        with explained(inner, weights):
+        with _room(name, execution), explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
             if self.technique.takes_gradients:
                 process_flags.differentiable(undo, model, device)
-            keep_random(undo, device)
+            keep_random(undo, devices)
             start, asked = beginning.of(model)
+            answered: set[Hashable] = notes_of(model).setdefault("answered", set())
+            question = self._question(start)
+            if question not in answered:  # what is found out in the first call of a question is kept
+                guards.settle()
             worker = copy.copy(self)
             worker.execution = execution
-            with _room(name, execution):
-                worker.technique = self.technique.resolve(model, start)
-            at_once, apart = worker._together(model, start, anew=isolation.startswith("guarded"))
+            worker.technique = self.technique.resolve(model, start)
+            at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
             if apart is not None:
                 execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
             runs = [
-                Run(model, part, execution, asked=rows, score_of=worker.technique.scores, apart=apart, name=name)
+                Run(
+                    model,
+                    part,
+                    execution,
+                    asked=rows,
+                    score_of=worker.technique.scores,
+                    apart=apart,
+                    name=name,
+                    guards=guards,
+                    compares_scores=worker.technique.compares_scores,
+                )
                 for part, rows in _parts(start, asked, at_once)
             ]
-            offload = Offload(CudaLane(device)) if execution.offload and device.type == "cuda" else None
+            offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [worker._checked(run, offload) for run in runs]
             if offload is not None:
                 offload.finish()
@@ -145,17 +171,19 @@ class Attributor(ABC, Generic[TechniqueT]):
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"
         target = _joined([run.target for run in runs])
-        if blank := zero_maps(maps, worker.technique.kind, target):
+        if blank := zero_maps(maps, worker.technique.kind, asked if isinstance(asked, Tensor) else target, guards):
             notes["zero everywhere"] = blank
+        answered.add(question)
         if execution.offload:
-            notes["offload"] = "none: the model is on the host" if offload is None else "page-locked, two buffers"
+            none = "none: the model is on the host" if device.type == "cpu" else f"none: {device.type} has no streams"
+            notes["offload"] = none if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
             technique=worker.technique,
             backend=self.backend,
             target=target,
             scores=_joined([run.scores for run in runs]),
-            extras={name: torch.cat([run.extras[name] for run in runs]).detach() for name in runs[0].extras},
+            extras={name: _own(_whole([run.extras[name] for run in runs])) for name in runs[0].extras},
             provenance={**provenance(type(self), self.model, start, isolation), **notes},
             raw=raw,
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
@@ -170,7 +198,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
         return 0
 
-    def _together(self, model: nn.Module, start: Tensor, *, anew: bool) -> tuple[int | None, str | None]:
+    def _together(
+        self, model: nn.Module, start: Tensor, guards: Guards, *, anew: bool
+    ) -> tuple[int | None, str | None]:
         """How many images a backend is given at once (``None``: all), and why they go through the model one by one.
 
         Nothing runs for it where each forward has one image anyway.
@@ -191,7 +221,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                 return at_once, None
         most = len(start) if images else CROWD  # at least so many windows or filters go together
         together = min(most, at_once if images and at_once else size or most)
-        apart = mixing(model, start, self.execution, anew=anew, together=together)
+        apart = mixing(model, start, self.execution, guards, anew=anew, together=together)
         return (at_once if apart is None or self.technique.batch_of == "filters" else 1), apart
 
     def _checked(self, run: Run, offload: Offload | None) -> Maps:
@@ -214,15 +244,27 @@ class Attributor(ABC, Generic[TechniqueT]):
         for name, map_ in maps.items():
             if map_.shape[:1] != run.inputs.shape[:1]:
                 raise PluginError(f"{who}: map {name!r} is {tuple(map_.shape)} for {len(run.inputs)} images")
-            if not inputs_.finite(map_):
-                part = (~torch.isfinite(map_)).float().mean().item()
-                raise NonFiniteError(
-                    f"{who}: {part:.1%} of map {name!r} is NaN or infinite; look for overflow in the model"
-                )
+        kept = {name: _own(map_) for name, map_ in maps.items()}
+        for name in kept:
+            run.guards.finite(kept[name], partial(_not_finite, who, name, kept))
+        run.guards.measure()
         if self.technique.needs_target and run.target is None:
             raise PluginError(f"{who}: compute did not call run.select on its logits")
-        own = {name: map_.detach() if alone(map_) else map_.detach().clone() for name, map_ in maps.items()}
-        return own if offload is None else {name: offload.take(map_) for name, map_ in own.items()}
+        if offload is None:
+            kept.update({name: map_.to(run.inputs.device) for name, map_ in kept.items()})
+        else:
+            for name, map_ in kept.items():
+                kept[name] = offload.take(map_) if copies_beside(map_.device) else map_.cpu()
+        return kept
+
+    def _question(self, start: Tensor) -> Hashable:
+        """What is asked, of images of this kind; equal for equal questions."""
+        question = (type(self), self.technique, self.execution, start.shape, start.dtype)
+        try:
+            hash(question)
+        except TypeError:  # a plugin's technique may hold what has no hash
+            return object()
+        return question
 
 
 def _parts(
@@ -232,6 +274,16 @@ def _parts(
     for first in range(0, len(inputs), size):
         rows = asked[first : first + size] if isinstance(asked, Tensor) else asked
         yield inputs[first : first + size], rows
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Without graph, on memory that nobody else has."""
+    return tensor.detach() if alone(tensor) else tensor.detach().clone()
+
+
+def _not_finite(who: str, name: str, maps: Maps) -> NonFiniteError:
+    part = (~torch.isfinite(maps[name])).float().mean().item()
+    return NonFiniteError(f"{who}: {part:.1%} of map {name!r} is NaN or infinite; look for overflow in the model")
 
 
 def _whole(parts: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from attribution import layers, targets
 from attribution.errors import TargetError
+from attribution.guards import Guards
 from attribution.targets import Target
 from attribution.technique import Technique
 
@@ -17,10 +18,11 @@ class Beginning:
         technique: As the user gave it.
         inputs: Checked; ``None`` for a technique that makes its own.
         target: As the user gave it.
+        guards: Of the call. What is found by running a model on an example is kept, so that they are settled before.
     """
 
-    def __init__(self, technique: Technique, inputs: Tensor | None, target: Target) -> None:
-        self._technique, self._inputs, self._target = technique, inputs, target
+    def __init__(self, technique: Technique, inputs: Tensor | None, target: Target, guards: Guards) -> None:
+        self._technique, self._inputs, self._target, self._guards = technique, inputs, target, guards
         self._found: tuple[Tensor, Tensor | Literal["all"] | None] | None = None
 
     def of(self, model: nn.Module) -> tuple[Tensor, Tensor | Literal["all"] | None]:
@@ -47,4 +49,5 @@ class Beginning:
         Raises:
             AttributionError: See `of`.
         """
+        self._guards.settle()
         return self.of(model)[0][:1]

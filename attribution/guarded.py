@@ -15,6 +15,7 @@ from attribution.errors import AttributionError, ModelError
 from attribution.execution import out_of_memory
 from attribution.notes import Notes
 from attribution.undo import Undo
+from attribution.values import Values
 
 _REGISTRIES = frozenset(vars(nn.Module()))
 
@@ -71,7 +72,7 @@ def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -
     every = [*modules, *beside]
     plain = [value for module in every for name, value in vars(module).items() if name not in _REGISTRIES]
     buffers = [buffer for module in every for buffer in module.buffers()]
-    steps = [_values([*buffers, *_held(plain, Tensor)]), _array_values(plain), attributes_of(every)]
+    steps = [Values([*buffers, *_held(plain, Tensor)]).give_back, _array_values(plain), attributes_of(every)]
 
     def restore() -> None:
         for step in reversed(steps):
@@ -90,7 +91,7 @@ def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -
 
 def keep_values(undo: Undo, buffers: Iterable[Tensor]) -> None:
     """Buffers that a forward writes into (counters, caches) get their values back when ``undo`` runs."""
-    undo.add(_values(buffers))
+    undo.add(Values(buffers).give_back)
 
 
 def to_eval(modules: Iterable[nn.Module]) -> None:
@@ -151,22 +152,6 @@ def _array_values(values: Iterable[Any]) -> Callable[[], None]:
         for array, kept in before:
             if array.tobytes() != kept.tobytes():
                 array[...] = kept
-
-    return restore
-
-
-def _values(buffers: Iterable[Tensor]) -> Callable[[], None]:
-    unique = {id(buffer): buffer for buffer in buffers if not (buffer.is_inference() or buffer.is_meta)}
-    with torch.no_grad():
-        before = [(buffer, buffer._version, buffer.clone()) for buffer in unique.values()]
-
-    def restore() -> None:
-        with torch.no_grad():
-            for buffer, version, values in before:
-                if buffer.shape != values.shape:
-                    buffer.resize_(values.shape)
-                if buffer._version != version or not torch.equal(buffer, values):  # ``.data`` counts no version
-                    buffer.copy_(values)
 
     return restore
 

@@ -11,11 +11,12 @@ from attribution.errors import InputError, NonFiniteError
 
 
 def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor:
-    """The inputs, if they are a finite float (N, C, H, W) tensor on the model's device and in its dtype.
+    """The inputs, if they are a float (N, C, H, W) tensor on the model's device and in its dtype.
+
+    Whether they are finite is for `Guards` to look at; `not_finite` says where they are not.
 
     Raises:
         InputError: Not such a tensor.
-        NonFiniteError: NaN or infinity; names the first place.
     """
     if not isinstance(inputs, Tensor):
         found = f"a {type(inputs).__module__}.{type(inputs).__name__}"
@@ -48,7 +49,6 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
             )
     if inputs.is_meta:
         raise InputError("inputs are on the meta device, where tensors have no values; make them on the CPU")
-    _check_finite(inputs)
     return inputs
 
 
@@ -57,10 +57,9 @@ def finite(tensor: Tensor) -> bool:
     return isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
 
 
-def _check_finite(inputs: Tensor) -> None:
-    if finite(inputs):
-        return
+def not_finite(inputs: Tensor) -> NonFiniteError:
+    """The error for inputs with NaN or infinity: names the first place."""
     first = tuple((~torch.isfinite(inputs)).nonzero()[0].tolist())
-    raise NonFiniteError(
+    return NonFiniteError(
         f"inputs hold {inputs[first].item()} at (n, c, y, x) = {first}; remove it before asking for an explanation"
     )

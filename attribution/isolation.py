@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +18,7 @@ from attribution import notes, proof
 from attribution.execution import lost
 from attribution.guarded import Whole, keep_values, name_backward_hooks, run_itself, turn
 from attribution.kinds import explained, refuse, scripted
-from attribution.modes import note_random
+from attribution.modes import devices_of, note_random
 from attribution.reach import Reach, says_itself
 from attribution.shadow import Shadow, entangled, own_modes
 from attribution.undo import Undo, undoing
@@ -149,7 +148,8 @@ def _shadow(model: nn.Module) -> Shadow | None:
         return None
     try:
         with turn.lock:  # another thread may be proving its copy of this model meanwhile
-            restart = note_random(Undo(), _device(model))  # a part may be made anew for its copy, and draw its weights
+            # a part may be made anew for its copy, and draw its weights
+            restart = note_random(Undo(), devices_of(model))
             try:
                 shadow = Shadow(model)
             finally:
@@ -203,10 +203,6 @@ def _keep_flags(undo: Undo, model: nn.Module) -> None:
     undo.add(give_back)
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next((each.device for each in chain(model.parameters(), model.buffers())), torch.device("cpu"))
-
-
 def _training(model: nn.Module) -> bool:
     return any(getattr(module, "training", False) for module in model.modules())
 
@@ -219,7 +215,7 @@ def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
         return None
     mine, memo = list(model.modules()), dict[int, Any]()
     try:
-        restart = note_random(Undo(), _device(model))
+        restart = note_random(Undo(), devices_of(model))
         try:
             own = copy.deepcopy(model, memo)
         finally:

@@ -2,12 +2,13 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from attribution import process_flags
 from attribution.execution import Execution
@@ -38,29 +39,34 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
         process_flags.deterministic(undo)
 
 
-def keep_random(undo: Undo, device: torch.device) -> None:
+def devices_of(model: nn.Module, *tensors: Tensor) -> list[torch.device]:
+    """Of all parameters and buffers, the first parameter's first, and of the tensors given."""
+    found = dict.fromkeys(
+        held.device
+        for module in model.modules()
+        for held in (*module._parameters.values(), *module._buffers.values())
+        if held is not None
+    )
+    return [*(found | dict.fromkeys(tensor.device for tensor in tensors))]
+
+
+def keep_random(undo: Undo, devices: Iterable[torch.device]) -> None:
     """The random number generators are given back, for models that draw also in eval mode."""
-    undo.add(partial(torch.set_rng_state, torch.get_rng_state()))
-    if device.type == "cuda":
-        undo.add(partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
+    for put, state in _generators(devices):
+        undo.add(partial(put, state))
 
 
-def random_states(device: torch.device) -> list[torch.Tensor]:
-    """Of torch's generators for the host and the device."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+def random_states(devices: Iterable[torch.device]) -> list[Tensor]:
+    """Of torch's generators for the host and the devices."""
+    return [state for _, state in _generators(devices)]
 
 
-def note_random(undo: Undo, device: torch.device) -> Callable[[], None]:
+def note_random(undo: Undo, devices: Iterable[torch.device]) -> Callable[[], None]:
     """Note the generators of torch, Python and numpy; what is returned puts them back, and so does ``undo``."""
     numpy: Any = sys.modules.get("numpy.random")
-    noted: list[tuple[Callable[[Any], object], Any]] = [
-        (torch.set_rng_state, torch.get_rng_state()),
-        (random.setstate, random.getstate()),
-    ]
+    noted: list[tuple[Callable[[Any], object], Any]] = [*_generators(devices), (random.setstate, random.getstate())]
     if numpy is not None:
         noted.append((numpy.set_state, numpy.get_state()))
-    if device.type == "cuda":
-        noted.append((lambda state: torch.cuda.set_rng_state(state, device), torch.cuda.get_rng_state(device)))
 
     def restart() -> None:
         for put, state in noted:
@@ -75,7 +81,7 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
     """Both for a block."""
     with undoing() as undo:
         set_modes(undo, execution, device)
-        keep_random(undo, device)
+        keep_random(undo, [device])
         yield
 
 
@@ -103,6 +109,17 @@ def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) ->
     torch.set_autocast_enabled(kind, enabled)
     torch.set_autocast_dtype(kind, dtype)
     torch.set_autocast_cache_enabled(cached)
+
+
+def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Tensor], None], Tensor]]:
+    """How to put each state back, and the state: the host's, and that of every device that has a generator."""
+    yield torch.set_rng_state, torch.get_rng_state()
+    for device in devices:
+        module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device)
+        if device.type == "mps":  # the only one of its kind: its functions take no device
+            yield module.set_rng_state, module.get_rng_state()
+        elif module is not None:
+            yield partial(module.set_rng_state, device=device), module.get_rng_state(device)
 
 
 def _leave_transforms(depth: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ STAGE = 2**25
 
 
 class Lane(Protocol):
-    """How bytes get from a device into a staging buffer; `CudaLane`, or a test's stand-in."""
+    """How bytes get from a device into a staging buffer; `AcceleratorLane`, or a test's stand-in."""
 
     def stage(self, size: int) -> Tensor:
         """A uint8 buffer on the host into which the device can write by itself."""
@@ -21,11 +21,16 @@ class Lane(Protocol):
         """Begin a copy into a part of such a buffer; what is returned waits for its end."""
 
 
-class CudaLane:
-    """Page-locked buffers, and a stream beside the one that computes."""
+def copies_beside(device: torch.device) -> bool:
+    """Whether a device copies to the host while it computes: it has streams."""
+    return device.type not in ("cpu", "meta", "mps")
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+
+class AcceleratorLane:
+    """Page-locked buffers, and on each device a stream beside the one that computes."""
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, Any] = {}
 
     def stage(self, size: int) -> Tensor:
         """A page-locked buffer: only into such memory does a copy run beside the host."""
@@ -33,13 +38,17 @@ class CudaLane:
 
     def copy(self, target: Tensor, source: Tensor) -> Callable[[], None]:
         """After all that was asked of the computing stream so far, and beside what is asked of it next."""
-        self._stream.wait_stream(torch.cuda.current_stream(source.device))
-        with torch.cuda.stream(self._stream):
+        device = source.device
+        module: Any = torch.get_device_module(device)
+        if device not in self._streams:  # a copy is put on a stream of the device that it reads
+            self._streams[device] = module.Stream(device)
+        stream = self._streams[device]
+        stream.wait_stream(module.current_stream(device))
+        with module.stream(stream):
             target.copy_(source, non_blocking=True)
-        source.record_stream(self._stream)  # its memory is not used anew before the copy ends
-        done = torch.cuda.Event()
-        done.record(self._stream)
-        return done.synchronize
+        source.record_stream(stream)  # its memory is not used anew before the copy ends
+        done: Callable[[], None] = stream.record_event().synchronize
+        return done
 
 
 @dataclass

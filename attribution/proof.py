@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attribution.execution import lost
 from attribution.guarded import run_itself, turn
-from attribution.modes import note_random
+from attribution.modes import devices_of, note_random
 from attribution.nested import leaves
 from attribution.undo import Undo
 
@@ -35,7 +35,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
                 turn.take(undo)
                 run_itself(undo, model, beside)
                 run_itself(undo, copy)
-                restart = note_random(undo, image.device)
+                restart = note_random(undo, devices_of(model, image))
                 try:
                     wanted = model(image.clone())
                 except Exception as error:  # the call itself will fail alike, and say why

@@ -12,7 +12,8 @@ from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
-from attribution.modes import note_random, random_states
+from attribution.guards import Guards
+from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
 from attribution.precision import tf32
 from attribution.undo import Undo
@@ -33,8 +34,9 @@ ROUNDING = {torch.float64: 2e-12, torch.float32: 1e-3, torch.float16: 0.06, torc
 _EQUAL = {"cpu": 64, "other": 512, "half": 2}
 """The same in units in the last place for the same kernels, which give the same bits on a CPU, and nearly elsewhere."""
 
-_NOISE = 64
-"""Units in the last place of the median column, which rounding may leave where a column is all but zero."""
+_NOISE = {"cpu": 64, "other": 1024}
+"""Units in the last place of the median column, which rounding may leave where a column is all but zero; half
+precision and TF32 take the first everywhere. An H100's float32 kernels leave up to 3e-5 of a ResNet's median logit."""
 
 _Rows = dict[tuple[object, ...], list[Tensor]]
 """Where in the output a tensor lies → what is in it of each image."""
@@ -57,7 +59,9 @@ class _Proof:
 _proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKeyDictionary()
 
 
-def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool, together: int) -> str | None:
+def mixing(
+    model: nn.Module, inputs: Tensor, execution: Execution, guards: Guards, *, anew: bool, together: int
+) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
     Forwards without graph, once per model, shape and precision, and again after a parameter was written into: [x],
@@ -71,13 +75,15 @@ def mixing(model: nn.Module, inputs: Tensor, execution: Execution, *, anew: bool
         model: Isolated, in eval mode. Its buffers and the random numbers are given back.
         inputs: (N, C, H, W); x is the one of the smallest values, and b is the last or the first where it is another.
         execution: Its precision counts.
+        guards: Settled before anything is found out.
         anew: Look again, since the model may have changed without a trace.
         together: Rows of a forward that the call will make.
     """
-    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, together > 3)
+    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, tf32(inputs), together > 3)
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
     if proof is None or anew or not proof.holds:
+        guards.settle()
         try:
             reason = _reason(model, inputs.detach(), execution, together)
         except (RuntimeError, MemoryError) as error:
@@ -140,15 +146,16 @@ def _in_a_crowd(
             continue
         one, among = alone.rows[place][0], rows[place][1]
         size = torch.maximum(_columns(one), _columns(among))
-        if not _near(one, among, _rough(size, coarsest)):
+        if not _near(one, among, _rough(size, coarsest, one.device)):
             return MIXED
     return None
 
 
-def _rough(size: Tensor, coarsest: torch.dtype) -> Tensor:
+def _rough(size: Tensor, coarsest: torch.dtype, device: torch.device) -> Tensor:
     """How far other kernels may take a value, by the size of its column and of the median one."""
-    part = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16])
-    return part * size + _NOISE * torch.finfo(coarsest).eps * size.median() if size.numel() else size
+    part, places = ROUNDING.get(coarsest, ROUNDING[torch.bfloat16]), torch.finfo(coarsest)
+    noise = _NOISE["cpu" if device.type == "cpu" or places.bits < 32 else "other"]
+    return part * size + noise * places.eps * size.median() if size.numel() else size
 
 
 def _answers(
@@ -205,7 +212,7 @@ def _alike(
     exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
     if not _near(first[1], second[1], exact):
         return False
-    rough = _rough(size, coarsest)
+    rough = _rough(size, coarsest, rows[0].device)
     return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
 
 
@@ -243,15 +250,16 @@ def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
             run_itself(undo, model)  # which gives the hooks back as well
             for module in model.modules() if inside else ():
                 module.register_forward_hook(note)
-            restart = note_random(undo, images.device)
-            before, output = random_states(images.device), None
+            devices = devices_of(model, images)
+            restart = note_random(undo, devices)
+            before, output = random_states(devices), None
             try:
                 with torch.no_grad(), running(images):
                     output = model(images.clone())
             except AttributionError:
                 if not rows:  # else the layers that ran before it failed tell enough
                     raise
-            draws = not all(map(torch.equal, before, random_states(images.device)))
+            draws = not all(map(torch.equal, before, random_states(devices)))
             restart()
         finally:
             undo.back()

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attribution import inputs as inputs_
 from attribution import targets
 from attribution.errors import ModelError, NonFiniteError
 from attribution.execution import Execution, running
+from attribution.guards import Guards
 
 MASK = 64
 """How many times larger than the median class and the classes asked for a score may be that says how those round."""
@@ -28,6 +28,8 @@ class Run:
         extras: Tensors to hand on beside the maps; first axis images or filters.
         name: Technique and backend, for the progress bar.
         apart: Why images, windows and filters go through the model one by one; ``None`` where they need not.
+        guards: What must be finite, and when that is looked at.
+        compares_scores: Of the technique.
     """
 
     model: nn.Module
@@ -41,6 +43,8 @@ class Run:
     notes: dict[str, str | int | float] = field(default_factory=dict)
     apart: str | None = None
     name: str = "work"
+    guards: Guards = field(default_factory=Guards)
+    compares_scores: bool = True
 
     def call(self, x: Tensor) -> Any:
         """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
@@ -65,39 +69,34 @@ class Run:
         return logits
 
     def logits(self, output: Any) -> Tensor:
-        """The logits (B, K) in what the model returned.
+        """The logits (B, K) in what the model returned, on the inputs' device, wherever the model left them.
 
         Raises:
             ModelError: There are none.
         """
-        return _logits(output, self.execution.output)
+        return _logits(output, self.execution.output).to(self.inputs.device)
 
     def select(self, logits: Tensor) -> Tensor:
         """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
 
-        ``extras["largest_score"]`` (N,) is the largest finite |score| of any class, the size that rounding goes by; at
-        most `MASK` times the median class's and the asked ones', since a masked class says nothing of the others.
+        Where the technique compares scores, ``extras["largest_score"]`` (N,) is the largest finite |score| of any
+        class, the size that rounding goes by; at most `MASK` times the median class's and the asked ones', since a
+        masked class says nothing of the others.
 
         Raises:
             TargetError: A class is out of range.
             NonFiniteError: The score of a class that is asked about is NaN or infinite. Other classes may be masked.
+                On a device other than the host it may come at the end of the call.
         """
         logits = logits.detach()
         self.target = targets.resolve(self.asked, logits)
         scores = self.score_of(logits)
         self.scores = scores.gather(1, self.target)
-        sizes = scores.abs()
-        largest = sizes.amax(dim=1)
-        if not inputs_.finite(largest):  # a class is masked, or what was asked for is lost
-            if not inputs_.finite(self.scores):
-                raise NonFiniteError(
-                    "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
-                    "nothing can be explained"
-                )
-            sizes = sizes.nan_to_num(0.0, 0.0)
-            largest = sizes.amax(dim=1)
-        usual = torch.maximum(medians(sizes), self.scores.abs().amax(dim=1))
-        self.extras["largest_score"] = torch.minimum(largest, MASK * usual)
+        self.guards.finite(self.scores, _lost)
+        if self.compares_scores:
+            sizes = scores.abs().nan_to_num(0.0, 0.0)  # a masked class has no size
+            usual = torch.maximum(medians(sizes), self.scores.abs().amax(dim=1))
+            self.extras["largest_score"] = torch.minimum(sizes.amax(dim=1), MASK * usual)
         return self.target
 
     def note(self, key: str, value: str | int | float) -> None:
@@ -118,6 +117,13 @@ class Run:
 
         with tqdm(total=total, desc=f"{self.name}, {unit}s", unit=unit, leave=False) as bar:
             yield lambda: bar.update() and None
+
+
+def _lost() -> NonFiniteError:
+    return NonFiniteError(
+        "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
+        "nothing can be explained"
+    )
 
 
 def medians(rows: Tensor) -> Tensor:

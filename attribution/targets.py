@@ -61,7 +61,9 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
         raise TargetError(
             f"target {int(target.max())} is out of range; the model has {classes} classes, 0 to {classes - 1}"
         )
-    return target.to(logits.device)
+    if logits.device.type == "cpu":
+        return target
+    return target.pin_memory().to(logits.device, non_blocking=True)  # from such memory the host need not wait
 
 
 def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:

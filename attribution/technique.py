@@ -55,6 +55,8 @@ class Technique(ABC):
     needs_inputs: ClassVar[bool] = True
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "images"
     """What ``Execution.batch_size`` counts. Images are split by the core; the rest by the backend."""
+    compares_scores: ClassVar[bool] = True
+    """Whether `agreement` goes by the size of the scores: only then a call takes the time to find the largest one."""
 
     takes_gradients: ClassVar[bool] = True
     """Whether it may take gradients through the model: recurrent layers run without cuDNN then."""

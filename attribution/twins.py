@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.reach import MADE_BY_A_STATEMENT
+from attribution.values import differ, grouped, write
 
 COMPARED_FIRST = 2**24
 """Bytes of a tensor above which its values are compared before they are written again."""
@@ -48,10 +49,15 @@ class Twins:
         self._taken = {each.untyped_storage().data_ptr() for each in registered if each.layout == torch.strided}
         self._met: set[tuple[int, int]] = set()
         self._open = True
+        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
 
     def close(self) -> None:
         """No further pair is made: what differs from now on has changed."""
         self._open = False
+        self._groups = [
+            ([self.copies[index] for index in group], [self.sources[index] for index in group])
+            for group in grouped(self.sources)
+        ]
 
     def meet(self) -> None:
         """Begin to compare."""
@@ -65,12 +71,11 @@ class Twins:
         """
         if self.copies or self._large:
             with torch.no_grad():
-                if not graph:
-                    torch._foreach_copy_(self.copies, self.sources)
-                pairs = zip(self.sources, self.copies, strict=True) if graph else ()
-                for source, own in (*pairs, *self._large):
-                    if not torch.equal(source, own):
-                        own.copy_(source)
+                for copies, sources in () if graph else self._groups:
+                    torch._foreach_copy_(copies, sources)
+                pairs = [*(zip(self.sources, self.copies, strict=True) if graph else ()), *self._large]
+                changed = [pair for pair, found in zip(pairs, differ(pairs), strict=True) if found]
+                write([own for _, own in changed], [source for source, _ in changed])
         for source, own in self._arrays:
             own[...] = source
 

@@ -8,7 +8,7 @@ from typing import Literal
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, registry
 from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
-Size = Literal["smoke", "full", "families"]
+Size = Literal["smoke", "full", "families", "device"]
 ALL_CLASSES = 1000
 FAMILY_OCCLUSION = "occlusion, 224 px, window 56, stride 28"
 SLOW_IN_BATCHES = ("VGG16",)
@@ -198,23 +198,54 @@ def _example(_: Subject, *, name: str) -> Technique:
     return registry.get(name, backend).technique_type.example()
 
 
+def _on_a_device(label: str, models: tuple[str, ...], batches: tuple[int, ...], *, half: bool = False) -> Question:
+    (question,) = (question for question in QUESTIONS if question.label == label)
+    return replace(
+        question,
+        models={"device": models},
+        batches={"device": batches},
+        whole=models,
+        stand_in=question.technique if question.stand_in else None,  # a device has the time for all windows
+        dtypes=("float32", "bfloat16") if half else ("float32",),
+    )
+
+
+_WINDOWS = "occlusion, 224 px, window 40, stride 20"
+
+DEVICE: tuple[Question, ...] = (
+    _on_a_device("grad_cam, 1 target", ("ResNet-50",), (1, 16, 64), half=True),
+    _on_a_device(_WINDOWS, ("ResNet-18",), (1, 16), half=True),
+    _on_a_device(_WINDOWS, ("VGG16", "ResNet-50"), (1,)),
+    _on_a_device("grad_cam, 3 layers × 3 targets", ("ResNet-50",), (1, 16)),
+    _on_a_device("filter_visualization, 1 filter", ("ResNet-50",), (1,)),
+    _on_a_device("activations, one early layer", ("ResNet-50",), (1, 64)),
+    _on_a_device("grad_cam, all classes", ("ResNet-50",), (1,)),
+    _on_a_device("filter_visualization, 64 filters", ("ResNet-50",), (1,)),
+    _on_a_device(_WINDOWS, ("MobileNetV2", "SqueezeNet 1.1"), (1,)),
+    _on_a_device("grad_cam, 1 target", ("SqueezeNet 1.1", "VGG16"), (1, 64)),
+    _on_a_device("filter_visualization, 1 filter", ("SqueezeNet 1.1",), (1,)),
+)
+"""For minutes on a borrowed device: the questions that decide come first, so that a cut loses the least."""
+
+
 def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
-    """Every case of a run, in the order of `QUESTIONS`.
+    """Every case of a run, in the order of `QUESTIONS`, or of `DEVICE` for its size.
 
     Args:
-        size: ``"smoke"``, ``"full"``, or ``"families"``: one net of every torchvision family.
+        size: ``"smoke"``, ``"full"``, ``"families"``: one net of every torchvision family, or ``"device"``: `DEVICE`.
         device: ``"cpu"`` or ``"cuda"``; large batches are 16 on the CPU and 64 on CUDA.
         technique: Only this one.
     """
     found = []
-    for question in (*QUESTIONS, *strangers(name for name, _ in registry.available())):
+    asked = DEVICE if size == "device" else (*QUESTIONS, *strangers(name for name, _ in registry.available()))
+    for question in asked:
         for model in question.models.get(size, ()):
             if technique and question.technique(MODELS[model]).name != technique:
                 continue
             for batch in question.batches.get(size, (1,)):
                 if device == "cpu" and model in SLOW_IN_BATCHES and batch > 1:
                     continue
-                large = 64 if device == "cuda" and batch == 16 else batch
+                large = 64 if device == "cuda" and batch == 16 and size != "device" else batch
                 dtypes = question.dtypes if device == "cuda" else ("float32",)
                 found += [Case(question, model, large, dtype) for dtype in dtypes]
     return found

@@ -21,9 +21,13 @@ WORTH = 8.0
 """Seconds of the slower side that a race of calls of unknown length is worth."""
 
 
-def length(seconds: float) -> dict[str, int]:
+DEVICE_WORTH = 1.5
+"""Likewise on a device that is lent for minutes."""
+
+
+def length(seconds: float, *, worth: float = WORTH) -> dict[str, int]:
     """Pairs for calls of this length: up to 21 of short ones, `LONG` for long ones."""
-    pairs = min(21, int(WORTH / seconds))
+    pairs = min(21, int(worth / seconds))
     return {"pairs": pairs} if pairs > LONG["pairs"] else LONG
 
 

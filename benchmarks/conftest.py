@@ -1,7 +1,10 @@
 """Options and fixtures of the benchmark suite; ``--device`` is defined in ``attribution.testing.options``."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,20 +12,24 @@ import torch
 
 from attribution import precision, registry
 from benchmarks.cases import Case, cases
-from benchmarks.clock import LONG, Race, length, race
+from benchmarks.clock import DEVICE_WORTH, LONG, WORTH, Race, length, race, timed
 from benchmarks.models import missing
 from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
 
 PAIRS = {"smoke": 2, "full": 7}
-ROUNDS = {"smoke": 2, "full": 1, "families": 1}
+SWEPT = ("full", "device")
+"""Sizes in which a contestant runs at its best setting, which is looked for."""
+
+ROUNDS = {"smoke": 2, "full": 1, "families": 1, "device": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--size``, ``--technique`` and ``--tf32``."""
+    """Add ``--size``, ``--technique``, ``--budget``, ``--tf32`` and ``--rows``."""
     parser.addoption("--size", default="smoke", choices=[*ROUNDS], help="which cases run (default: smoke)")
     parser.addoption("--technique", default=None, help="only this technique")
     parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
+    parser.addoption("--rows", type=Path, default=None, help="write each row there as a line of JSON when it is done")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
 
 
@@ -31,6 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for flag in precision.flags().values():
         flag.fp32_precision = "tf32" if config.getoption("--tf32", default=False) else "ieee"
     torch.backends.cudnn.benchmark = False
+    if (path := config.getoption("--rows", default=None)) is not None:
+        machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
+        machine.pop("node", None)
+        head = {"machine_info": machine, "datetime": datetime.now().astimezone().isoformat()}
+        path.write_text(json.dumps(head) + "\n")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -74,6 +86,23 @@ def within_budget(pytestconfig: pytest.Config, started: float) -> None:
         pytest.skip(f"the budget of {budget:g} s is spent")
 
 
+@pytest.fixture(autouse=True)
+def kept(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[None]:
+    """Append the row to ``--rows`` at once: a run that is cut keeps what it has measured."""
+    yield
+    path, benchmark = pytestconfig.getoption("--rows"), request.node.funcargs.get("benchmark")
+    if path is None or benchmark is None or benchmark.stats is None:
+        return
+    row = {
+        "name": request.node.name,
+        "group": benchmark.group,
+        "extra_info": benchmark.extra_info,
+        "stats": {"median": benchmark.stats.stats.median},
+    }
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
     """``"cpu"`` or ``"cuda"``."""
@@ -85,7 +114,7 @@ def device(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def size(pytestconfig: pytest.Config) -> str:
-    """``"smoke"``, ``"full"`` or ``"families"``."""
+    """One of `benchmarks.cases.Size`."""
     return str(pytestconfig.getoption("--size"))
 
 
@@ -100,14 +129,14 @@ def settled(case: Case, device: str, size: str, settled_by_case: dict[str, Settl
     """The case, answered by every backend once."""
     if case.group not in settled_by_case:
         settled_by_case.clear()
-        settled_by_case[case.group] = settle(case, device, sweep=size == "full")
+        settled_by_case[case.group] = settle(case, device, sweep=size in SWEPT)
     return settled_by_case[case.group]
 
 
 def pairs_of(case: Case, size: str, seconds: float = 1.0) -> dict[str, int]:
-    """How many pairs a race gets; families differ so much that it goes by the seconds of a call."""
-    if size == "families":
-        return length(seconds)
+    """How many pairs a race gets; families and devices differ so much that it goes by the seconds of a call."""
+    if size in ("families", "device"):
+        return length(seconds, worth=WORTH if size == "families" else DEVICE_WORTH)
     return LONG if size == "full" and case.question.stand_in else {"pairs": PAIRS[size]}
 
 
@@ -124,6 +153,7 @@ def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
             model(one)
 
     def run(call: Callable[[], object], other: Callable[[], object], scale: float, other_scale: float) -> Race:
+        seconds = max(timed(call, device), timed(other, device)) if size == "device" else 1.0
         return race(
             call,
             other,
@@ -132,7 +162,7 @@ def race_of(case: Case, device: str, size: str) -> Callable[..., Race]:
             against="captum",
             scale=scale,
             other_scale=other_scale,
-            **pairs_of(case, size),
+            **pairs_of(case, size, seconds),
         )
 
     return run

@@ -1,48 +1,71 @@
 #!/usr/bin/env bash
-# The agreement tests and the benchmark suite on a CUDA machine without network, within nine minutes.
+# Agreement and timings on a CUDA machine without network, within five minutes; what is done first matters most.
 #
-#   benchmarks/cuda.sh OUT [--device cuda|cpu] [--size full|smoke] [--wheels DIR]
+#   benchmarks/cuda.sh OUT [--device cuda|cpu] [--wheels DIR] [--rounds N] [--only tests|times] [--seconds S]
 #
-# The machine needs Python >= 3.11 with torch >= 2.10, torchvision and pytest-benchmark. The wheels of captum and of
-# this project (`uv build --wheel`, so that its entry points are found) lie in DIR, by default the folder of this
-# script. OUT gets agreement.log, the results as JSON and their logs. Run it from a checkout of the same version.
+# The machine needs Python >= 3.11 with torch >= 2.10, torchvision, pytest, pytest-benchmark and hypothesis. The wheels of
+# captum and of this project (`uv build --wheel`, so that its entry points are found), and of what else is missing
+# there, lie in DIR, by default the folder of this script. Run it from a checkout of the same version.
+#
+# First the tests marked `device`, N times at once (default 10), with TF32 off. Then, with nothing beside them, the rows
+# of `--size device`: float32 and bfloat16, then TF32. OUT gets a log of each step, and the rows as lines of JSON, each
+# written when it is done, so that a run that is cut keeps them. S (default 190) is how long the rows may take.
 set -euo pipefail
 
-usage() { sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 [ $# -ge 1 ] && [ "${1#-}" = "$1" ] || usage
 out=$(mkdir -p "$1" && cd "$1" && pwd); shift
 here=$(cd "$(dirname "$0")" && pwd)
-device=cuda size=full wheels=$here
-while [ $# -gt 0 ]; do
+device=cuda wheels=$here rounds=10 only=all seconds=190
+while [ $# -ge 2 ]; do
   case "$1" in
-    --device) device=$2; shift 2 ;;
-    --size) size=$2; shift 2 ;;
-    --wheels) wheels=$(cd "$2" && pwd); shift 2 ;;
+    --device) device=$2 ;;
+    --wheels) wheels=$(cd "$2" && pwd) ;;
+    --rounds) rounds=$2 ;;
+    --only) only=$2 ;;
+    --seconds) seconds=$2 ;;
     *) usage ;;
   esac
+  shift 2
 done
+[ $# -eq 0 ] || usage
 
 cd "$here/.."
 packages=$(mktemp -d)
 trap 'rm -rf "$packages"' EXIT
-python3 -m pip install --quiet --no-deps --no-index --target "$packages" "$wheels"/*.whl
-export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}"
+python3 -m pip install --quiet --no-deps --no-index --no-compile --target "$packages" "$wheels"/*.whl
+export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 python3 -c "import captum, torch, torchvision, attribution; print('torch', torch.__version__, 'captum', captum.__version__)"
 
 status=0
-step() {  # step LIMIT LOG COMMAND…: run, keep the log, go on after a failure and fail at the end
+bounded() {  # bounded LIMIT LOG COMMAND...: run it and keep its log
   local limit=$1 log=$2; shift 2
-  echo "== $log: $*"
-  timeout --kill-after=10 "$limit" "$@" >"$out/$log" 2>&1 || { status=1; echo "failed, see $log"; }
-  tail -n 3 "$out/$log"
+  timeout --kill-after=10 "$limit" python3 -m pytest -q -p no:cacheprovider --device "$device" "$@" >"$out/$log" 2>&1
 }
+told() { grep -hE '^(FAILED|ERROR)|^E  ' "$out/$1" | head -n 12 || true; tail -n 1 "$out/$1"; }
 
-NVIDIA_TF32_OVERRIDE=0 step 100 agreement.log \
-  python3 -m pytest tests/test_agreement.py -q --device "$device" -m device
-step 270 "$device-tf32-off.log" \
-  python3 -m pytest benchmarks -q --device "$device" --size "$size" --budget 220 --benchmark-json "$out/$device-tf32-off.json"
-if [ "$device" = cuda ]; then
-  step 120 "$device-tf32-on.log" \
-    python3 -m pytest benchmarks -q --device "$device" --size "$size" --tf32 --budget 90 --benchmark-json "$out/$device-tf32-on.json"
+if [ "$only" != times ]; then
+  mapfile -t files < <(grep -rlE 'mark\.device|pytestmark = .*device' tests --include='test_*.py')
+  declare -A running
+  for round in $(seq "$rounds"); do
+    NVIDIA_TF32_OVERRIDE=0 bounded 130 "tests-$round.log" "${files[@]}" -m device & running[$round]=$!
+  done
+  for round in "${!running[@]}"; do
+    wait "${running[$round]}" || { status=1; echo "round $round:"; told "tests-$round.log"; }
+  done
+  echo "device tests, $rounds times: $SECONDS s"; tail -qn 1 "$out"/tests-*.log
+fi
+if [ "$only" != tests ]; then
+  rows() {  # rows NAME SECONDS OPTIONS...
+    local name=$1 budget=$2; shift 2
+    bounded $((budget + 40)) "$name.log" benchmarks --size device --budget "$budget" --rows "$out/$name.jsonl" "$@" || status=1
+    echo "$name: $SECONDS s"; told "$name.log"
+  }
+  if [ "$device" = cuda ]; then
+    rows cuda $((seconds * 3 / 4))
+    rows cuda-tf32 $((seconds / 4)) --tf32 -k "(ResNet-50 and grad_cam and target) or (occlusion and ResNet)"
+  else
+    rows "$device" "$seconds"
+  fi
 fi
 exit $status

@@ -24,8 +24,11 @@ REFERENCE = "captum"
 CHUNKS = (1, 4, 8, 16, 32)
 """The values of ``perturbations_per_eval`` that the reference may choose from."""
 
+DEVICE_CHUNKS = (16, 64, 128)
+"""Likewise on a device."""
+
 _PER_ITEM = ("dense", "captum.Occlusion")
-_sweeps: dict[tuple[str, str, str], dict[int, float]] = {}
+_sweeps: dict[tuple[str, str, int, str], dict[int, float]] = {}
 
 
 @dataclass
@@ -123,12 +126,15 @@ def _answer(case: Case, backend: str, technique: Technique, device: str, sweep: 
 
 
 def sweep_of(case: Case, device: str) -> dict[int, float]:
-    """Seconds of the reference on the stand-in by windows per forward; looked for once per model."""
-    key = (case.model, case.dtype, device)
+    """Seconds of the reference on the stand-in by windows per forward; looked for once per model and batch."""
+    key = (case.model, case.dtype, case.batch, device)
     if key not in _sweeps:
-        _sweeps[key] = {
-            chunk: timed(ask(case, REFERENCE, case.timed, device, case.target(), chunk), device) for chunk in CHUNKS
-        }
+        chunks = CHUNKS if device == "cpu" else DEVICE_CHUNKS
+        calls = {chunk: ask(case, REFERENCE, case.timed, device, case.target(), chunk) for chunk in chunks}
+        if device != "cpu":
+            for call in calls.values():
+                call()  # each size is new to the device's libraries
+        _sweeps[key] = {chunk: timed(call, device) for chunk, call in calls.items()}
     return _sweeps[key]
 
 

@@ -140,12 +140,17 @@ class ResultsFile(BaseModel):
 
 
 def read(path: Path) -> ResultsFile:
-    """Read and check a file that ``--benchmark-json`` wrote.
+    """Read and check a file that ``--benchmark-json`` or ``--rows`` (``.jsonl``) wrote.
 
     Raises:
         ValueError: The file is not such a file, or a row lacks something; says which row and what.
     """
-    data = json.loads(path.read_text())
+    text = path.read_text()
+    if path.suffix == ".jsonl":
+        head, *rows = [json.loads(line) for line in text.splitlines()] or [{}]
+        data = {**head, "benchmarks": rows}
+    else:
+        data = json.loads(text)
     results = []
     for benchmark in data.get("benchmarks", []):
         try:
@@ -154,5 +159,5 @@ def read(path: Path) -> ResultsFile:
             raise ValueError(f"{path.name}: {benchmark.get('name')}: {error}") from error
         results.append(Result(row=row, group=benchmark["group"], seconds=benchmark["stats"]["median"]))
     if not results:
-        raise ValueError(f"{path.name} holds no benchmarks; write it with --benchmark-json")
+        raise ValueError(f"{path.name} holds no benchmarks; write it with --benchmark-json or --rows")
     return ResultsFile(name=path.stem, machine=data["machine_info"], date=data["datetime"][:10], results=results)

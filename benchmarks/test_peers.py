@@ -6,7 +6,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from attribution.agreement import all_hold, table
 from benchmarks.cases import Case
 from benchmarks.clock import race, timed
-from benchmarks.conftest import pairs_of
+from benchmarks.conftest import SWEPT, pairs_of
 from benchmarks.peers import entries
 from benchmarks.peers.bout import OURS, canary, first, ours, peer_row
 from benchmarks.peers.peer import Peer
@@ -39,7 +39,7 @@ def our_side(peer_case: Case, device: str, ours_by_case: dict[str, Settled]) -> 
 def test_peer(
     benchmark: BenchmarkFixture, peer_case: Case, peer: Peer, our_side: Settled, device: str, size: str
 ) -> None:
-    contestant = peer.enter(peer_case, device, sweep=size == "full")
+    contestant = peer.enter(peer_case, device, sweep=size in SWEPT)
     answer, first_call = first(contestant.call, device)
     check = peer.check(peer_case, device, answer, our_side.answers[OURS].attribution)
     if not all_hold(check.agreements):
@@ -48,9 +48,9 @@ def test_peer(
             f"{check.compared}\n{table(check.agreements)}",
             pytrace=False,
         )
-    found = peer_row(our_side, peer, contestant, check, first_call, peak=size == "full")
+    found = peer_row(our_side, peer, contestant, check, first_call, peak=size in SWEPT)
     call, scale = our_side.call(OURS)
-    if size == "full":
+    if size in SWEPT:
         call()
     found["race"] = race(
         contestant.call,
@@ -58,7 +58,7 @@ def test_peer(
         against=OURS,
         canary=canary(peer_case, device),
         device=device,
-        **pairs_of(peer_case, size, first_call),
+        **pairs_of(peer_case, size, timed(contestant.call, device) if size == "device" else first_call),
         scale=contestant.scale,
         other_scale=scale,
     ).as_dict()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attribution import Attributor, precision, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
+from tests.simulated_device.option import prepare
 from tests.whole_groups import WholeGroups
 
 MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depthwise}
@@ -17,6 +18,7 @@ MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depth
 def pytest_configure(config: pytest.Config) -> None:
     """Small models gain nothing from threads, and on busy cores lose a factor of ten by them."""
     torch.set_num_threads(1)
+    prepare(config)
     config.pluginmanager.register(WholeGroups(), "whole groups")
 
 
@@ -24,8 +26,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def device(pytestconfig: pytest.Config) -> Iterator[str]:
     """Where the tests marked ``device`` run; TF32 is off, since they hold float32 against float32's tolerance."""
     name: str = pytestconfig.getoption("--device")
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.exit("--device cuda: torch sees no CUDA device", returncode=2)
     before = [(flag, flag.fp32_precision) for flag in precision.flags().values()]
     for flag, _ in before:
         flag.fp32_precision = "ieee"

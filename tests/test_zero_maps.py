@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, NonFiniteError, Occlusion, compare, explain
 from attribution.blank import zero_maps
+from attribution.guards import Guards
 from tests.conftest import build, noise
 
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
@@ -55,15 +56,20 @@ def test_layers_and_filters(backend: str) -> None:
     assert found.provenance["zero everywhere"] == "0 · image 2"
 
 
-def test_one_value_that_differs_is_enough_wherever_it_lies() -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_one_value_that_differs_is_enough_wherever_it_lies(late: bool) -> None:
+    guards = Guards(late=late)
     map_, target = torch.zeros(2, 3, 31, 37), torch.arange(6).view(2, 3)
     for place in range(31 * 37):
         map_[1, 2].view(-1)[place - 1], map_[1, 2].view(-1)[place] = 0, 1e-30
         if place in (0, 1, 100, 31 * 37 - 1):
-            assert "target 5" not in zero_maps({"a": map_}, "heatmap", target)
-    assert zero_maps({"a": map_}, "heatmap", target).endswith("a · image 1 · target 4")
-    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", None).endswith("a · image 4 and 4 more")
-    assert zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", None) == "b · image 0, b · image 1"
+            assert "target 5" not in zero_maps({"a": map_}, "heatmap", target, guards)
+    assert zero_maps({"a": map_}, "heatmap", target, guards).endswith("a · image 1 · target 4")
+    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", None, guards).endswith("a · image 4 and 4 more")
+    assert (
+        zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", None, guards)
+        == "b · image 0, b · image 1"
+    )
 
 
 @BACKENDS
@@ -75,7 +81,8 @@ def test_a_class_that_nobody_asks_about_may_be_anything(mask: float, backend: st
         found = explain(model, X, technique, target=[[0, 3], [1, 3]], backend=backend)
         wanted = explain(plain, X, technique, target=[[0, 3], [1, 3]], backend=backend)
         assert torch.allclose(found.map, wanted.map, rtol=1e-5, atol=1e-6)
-        assert found.extras["largest_score"].isfinite().all()
+        assert all(extra.isfinite().all() for extra in found.extras.values())
+        assert ("largest_score" in found.extras) == technique.compares_scores
         assert compare(model, X, technique, target=[[0, 3], [1, 3]]).holds
         for target in (4, "all", [[0, 4], [0, 1]]):
             with pytest.raises(NonFiniteError, match="classes asked about"):

@@ -45,13 +45,13 @@ class Tf32(TorchDispatchMode):
 
 
 @contextmanager
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> Iterator[Tf32]:
-    """The CPU computes as a GPU whose flags allow TF32 for these kinds of products, and is taken for one."""
+def as_on_a_gpu(*kinds: str, known: bool = True) -> Iterator[Tf32]:
+    """The CPU computes as a GPU whose flags allow TF32 for these kinds of products; and is ``known`` to be one."""
     flags = {
         kind: SimpleNamespace(fp32_precision="tf32" if kind in kinds else "ieee")
         for kind in ("convolution", "matmul", "recurrent")
     }
-    with monkeypatch.context() as patch, Tf32(*kinds) as mode:
+    with pytest.MonkeyPatch.context() as patch, Tf32(*kinds) as mode:
         patch.setattr(precision, "flags", lambda: flags)
-        patch.setattr(precision, "follows_flags", lambda device: True)
+        patch.setattr(precision, "follows_flags", lambda device: known)
         yield mode

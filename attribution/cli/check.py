@@ -13,16 +13,18 @@ from attribution.errors import InputError, nearest
 from attribution.testing import run_checks
 
 
-def run(text: str) -> bool:
+def run(text: str, device: str = "cpu") -> bool:
     """Print one line per check of ``module:Class`` on its technique's ``example()``, then a sum; whether all passed.
 
+    ``device`` is where the models of the checks lie.
+
     Raises:
-        InputError: There is no such module or class, it is no attributor, or its technique has no example.
+        InputError: There is no such module, class or device, it is no attributor, or its technique has no example.
     """
     with _folder_importable():
         cls = _loaded(text)
         failed = total = 0
-        for outcome in run_checks(cls):
+        for outcome in run_checks(cls, device=device):
             total += 1
             failed += not outcome.good
             typer.echo(f"ok    {outcome.name}" if outcome.good else f"FAIL  {outcome.text}")

@@ -163,11 +163,12 @@ def layers(model: _Model = _MODEL, weights: _Weights = None, device: _Device = "
 @app.command()
 def check(
     attributor: Annotated[str, typer.Argument(metavar="MODULE:CLASS", help="E.g. my_package.my_module:MyGradCAM.")],
+    device: Annotated[str, typer.Option(metavar="NAME", help="Where its models lie: cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
     """The conformance kit on one attributor, a line per check; exit code 1 if some fail."""
     from attribution.cli import check
 
-    if not check.run(attributor):
+    if not check.run(attributor, device):
         raise typer.Exit(1)
 
 

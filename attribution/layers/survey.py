@@ -14,6 +14,7 @@ from attribution.execution import running
 from attribution.layers.names import find
 from attribution.nested import tensors
 from attribution.notes import notes
+from attribution.values import Values
 
 
 @dataclass(eq=False)
@@ -146,9 +147,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
     known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
     if key not in known:
         first = inputs[:1].detach().clone()
-        before = [
-            (buffer, buffer.clone()) for buffer in model.buffers() if not (buffer.is_inference() or buffer.is_meta)
-        ]
+        before = Values(model.buffers())
         output, failure = None, None
         with torch.no_grad(), record(model) as stops:
             try:
@@ -156,12 +155,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
                     output = model(first)
             except ModelError as error:
                 failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
-        with torch.no_grad():
-            for buffer, values in before:
-                if buffer.shape != values.shape:
-                    buffer.resize_(values.shape)
-                if not torch.equal(buffer, values):  # a forward that counts must not have begun to
-                    buffer.copy_(values)
+        before.give_back()  # a forward that counts must not have begun to
         restart = notes(model).get("restart", lambda: None)()
         if restart is not None:  # what else it counts in
             restart()

@@ -47,6 +47,7 @@ class GradCAM(Technique):
     name: ClassVar[str] = "grad_cam"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
+    compares_scores: ClassVar[bool] = False
 
     layers: tuple[str, ...] = ()
     relu: bool = True

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from attribution.attributor import Attributor
 from attribution.errors import AttributionError, InputError, nearest
+from attribution.execution import first_line
 from attribution.technique import Technique
 from attribution.testing.checks import TEMPLATES, Check, CheckFailure, Subject
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 AttributorType = type[Attributor[Any]]
 Pair = tuple[AttributorType, Technique]
+Place = str | torch.device
 
 
 class ConformanceError(AttributionError, AssertionError):
@@ -49,26 +53,34 @@ class Outcome:
         return self.status in ("passed", "expected failure")
 
 
-def attributor_checks(cls: AttributorType, technique: Technique | None = None) -> Iterator[Check]:
+def attributor_checks(
+    cls: AttributorType, technique: Technique | None = None, *, device: Place = "cpu"
+) -> Iterator[Check]:
     """Every check that applies to an attributor, each a callable with a ``name`` and a ``rule``.
 
     Args:
         cls: The attributor.
         technique: A question that fits small models with layers ``stem``, ``body`` and ``head``, images of 3 × 17 × 23
             and five classes; ``None``: ``cls.technique_type.example()``.
+        device: Where the models and images of the checks lie, e.g. ``"cuda:1"``.
 
     Raises:
-        InputError: ``cls`` is no attributor, or its technique needs parameters and has no ``example()``.
+        InputError: ``cls`` is no attributor, its technique needs parameters and has no ``example()``, or torch has no
+            such device here.
     """
-    subject = _subject(cls, technique)
+    subject = _subject(cls, technique, device)
     yield from (Check(template, subject) for template in TEMPLATES if template.applies(subject))
 
 
 def run_checks(
-    cls: AttributorType, technique: Technique | None = None, *, expected_failures: Mapping[str, str] | None = None
+    cls: AttributorType,
+    technique: Technique | None = None,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    device: Place = "cpu",
 ) -> Iterator[Outcome]:
     """Run the checks one after the other and tell how each ended; see `check_attributor`."""
-    checks = list(attributor_checks(cls, technique))
+    checks = list(attributor_checks(cls, technique, device=device))
     expected = _known(expected_failures or {}, checks)
     for check in checks:
         reason = expected.get(check.name)
@@ -85,7 +97,11 @@ def run_checks(
 
 
 def check_attributor(
-    cls: AttributorType, technique: Technique | None = None, *, expected_failures: Mapping[str, str] | None = None
+    cls: AttributorType,
+    technique: Technique | None = None,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    device: Place = "cpu",
 ) -> list[Outcome]:
     """Hold an attributor to every check that applies to it.
 
@@ -93,14 +109,15 @@ def check_attributor(
         cls: The attributor.
         technique: As for `attributor_checks`.
         expected_failures: Name of a check → why it fails. It then must fail: one that passes is an error too.
+        device: As for `attributor_checks`.
 
     Raises:
         ConformanceError: Some checks failed, or passed against expectation; the text lists all of them.
         InputError: As for `attributor_checks`, or an expected failure is no check that applies.
     """
-    outcomes = list(run_checks(cls, technique, expected_failures=expected_failures))
+    outcomes = list(run_checks(cls, technique, expected_failures=expected_failures, device=device))
     if bad := [outcome for outcome in outcomes if not outcome.good]:
-        raise ConformanceError(_subject(cls, technique).name, bad, len(outcomes))
+        raise ConformanceError(_subject(cls, technique, device).name, bad, len(outcomes))
     return outcomes
 
 
@@ -108,19 +125,21 @@ def parametrize_with_checks(
     pairs: Iterable[Pair | AttributorType],
     *,
     expected_failures: Mapping[AttributorType, Mapping[str, str]] | None = None,
+    device: Place = "cpu",
 ) -> "pytest.MarkDecorator":
     """One test per attributor and check, for a function with the argument ``check`` that calls it.
 
     Args:
         pairs: Attributors, each with a technique or alone.
         expected_failures: Attributor → name of a check → why it fails; strict, as in `check_attributor`.
+        device: As for `attributor_checks`.
     """
     import pytest
 
     parameters = []
     for pair in pairs:
         cls, technique = pair if isinstance(pair, tuple) else (pair, None)
-        checks = list(attributor_checks(cls, technique))
+        checks = list(attributor_checks(cls, technique, device=device))
         reasons = _known((expected_failures or {}).get(cls, {}), checks)
         for check in checks:
             reason = reasons.get(check.name)
@@ -129,7 +148,7 @@ def parametrize_with_checks(
     return pytest.mark.parametrize("check", parameters)
 
 
-def _subject(cls: AttributorType, technique: Technique | None) -> Subject:
+def _subject(cls: AttributorType, technique: Technique | None, device: Place) -> Subject:
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):
         raise InputError(f"{cls!r} is no attributor; give a subclass of attribution.Attributor")
     if technique is None:
@@ -142,7 +161,11 @@ def _subject(cls: AttributorType, technique: Technique | None) -> Subject:
             ) from error
     if not isinstance(technique, Technique):
         raise InputError(f"technique is {technique!r}; give an instance of {cls.technique_type.__name__}")
-    return Subject(cls, technique)
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device is {device!r}, which torch does not have here: {first_line(error)}") from error
+    return Subject(cls, technique, place)
 
 
 def _known(expected: Mapping[str, str], checks: list[Check]) -> Mapping[str, str]:

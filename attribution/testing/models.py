@@ -60,17 +60,19 @@ def small_depthwise(*, classes: int = 5, seed: int = 0, dtype: torch.dtype = tor
     return calibrated(lambda: _model(nn.Conv2d(3, 8, 3, stride=2), body(), 6, classes), seed, dtype)
 
 
-def calibrated(build: object, seed: int, dtype: torch.dtype) -> nn.Module:
+def calibrated(build: object, seed: int, dtype: torch.dtype, *, size: tuple[int, int] = (32, 32)) -> nn.Module:
     """A model from a builder: weights from ``seed``, batch norm statistics from noise, eval mode; global RNG untouched.
+
+    It is made on the host, so that it is the same wherever it goes. ``size`` is that of the images it takes.
 
     Without the calibration the signal of a deep random net vanishes, and maps of 1e-9 agree about nothing.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
         model: nn.Module = build()  # type: ignore[operator]
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.momentum = None
         with torch.no_grad():
-            model.train()(torch.randn(16, 3, 32, 32))
+            model.train()(torch.randn(16, 3, *size))
     return model.eval().to(dtype)

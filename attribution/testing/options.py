@@ -4,5 +4,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--device``."""
-    parser.addoption("--device", default="cpu", choices=["cpu", "cuda"], help="where models run (default: cpu)")
+    """Add ``--device``: any name that torch takes for a device by the time that the tests run."""
+    parser.addoption(
+        "--device", default="cpu", metavar="NAME", help="where models run: cpu (default), cuda, cuda:1, xpu, …"
+    )

@@ -187,13 +187,21 @@ def _inputs(model: nn.Module, inputs: list[Tensor]) -> Places:
 def _random(model: nn.Module, inputs: list[Tensor]) -> Places:
     name, words, *rest = np.random.get_state()  # noqa: NPY002  # the global generator is what is watched
     version, numbers, gauss = random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    kind = _accelerator()
+    module: Any = None if kind is None else torch.get_device_module(kind)
+    known = hasattr(module, "get_rng_state_all") and module.is_initialized()
     return {
         "torch": torch.get_rng_state(),
         "numpy": (str(name), torch.from_numpy(np.asarray(words).astype(np.int64)), *rest),
         "python": (version, torch.tensor(numbers), gauss),
-        **{f"cuda {index}": state for index, state in enumerate(cuda)},
+        **{f"{kind} {index}": state for index, state in enumerate(module.get_rng_state_all() if known else [])},
     }
+
+
+def _accelerator() -> str | None:
+    """The kind of device beside the host that this torch was built for."""
+    found = torch.accelerator.current_accelerator()
+    return None if found is None else found.type
 
 
 def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
@@ -213,7 +221,7 @@ def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
         "float32 precision": tuple(flag.fp32_precision for flag in precision.flags().values()),
         "threads of torch": torch.get_num_threads(),
     }
-    for device in ("cpu", "cuda"):
+    for device in dict.fromkeys(("cpu", "cuda", _accelerator() or "cpu")):
         found[f"autocast on {device}"] = (torch.is_autocast_enabled(device), str(torch.get_autocast_dtype(device)))
     return found
 

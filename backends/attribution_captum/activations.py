@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.modes import devices_of
 from attribution.technique import Maps
 from attribution.techniques import Activations
 from attribution_captum.layer import Truncated, check, modules, typed
@@ -37,8 +38,14 @@ class CaptumActivations(Attributor[Activations]):
                 if stop.shape is None or len(stop.shape) != 4:
                     raise layers.no_space(name, stop.shape or ())
         fails = layers.survey(run.model, run.inputs).failure is not None
+        # Captum takes several layers for replicas of one if they are on several devices
+        apart = len(devices_of(run.model)) > 1
         with typed():
-            values = LayerActivation(Truncated(run, asked) if fails else run.call, asked).attribute(run.inputs)
+            values = [
+                value
+                for some in ([[module] for module in asked] if apart else [asked])
+                for value in LayerActivation(Truncated(run, some) if fails else run.call, some).attribute(run.inputs)
+            ]
         for name, value in zip(names, values, strict=True):
             layers.per_image(name, value.shape, len(run.inputs))
         if self.technique.reduce == "mean":

@@ -1,12 +1,14 @@
 """Other libraries as contestants; a new one is one more entry of `PEERS`."""
 
+from typing import get_args
+
 from benchmarks.cases import FAMILY_OCCLUSION, Case, Size, cases
 from benchmarks.models import missing
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
 from benchmarks.peers.dense import DenseEngine
 from benchmarks.peers.floor import Floor
 from benchmarks.peers.lucent import Lucent
-from benchmarks.peers.peer import Peer
+from benchmarks.peers.peer import Peer, Tier
 from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM
 from benchmarks.peers.torchcam import TorchCAM
 
@@ -22,11 +24,15 @@ _FLOORS = (
     "filter_visualization, 1 filter",
     "filter_visualization, 64 filters",
 )
+_BRIEF: tuple[Tier, ...] = ("default", "tuned")
+_BRIEF_MODELS = ("ResNet-18", "ResNet-50", "VGG16")
+"""What there is time for on a lent device: no compiling, no floors, and a few models."""
 _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters")
 
 PEERS: tuple[Peer, ...] = (
     Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
     DenseEngine(questions=(FAMILY_OCCLUSION,)),
+    DenseEngine(questions=_OCCLUSION, on="cuda"),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
     CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),
@@ -45,13 +51,16 @@ PEERS: tuple[Peer, ...] = (
 
 def entries(size: Size, device: str, technique: str | None = None) -> list[tuple[Case, Peer]]:
     """Who runs what: case by case, so that a case's rows share its answer; in smoke size one case per peer."""
-    present = [peer for peer in PEERS if peer.missing() is None]
+    tiers = _BRIEF if size == "device" else get_args(Tier)
+    present = [peer for peer in PEERS if peer.missing() is None and peer.tier in tiers]
     found = []
     taken: set[int] = set()
     for case in cases(size, device, technique):
         if missing(case.model):
             continue
         for index, peer in enumerate(present):
+            if size == "device" and (case.model not in _BRIEF_MODELS or case.dtype != "float32"):
+                continue
             if peer.asked(case, device) and not peer.refuses(case, device) and (size != "smoke" or index not in taken):
                 taken.add(index)
                 found.append((case, peer))

@@ -66,6 +66,7 @@ class Peer(ABC):
         tier: How it is used.
         questions: The labels of `benchmarks.cases` that it can answer.
         models: The only models it is asked about; empty: all.
+        on: The only device it runs on; empty: every one.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Peer(ABC):
     tier: Tier
     questions: tuple[str, ...]
     models: tuple[str, ...] = ()
+    on: str = ""
 
     @abstractmethod
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
@@ -103,6 +105,8 @@ class Peer(ABC):
     def asked(self, case: Case, device: str) -> bool:
         """Whether the case is one of the peer's, be it refused or not."""
         if case.question.label not in self.questions or (self.models and case.model not in self.models):
+            return False
+        if self.on not in ("", device):
             return False
         return case.batch == 1 or device == "cuda" or case.model in LARGE_BATCHES
 

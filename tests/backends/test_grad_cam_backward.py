@@ -1,7 +1,9 @@
 """Many layers and targets from one forward and one batched backward: what Captum gives one by one, and nothing left."""
 
 import gc
+import warnings
 import weakref
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attribution import Execution, GradCAM, LayerError, explain
 from attribution.agreement import relative_tolerance
@@ -18,6 +21,12 @@ from tests.conftest import build, noise
 LAYERS = ("stem", "stem_relu", "body")
 TARGETS = [[0, 3, 1], [4, 1, 2]]
 INPUTS = noise(2, 3, 17, 23)
+
+
+@pytest.fixture(autouse=True)
+def _two_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few targets are taken one by one, but where the rest is to be seen on small models."""
+    monkeypatch.setattr(backward, "FEW_TARGETS", 1)
 
 
 def one_by_one(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
@@ -104,7 +113,7 @@ def test_what_torch_cannot_batch_is_done_one_by_one_and_said() -> None:
 
 
 class Shuffled(nn.Module):
-    """Torch's batched backward is wrong here: a batch norm in eval mode before a channels-last convolution."""
+    """The older of torch's ways is wrong here: a batch norm in eval mode before a channels-last convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,10 +134,11 @@ def shuffled() -> nn.Module:
 def test_several_targets_are_those_one_by_one_where_torch_batches_wrongly(
     images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, x = shuffled(), noise(images, 12, 7, 9)
+    x = noise(images, 12, 7, 9)
     technique = GradCAM(layers=("up",), relu=False, upsample=False)
 
     def off() -> float:
+        model = shuffled()
         result = explain(model, x, technique, target="all")
         exact = torch.cat([explain(model, x, technique, target=target).map for target in range(5)], dim=1)
         said = "another gradient" in str(result.provenance.get("backward"))
@@ -136,8 +146,74 @@ def test_several_targets_are_those_one_by_one_where_torch_batches_wrongly(
         return float((result.map - exact).abs().max() / exact.abs().max())
 
     assert off() < 1e-6
+    monkeypatch.setattr(backward, "has_rules", lambda *_: False)
+    assert off() < 1e-6
     monkeypatch.setattr(backward.Tail, "_proved", lambda *_: True)
     assert images > 1 or off() > 0.1, "torch batches this rightly by now: the proof has no example"
+
+
+class Operations(TorchDispatchMode):
+    """Counts what runs inside the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[str(func.name())] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_each_operation_runs_once_for_all_targets() -> None:
+    """And once for the proof, by a backward of its own."""
+    model, technique = build("residual"), GradCAM(layers=("stem",))
+    convolutions = (
+        sum(isinstance(module, nn.Conv2d) for module in model.modules()) - 1
+    )  # the stem's is before the layer
+    for targets in (4, 5):
+        target = [[*range(targets)]] * 2
+        explain(model, INPUTS, technique, target=target)  # finds what is kept
+        with Operations() as ran:
+            result = explain(model, INPUTS, technique, target=target)
+        assert result.provenance["targets per backward"] == targets
+        assert ran.counts["aten::convolution_backward"] == 2 * convolutions
+
+
+def test_few_targets_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    model, technique = build("cnn"), GradCAM(layers=LAYERS)
+    few = explain(model, INPUTS, technique, target=TARGETS)
+    assert few.provenance["targets per backward"] == 1
+    assert {few.provenance[f"engine {layer}"] for layer in LAYERS} == {"backward"}
+    exact = one_by_one(build("cnn"), INPUTS)
+    assert all(agree(few.raw[layer], exact[layer]) for layer in LAYERS)
+    assert explain(model, INPUTS, technique, target="all").provenance["targets per backward"] == 5
+
+
+class Attentive(nn.Module):
+    """Torch has no rule for many seeds of attention's backward, and warns where it goes on without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 48), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.mix(self.stem(x).flatten(2).transpose(1, 2))[:, None]
+        mixed = nn.functional.scaled_dot_product_attention(*tokens.chunk(3, dim=-1))
+        return self.head(mixed[:, 0].mean(1))  # type: ignore[no-any-return]
+
+
+def test_attention_is_batched_in_silence() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Attentive().eval()
+    technique = GradCAM(layers=("stem",), relu=False, upsample=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explain(model, INPUTS, technique, target="all")
+    assert found.provenance["targets per backward"] == 6
+    exact = torch.cat([explain(model, INPUTS, technique, target=target).map for target in range(6)], dim=1)
+    assert agree(found.map, exact)
 
 
 class Reversed(Function):

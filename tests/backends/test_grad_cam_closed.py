@@ -11,13 +11,19 @@ from torch.nn import functional as F
 from attribution import GradCAM, explain
 from attribution.agreement import relative_tolerance
 from attribution.techniques.tokens import Grid
-from attribution_hooks.grad_cam import closed
+from attribution_hooks.grad_cam import backward, closed
 from tests.conftest import noise
 
 D, K, SIZE = 6, 5, (9, 13)
 FEW = [[0, 3], [4, 1], [2, 2]]
 
 Forward = Callable[["Net", Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _two_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few targets are taken one by one, but where the rest is to be seen on small models."""
+    monkeypatch.setattr(backward, "FEW_TARGETS", 1)
 
 
 class Net(nn.Module):
@@ -159,8 +165,8 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
     verdicts: list[bool] = []
     original = closed._close
 
-    def recorded(a: Tensor, b: Tensor, within: float) -> bool:
-        verdicts.append(original(a, b, within))
+    def recorded(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
+        verdicts.append(original(within, *pairs))
         return verdicts[-1]
 
     monkeypatch.setattr(closed, "_close", recorded)

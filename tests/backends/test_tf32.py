@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, precision
+from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import relative_tolerance
+from attribution_hooks.grad_cam import backward
 from attribution_hooks.last_convolution import LastConvolution
 from attribution_hooks.occlusion import incremental
 from tests.backends.occlusion.truth import image
@@ -29,6 +30,12 @@ QUESTIONS: dict[str, Technique] = {
 }
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The closed form is tried for few targets, too."""
+    monkeypatch.setattr(backward, "FEW_TARGETS", 1)
+
+
 def test_rounding_keeps_ten_digits_behind_the_point() -> None:
     x = torch.tensor([1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11, -1 - 1.01 * 2**-11, 2**-20 * (1 + 2**-11 + 2**-20)])
     assert rounded(x).tolist() == [1 + 2**-10, 1.0, 1 + 2**-9, -1 - 2**-10, 2**-20 * (1 + 2**-10)]
@@ -36,14 +43,12 @@ def test_rounding_keeps_ten_digits_behind_the_point() -> None:
 
 @KINDS
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_backends_agree_and_the_record_says_what_was_on(
-    name: str, kinds: tuple[str, ...], model_name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backends_agree_and_the_record_says_what_was_on(name: str, kinds: tuple[str, ...], model_name: str) -> None:
     technique, model = QUESTIONS[name], build(model_name)
     inputs, target = noise(3, 3, 17, 23) if technique.needs_inputs else None, "all" if technique.needs_target else None
     asked: dict[str, Any] = {"target": target}
     exact = explain(model, inputs, technique, **asked)
-    with as_on_a_gpu(monkeypatch, *kinds) as mode:
+    with as_on_a_gpu(*kinds) as mode:
         found = compare(model, inputs, technique, **asked)
     assert found.holds, found.table()
     for answer in found.attributions.values():
@@ -62,10 +67,9 @@ def test_backends_agree_and_the_record_says_what_was_on(
 
 
 @pytest.mark.parametrize("model", ["residual", "depthwise"])
-def test_tiles_would_be_refused_by_the_bound_of_float32(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_would_be_refused_by_the_bound_of_float32(model: str) -> None:
     technique = QUESTIONS["occlusion"]
-    with as_on_a_gpu(monkeypatch, "convolution"):
-        monkeypatch.setattr(precision, "follows_flags", lambda device: False)
+    with as_on_a_gpu("convolution", known=False):
         found = explain(build(model), noise(3, 3, 17, 23), technique, target=1)
     assert found.provenance["engine"] == "dense"
 
@@ -78,33 +82,35 @@ def test_a_wrong_trace_is_found_out(wrong: Any, kinds: tuple[str, ...], monkeypa
     """But for one that is wrong by a ten-thousandth, which float32 rounds away."""
     monkeypatch.setattr(incremental, "LEAST_GAIN", 0.0)
     technique = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score="logit")
-    with as_on_a_gpu(monkeypatch, *kinds):
+    with as_on_a_gpu(*kinds):
         found = explain(wrong().float(), image(1).float(), technique, target=1)
     assert found.provenance["engine"] == "dense"
 
 
 @KINDS
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("name", TRUE)
-def test_the_closed_form_is_taken(name: str, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_closed_form_is_taken(name: str, kinds: tuple[str, ...]) -> None:
     model, x = Net(TRUE[name], torch.float32), noise(3, 3, *SIZE)
-    with as_on_a_gpu(monkeypatch, *kinds):
+    with as_on_a_gpu(*kinds):
         found, by = engine(model, x, FEW)
     assert by == "closed form"
     exact, _ = engine(model, x, FEW)
     assert (found - exact).abs().max() <= relative_tolerance(torch.float16) * exact.abs().max()
 
 
-def test_it_would_be_refused_by_the_bound_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    with as_on_a_gpu(monkeypatch, "matmul"):
-        monkeypatch.setattr(precision, "follows_flags", lambda device: False)
+@pytest.mark.usefixtures("few")
+def test_it_would_be_refused_by_the_bound_of_float32() -> None:
+    with as_on_a_gpu("matmul", known=False):
         assert engine(Net(TRUE["1 × 1 convolution, pool"], torch.float32), noise(3, 3, *SIZE), FEW)[1] == "backward"
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("kinds", [(), ("convolution",), ("matmul", "convolution")], ids=["ieee", "tf32", "both"])
 @pytest.mark.parametrize("name", FOOLING)
-def test_a_wrong_closed_form_is_found_out(name: str, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_closed_form_is_found_out(name: str, kinds: tuple[str, ...]) -> None:
     """But for logits that are off by a thousandth, which TF32 itself may do to a product of matrices."""
-    with as_on_a_gpu(monkeypatch, *kinds):
+    with as_on_a_gpu(*kinds):
         _, by = engine(Net(FOOLING[name], torch.float32), noise(3, 3, *SIZE), FEW)
     assert by == ("closed form" if name == "logits scaled" and "matmul" in kinds else "backward")
 
@@ -129,22 +135,18 @@ def _ascended(model: nn.Module, layer: str) -> Any:
 
 
 @pytest.mark.parametrize("options", [{"kernel_size": 3}, {"kernel_size": 1}, {"kernel_size": 3, "groups": 2}], ids=str)
-def test_the_last_convolution_is_left_out(
-    options: dict[str, Any], calls: list[Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with as_on_a_gpu(monkeypatch, "convolution"):
+def test_the_last_convolution_is_left_out(options: dict[str, Any], calls: list[Tensor]) -> None:
+    with as_on_a_gpu("convolution"):
         assert _ascended(net(**options), "3").holds
         assert len(calls) == 2
-        monkeypatch.setattr(precision, "follows_flags", lambda device: False)
+    with as_on_a_gpu("convolution", known=False):
         _ascended(net(**options), "3")
     assert len(calls) == 2, "the bound of float32 would serve"
 
 
 @pytest.mark.parametrize("kinds", [(), ("convolution",)], ids=["ieee", "tf32"])
 @pytest.mark.parametrize("name", AROUND)
-def test_what_a_model_does_around_it_counts(
-    name: str, kinds: tuple[str, ...], calls: list[Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with as_on_a_gpu(monkeypatch, *kinds):
+def test_what_a_model_does_around_it_counts(name: str, kinds: tuple[str, ...], calls: list[Tensor]) -> None:
+    with as_on_a_gpu(*kinds):
         _ascended(Around(AROUND[name]), "conv")
     assert not calls

@@ -1,8 +1,10 @@
 """Every installed attributor, held to the kit that strangers run too."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from attribution import Attributor, registry
 from attribution.testing import Check, parametrize_with_checks
@@ -13,8 +15,10 @@ INSTALLED = [registry.get(*pair) for pair in registry.available()]
 
 
 @parametrize_with_checks(INSTALLED)
-def test_conformance(check: Check) -> None:
-    check()
+def test_conformance(check: Check, device: str) -> None:
+    """``--device`` says where."""
+    subject = replace(check.subject, device=torch.empty(0, device=device).device)
+    replace(check, subject=subject)()
 
 
 @pytest.mark.slow

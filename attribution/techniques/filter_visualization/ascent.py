@@ -130,7 +130,7 @@ def climb(
     if len(state.rows):
         images = space.decode(state.parameters).to(start.dtype)
         with torch.no_grad():
-            objective = gradient(images, state.channels)[0].detach()
+            objective = gradient(images, state.channels)[0].detach().to(start.device)
         state.status = state.status.masked_fill(~objective.isfinite() & (state.status == OK), DIVERGED)
         last = last.index_copy(0, state.rows, objective)
         settle(torch.zeros_like(state.status, dtype=torch.bool))
@@ -146,7 +146,7 @@ def _pulled(
     image = state.space.decode(parameters)
     moved = image if technique.transforms.idle else technique.transforms(image, state.draws[:, step])
     state.objective, g = gradient(moved.detach().to(dtype), state.channels)
-    state.objective = state.objective.detach()
+    state.objective = state.objective.detach().to(parameters.device)
     g = g.detach().to(moved.dtype)
     if technique.tv or technique.l2:
         if moved is not image:

@@ -28,6 +28,7 @@ def objective(layer: str, activation: Tensor, channels: Tensor, largest: int, ne
             f"layer {layer!r} gives {shape}: it has no channel {largest}; "
             f"channels are counted from 0 to {shape[1] - 1 if activation.ndim > 1 else 0}"
         )
+    channels = channels.to(activation.device)
     rows = torch.arange(len(channels), device=activation.device)
     if neuron is None:
         return activation[rows, channels].reshape(len(channels), -1).mean(dim=1)

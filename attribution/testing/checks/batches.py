@@ -5,16 +5,18 @@ import warnings
 import torch
 
 from attribution.execution import Execution
+from attribution.modes import keep_random
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import Subject, knows_several_layers, needs_inputs, noise, part
+from attribution.testing.checks.subject import Subject, knows_several_layers, needs_inputs, part
 from attribution.testing.guard import guard
 from attribution.testing.models import small_cnn, small_residual
+from attribution.undo import undoing
 
 
 @check("Agreement: chunks", needs_inputs)
 def check_an_image_does_not_depend_on_its_neighbours(subject: Subject) -> None:
     """Alone, or in a batch."""
-    model, inputs = small_residual(), noise(3)
+    model, inputs = subject.on(small_residual()), subject.noise(3)
     together = subject.ask(model, inputs, 1)
     for index in range(len(inputs)):
         alone = subject.ask(model, inputs[index : index + 1], 1)
@@ -25,7 +27,7 @@ def check_an_image_does_not_depend_on_its_neighbours(subject: Subject) -> None:
 @check("Agreement: chunks", needs_inputs)
 def check_the_order_of_images_is_kept(subject: Subject) -> None:
     """Maps come in the order of the images."""
-    model, inputs, order = small_cnn(), noise(3), [2, 0, 1]
+    model, inputs, order = subject.on(small_cnn()), subject.noise(3), [2, 0, 1]
     straight, mixed = subject.ask(model, inputs, 1), subject.ask(model, inputs[order], 1)
     difference = subject.difference(part(straight, order), mixed)
     require(not difference, f"maps in another order: {difference}", "map n for image n")
@@ -34,7 +36,7 @@ def check_the_order_of_images_is_kept(subject: Subject) -> None:
 @check("Execution changes no question")
 def check_batch_size_changes_no_map(subject: Subject) -> None:
     """However many images, windows or filters go into one forward."""
-    model, inputs = small_cnn(), noise(3)
+    model, inputs = subject.on(small_cnn()), subject.noise(3)
     whole = subject.ask(model, inputs)
     for size in (1, 2, 64):
         cut = subject.ask(model, inputs, execution=Execution(batch_size=size))
@@ -45,7 +47,7 @@ def check_batch_size_changes_no_map(subject: Subject) -> None:
 @check("Execution changes no question")
 def check_memory_budget_changes_no_map(subject: Subject) -> None:
     """Also the smallest."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     difference = subject.difference(subject.ask(model), subject.ask(model, execution=Execution(memory_budget=1)))
     require(not difference, f"memory_budget=1: {difference}", "the map of the default budget")
 
@@ -53,7 +55,7 @@ def check_memory_budget_changes_no_map(subject: Subject) -> None:
 @check("Execution changes no question")
 def check_determinism_changes_no_map(subject: Subject) -> None:
     """``deterministic=True`` gives the same answer on a CPU, ``incremental=False`` one within rounding."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     plain = subject.ask(model)
     with warnings.catch_warnings():  # torch imports a compiler, which sets filters, the first time
         subject.ask(model, execution=Execution(deterministic=True))
@@ -67,9 +69,10 @@ def check_determinism_changes_no_map(subject: Subject) -> None:
 @check("Agreement: chunks")
 def check_the_same_question_has_the_same_answer(subject: Subject) -> None:
     """Bit by bit, whatever the global random numbers are."""
-    model = small_residual()
+    model = subject.on(small_residual())
     first = subject.ask(model)
-    with torch.random.fork_rng(devices=[]):
+    with undoing() as undo:
+        keep_random(undo, [subject.device])
         torch.manual_seed(12345)
         again = subject.ask(model)
     difference = subject.difference(first, again, exact=True)
@@ -79,7 +82,7 @@ def check_the_same_question_has_the_same_answer(subject: Subject) -> None:
 @check("Layers: names", knows_several_layers)
 def check_the_order_of_layers_changes_no_map(subject: Subject) -> None:
     """Nor does asking for one of them alone."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     forth, back, alone = (
         subject.ask(model, technique=subject.asking(*layers))
         for layers in (("stem", "body"), ("body", "stem"), ("stem",))

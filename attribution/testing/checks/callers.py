@@ -1,7 +1,7 @@
 """Whatever the caller's modes, inputs and wrappers are, the answer is the same."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
@@ -14,14 +14,22 @@ from attribution.execution import Execution
 from attribution.result import Attribution
 from attribution.testing.awkward import Watch, Wrapped, awkward
 from attribution.testing.checks.check import Template, check, raises, require
-from attribution.testing.checks.subject import Subject, makes_inputs, needs_inputs, needs_target, noise
+from attribution.testing.checks.subject import Subject, makes_inputs, needs_inputs, needs_target
 from attribution.testing.guard import guard
 from attribution.testing.models import small_cnn, small_residual
 
-_MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+
+@contextmanager
+def _autocast(device: torch.device) -> Iterator[None]:
+    """Of the host and of the device."""
+    with torch.autocast("cpu", torch.bfloat16), torch.autocast(device.type, torch.bfloat16):
+        yield
+
+
+_MODES: dict[str, Callable[[Subject], AbstractContextManager[object]]] = {
+    "no_grad": lambda subject: torch.no_grad(),
+    "inference_mode": lambda subject: torch.inference_mode(),
+    "autocast": lambda subject: _autocast(subject.device),
 }
 
 
@@ -31,12 +39,12 @@ def _same(subject: Subject, found: Attribution, model: nn.Module, case: str, *, 
 
 
 def _mode_does_not_matter(subject: Subject, *, mode: str) -> None:
-    model, inputs = small_residual(), noise()
-    with _MODES[mode](), guard(model, inputs):
+    model, inputs = subject.on(small_residual()), subject.noise()
+    with _MODES[mode](subject), guard(model, inputs):
         found = subject.ask(model, inputs)
     _same(subject, found, model, f"called under {mode}")
-    with _MODES[mode]():
-        own = noise()
+    with _MODES[mode](subject):
+        own = subject.noise()
         found = subject.ask(model, own)
     _same(subject, found, model, f"inputs made under {mode}")
 
@@ -44,7 +52,7 @@ def _mode_does_not_matter(subject: Subject, *, mode: str) -> None:
 @check("Modes")
 def check_train_mode_does_not_matter(subject: Subject) -> None:
     """Dropout is off and batch norm uses its statistics, also where only one part is in train mode."""
-    model, expected = awkward("in-place ReLU"), awkward("in-place ReLU")
+    model, expected = subject.on(awkward("in-place ReLU")), subject.on(awkward("in-place ReLU"))
     _same(subject, subject.ask(model.train()), expected, "a model in train mode")
     model.eval().get_submodule("dropout").train()
     _same(subject, subject.ask(model), expected, "a model with its dropout in train mode")
@@ -53,7 +61,7 @@ def check_train_mode_does_not_matter(subject: Subject) -> None:
 @check("Gradients")
 def check_frozen_parameters_do_not_matter(subject: Subject) -> None:
     """All of them, or some."""
-    model, expected = small_residual(), small_residual()
+    model, expected = subject.on(small_residual()), subject.on(small_residual())
     _same(subject, subject.ask(model.requires_grad_(False)), expected, "frozen parameters")
     model.get_submodule("head").requires_grad_(True)
     _same(subject, subject.ask(model), expected, "a frozen trunk")
@@ -62,10 +70,10 @@ def check_frozen_parameters_do_not_matter(subject: Subject) -> None:
 @check("Inputs: never changed", needs_inputs)
 def check_inputs_that_require_grad_do_not_matter(subject: Subject) -> None:
     """A leaf, a non-leaf, one with a ``.grad``."""
-    model = small_residual()
-    leaf = noise().requires_grad_()
+    model = subject.on(small_residual())
+    leaf = subject.noise().requires_grad_()
     leaf.grad = torch.ones_like(leaf)
-    for inputs in (leaf, noise().requires_grad_() * 1.0):
+    for inputs in (leaf, subject.noise().requires_grad_() * 1.0):
         with guard(model, inputs):
             found = subject.ask(model, inputs)
         _same(subject, found, model, "inputs that require gradients")
@@ -74,27 +82,27 @@ def check_inputs_that_require_grad_do_not_matter(subject: Subject) -> None:
 @check("Inputs: form", needs_inputs)
 def check_memory_format_does_not_matter(subject: Subject) -> None:
     """channels_last, transposed, expanded and sliced inputs; a channels_last model."""
-    model = small_residual()
-    wide = torch.cat([noise(), noise(seed=1)], dim=3)
+    model = subject.on(small_residual())
+    wide = torch.cat([subject.noise(), subject.noise(seed=1)], dim=3)
     shown = {
-        "channels_last inputs": noise().contiguous(memory_format=torch.channels_last),
-        "transposed inputs": noise().transpose(2, 3).contiguous().transpose(2, 3),
-        "sliced inputs": wide[..., : noise().shape[3]],
+        "channels_last inputs": subject.noise().contiguous(memory_format=torch.channels_last),
+        "transposed inputs": subject.noise().transpose(2, 3).contiguous().transpose(2, 3),
+        "sliced inputs": wide[..., : subject.noise().shape[3]],
     }
     for case, inputs in shown.items():
         _same(subject, subject.ask(model, inputs), model, case, exact=False)
-    expanded = noise(1).expand(2, -1, -1, -1)
+    expanded = subject.noise(1).expand(2, -1, -1, -1)
     difference = subject.difference(subject.ask(model, expanded), subject.ask(model, expanded.contiguous()))
     require(not difference, f"expanded inputs: {difference}", "the map of contiguous inputs")
-    last = small_residual().to(memory_format=torch.channels_last)
+    last = subject.on(small_residual()).to(memory_format=torch.channels_last)
     _same(subject, subject.ask(last), model, "a channels_last model", exact=False)
 
 
 @check("Maps: device and dtype")
 def check_float64_agrees_with_float32(subject: Subject) -> None:
     """A wrong formula differs by more than rounding."""
-    double = subject.ask(small_residual(dtype=torch.float64), noise(dtype=torch.float64))
-    single = subject.ask(small_residual(), noise())
+    double = subject.ask(subject.on(small_residual(dtype=torch.float64)), subject.noise(dtype=torch.float64))
+    single = subject.ask(subject.on(small_residual()), subject.noise())
     for key, map_ in double.raw.items():
         scale = max(map_.abs().max().item(), 1.0 if double.scores is None else double.scores.abs().max().item())
         error = (map_ - single.raw[key].double()).abs().max().item()
@@ -106,7 +114,7 @@ def check_float64_agrees_with_float32(subject: Subject) -> None:
 @check("Models: what is taken")
 def check_wrapped_models_are_unwrapped(subject: Subject) -> None:
     """``DataParallel`` around the same network."""
-    model = small_residual()
+    model = subject.on(small_residual())
     _same(subject, subject.ask(nn.DataParallel(model)), model, "a DataParallel model")
 
 
@@ -114,17 +122,17 @@ def check_wrapped_models_are_unwrapped(subject: Subject) -> None:
 def check_logits_inside_a_dict_or_tuple(subject: Subject) -> None:
     """``Execution(output=…)`` names them; without it a `ModelError` tells what was returned."""
     for form, item, word in (("dict", "logits", "logits"), ("tuple", 1, "tuple")):
-        model = Wrapped(small_cnn(), form=form)
+        model = Wrapped(subject.on(small_cnn()), form=form)
         text = raises(ModelError, lambda m=model: subject.ask(m), f"a model that returns a {form}")  # type: ignore[misc]
         require(word in text and "output" in text, f"the text {text!r}", f"{word!r}, and Execution(output=…)")
         found = subject.ask(model, execution=Execution(output=item))
-        _same(subject, found, small_cnn(), f"logits in a {form}", exact=False)
+        _same(subject, found, subject.on(small_cnn()), f"logits in a {form}", exact=False)
 
 
 @check("Untouched model")
 def check_the_users_hooks_count(subject: Subject) -> None:
     """A hook that rewrites an output takes part in what is explained, and stays."""
-    model, doubled = small_cnn(), small_cnn()
+    model, doubled = subject.on(small_cnn()), subject.on(small_cnn())
     handle = model.get_submodule("stem").register_forward_hook(lambda module, args, output: 2 * output)
     conv = doubled.get_submodule("stem")
     with torch.no_grad():
@@ -134,26 +142,26 @@ def check_the_users_hooks_count(subject: Subject) -> None:
         found = subject.ask(model)
     _same(subject, found, doubled, "a hook that doubles the stem", exact=False)
     handle.remove()
-    _same(subject, subject.ask(model), small_cnn(), "the hook removed")
+    _same(subject, subject.ask(model), subject.on(small_cnn()), "the hook removed")
 
 
 @check("Inputs: form", needs_inputs)
 def check_wrong_inputs_are_refused_before_any_work(subject: Subject) -> None:
     """Typed errors and no forward."""
     watch = Watch()
-    model = awkward("in-place ReLU", watch=watch)
-    spoilt = noise()
+    model = subject.on(awkward("in-place ReLU", watch=watch))
+    spoilt = subject.noise()
     spoilt[1, 2, 3, 4] = float("nan")
     wrong: dict[str, tuple[type[Exception], object]] = {
-        "one image without batch axis": (InputError, noise()[0]),
+        "one image without batch axis": (InputError, subject.noise()[0]),
         "integers": (InputError, torch.ones(1, 3, 17, 23, dtype=torch.int64)),
-        "another dtype": (InputError, noise(dtype=torch.float64)),
-        "an empty batch": (InputError, noise()[:0]),
+        "another dtype": (InputError, subject.noise(dtype=torch.float64)),
+        "an empty batch": (InputError, subject.noise()[:0]),
         "a numpy array": (InputError, np.zeros((1, 3, 17, 23), dtype=np.float32)),
         "nothing": (InputError, None),
-        "another device": (InputError, noise().to("meta")),
+        "another device": (InputError, subject.noise().to("meta")),
         "NaN": (NonFiniteError, spoilt),
-        "infinity": (NonFiniteError, noise() / 0),
+        "infinity": (NonFiniteError, subject.noise() / 0),
     }
     attributor: Attributor[object] = subject.attributor(model)  # type: ignore[type-var]
     for case, (kind, inputs) in wrong.items():
@@ -164,19 +172,19 @@ def check_wrong_inputs_are_refused_before_any_work(subject: Subject) -> None:
 @check("Inputs: filter visualisation has none", makes_inputs)
 def check_inputs_are_refused_where_none_are_taken(subject: Subject) -> None:
     """They could only be a misunderstanding."""
-    raises(InputError, lambda: subject.attributor(small_cnn()).attribute(noise()), "inputs")
+    raises(InputError, lambda: subject.attributor(subject.on(small_cnn())).attribute(subject.noise()), "inputs")
 
 
 @check("Models: what is taken", needs_inputs)
 def check_a_model_that_fails_is_a_model_error(subject: Subject) -> None:
     """Two channels for a network of three."""
-    raises(ModelError, lambda: subject.ask(small_cnn(), noise()[:, :2]), "images of two channels")
+    raises(ModelError, lambda: subject.ask(subject.on(small_cnn()), subject.noise()[:, :2]), "images of two channels")
 
 
 @check("Maps: finite")
 def check_nan_is_never_hidden(subject: Subject) -> None:
     """A NaN weight gives a `NonFiniteError`, or a result that marks itself as not ok."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     with torch.no_grad():
         next(model.get_submodule("body").parameters())[0, 0] = float("nan")
     try:

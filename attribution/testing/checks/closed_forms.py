@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from attribution.technique import Technique
 from attribution.techniques import Activations, FilterVisualization, GradCAM, Occlusion
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import CLASSES, IMAGES, Subject, noise
+from attribution.testing.checks.subject import CLASSES, IMAGES, Subject
 from attribution.testing.models import calibrated, small_cnn
 
 _DOUBLE = torch.float64
@@ -28,17 +28,19 @@ def _close(found: Tensor, expected: Tensor, subject: Subject) -> bool:
 
 def _cam_model() -> nn.Module:
     """Body → mean over space → linear: the network of the CAM paper."""
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=nn.Conv2d(3, 4, 3), relu=nn.ReLU(inplace=True), body=nn.Conv2d(4, 4, 3), head=head
-    )
-    return calibrated(lambda: nn.Sequential(parts), 0, _DOUBLE)
+
+    def build() -> nn.Module:
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+        stem, body = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        return nn.Sequential(OrderedDict(stem=stem, relu=nn.ReLU(inplace=True), body=body, head=head))
+
+    return calibrated(build, 0, _DOUBLE)
 
 
 @check("Activations: value", _is(Activations))
 def check_activations_are_the_layers_output(subject: Subject) -> None:
     """Before the in-place ReLU that follows."""
-    model, inputs = small_cnn(dtype=_DOUBLE), noise(dtype=_DOUBLE)
+    model, inputs = subject.on(small_cnn(dtype=_DOUBLE)), subject.noise(dtype=_DOUBLE)
     found = subject.ask(model, inputs, technique=Activations(layers=("stem", "body"))).maps
     with torch.no_grad():
         stem = model.get_submodule("stem")(inputs)
@@ -50,7 +52,7 @@ def check_activations_are_the_layers_output(subject: Subject) -> None:
 @check("Grad-CAM: formula", _is(GradCAM))
 def check_grad_cam_is_cam_on_a_global_mean(subject: Subject) -> None:
     """Weights of the linear layer over h·w; the map adds up to the logit without its bias."""
-    model, inputs = _cam_model(), noise(dtype=_DOUBLE)
+    model, inputs = subject.on(_cam_model()), subject.noise(dtype=_DOUBLE)
     raw = subject.ask(model, inputs, "all", technique=GradCAM(layers=("body",))).raw["body"]
     linear = model.get_submodule("head.2")
     with torch.no_grad():
@@ -65,7 +67,7 @@ def check_grad_cam_is_cam_on_a_global_mean(subject: Subject) -> None:
 @check("Grad-CAM: ReLU, then upsampling", _is(GradCAM))
 def check_grad_cam_is_rectified_before_it_is_enlarged(subject: Subject) -> None:
     """And raw maps keep their negative values."""
-    result = subject.ask(small_cnn(), noise(), "all", technique=GradCAM(layers=("body",)))
+    result = subject.ask(subject.on(small_cnn()), subject.noise(), "all", technique=GradCAM(layers=("body",)))
     raw = result.raw["body"]
     require(bool((raw < 0).any()), "raw maps without a negative value", "evidence against the class too")
     expected = F.interpolate(raw.relu(), size=(17, 23), mode="bilinear", align_corners=False)
@@ -76,16 +78,17 @@ def check_grad_cam_is_rectified_before_it_is_enlarged(subject: Subject) -> None:
 def check_occlusion_of_a_linear_model_is_the_covered_sum(subject: Subject) -> None:
     """Positive where covering hurts; the mean over the windows that cover a pixel."""
     height, width, window, stride, baseline = 7, 9, 4, 2, (0.5, -1.0, 0.25)
-    parts: OrderedDict[str, nn.Module] = OrderedDict(flat=nn.Flatten(), head=nn.Linear(3 * height * width, 2))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        parts["head"].reset_parameters()  # type: ignore[operator]
-    model, inputs = nn.Sequential(parts).eval().to(_DOUBLE), noise(dtype=_DOUBLE, size=(height, width))
+
+    def build() -> nn.Module:
+        return nn.Sequential(OrderedDict(flat=nn.Flatten(), head=nn.Linear(3 * height * width, 2)))
+
+    model = subject.on(calibrated(build, 0, _DOUBLE, size=(height, width)))
+    inputs = subject.noise(dtype=_DOUBLE, size=(height, width))
     technique = Occlusion(window=window, stride=stride, baseline=baseline, score="logit")
     found = subject.ask(model, inputs, "all", technique=technique).raw["input"]
-    weight = next(parts["head"].parameters()).detach().reshape(1, 2, 3, height, width)
-    evidence = weight * (inputs[:, None] - torch.tensor(baseline, dtype=_DOUBLE).reshape(1, 1, 3, 1, 1))
-    expected, count = torch.zeros(IMAGES, 2, height, width, dtype=_DOUBLE), torch.zeros(height, width, dtype=_DOUBLE)
+    weight = next(model.get_submodule("head").parameters()).detach().reshape(1, 2, 3, height, width)
+    evidence = weight * (inputs[:, None] - subject.on(torch.tensor(baseline, dtype=_DOUBLE)).reshape(1, 1, 3, 1, 1))
+    expected, count = inputs.new_zeros(IMAGES, 2, height, width), inputs.new_zeros(height, width)
     for top in (0, 2, 4):
         for left in (0, 2, 4, 6):
             here = (..., slice(top, top + window), slice(left, left + window))
@@ -97,7 +100,7 @@ def check_occlusion_of_a_linear_model_is_the_covered_sum(subject: Subject) -> No
 @check("Filters: ascent", _is(FilterVisualization))
 def check_filter_images_climb(subject: Subject) -> None:
     """The objective of the last image is larger than that of the first."""
-    objective = subject.ask(small_cnn(dtype=_DOUBLE)).extras["objective"]
+    objective = subject.ask(subject.on(small_cnn(dtype=_DOUBLE))).extras["objective"]
     require(bool((objective[-1] > objective[0]).all()), f"objectives {objective.tolist()}", "rising ones")
 
 

@@ -13,7 +13,7 @@ from attribution.errors import InputError, ModelError
 from attribution.result import Attribution
 from attribution.testing.awkward import Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, raises, require
-from attribution.testing.checks.subject import CLASSES, IMAGES, SIZE, Subject, needs_target, noise
+from attribution.testing.checks.subject import CLASSES, IMAGES, SIZE, Subject, needs_target
 from attribution.testing.guard import guard
 from attribution.testing.models import small_cnn
 
@@ -46,7 +46,7 @@ def check_class_adds_no_parameters(subject: Subject) -> None:
 def check_constructor_only_stores(subject: Subject) -> None:
     """No forward, no change, no hook while idle."""
     watch = Watch()
-    model = awkward("in-place ReLU", watch=watch).train()
+    model = subject.on(awkward("in-place ReLU", watch=watch)).train()
     watch.plan(Planned("a forward"))
     with guard(model):
         attributor = subject.attributor(model)
@@ -58,11 +58,11 @@ def check_constructor_only_stores(subject: Subject) -> None:
 @check("Attributors: what they are")
 def check_calls_leave_no_state(subject: Subject) -> None:
     """An attributor may be asked again and again."""
-    attributor = subject.attributor(small_cnn())
-    first = subject.put(attributor, noise(), 1)
+    attributor = subject.attributor(subject.on(small_cnn()))
+    first = subject.put(attributor, subject.noise(), 1)
     before = dict(vars(attributor))
-    subject.put(attributor, noise(3, seed=1), 0)
-    again = subject.put(attributor, noise(), 1)
+    subject.put(attributor, subject.noise(3, seed=1), 0)
+    again = subject.put(attributor, subject.noise(), 1)
     require(vars(attributor) == before, f"attributes {sorted(vars(attributor))} that calls change", "none")
     difference = subject.difference(first, again, exact=True)
     require(not difference, f"another answer after another question: {difference}", "the same bits")
@@ -71,15 +71,15 @@ def check_calls_leave_no_state(subject: Subject) -> None:
 @check("Attributors: what they are")
 def check_other_techniques_are_refused(subject: Subject) -> None:
     """Asked for what it does not compute."""
-    raises(InputError, lambda: subject.cls(small_cnn(), object()), "a technique of another class")
+    raises(InputError, lambda: subject.cls(subject.on(small_cnn()), object()), "a technique of another class")
     raises(ModelError, lambda: subject.cls(lambda x: x, subject.technique), "a model that is no module")  # type: ignore[arg-type]
 
 
 @check("Maps: shapes")
 def check_maps_have_the_shape_of_their_kind(subject: Subject) -> None:
     """By kind; the keys are layers, or "input"."""
-    inputs = noise()
-    result = subject.ask(small_cnn(), inputs, [[1, 3, 0]] * IMAGES)
+    inputs = subject.noise()
+    result = subject.ask(subject.on(small_cnn()), inputs, [[1, 3, 0]] * IMAGES)
     require(len(result.maps) > 0, "no maps", "at least one")
     for key, map_ in result.maps.items():
         told = f"map {key!r} of shape {tuple(map_.shape)}"
@@ -103,16 +103,16 @@ def check_maps_have_the_shape_of_their_kind(subject: Subject) -> None:
 def check_maps_have_the_inputs_dtype_and_device(subject: Subject) -> None:
     """float32 in, float32 out; where the model is."""
     for dtype in (torch.float32, torch.float64):
-        result = subject.ask(small_cnn(dtype=dtype), noise(dtype=dtype))
+        result = subject.ask(subject.on(small_cnn(dtype=dtype)), subject.noise(dtype=dtype))
         for key, map_ in result.maps.items():
             require(map_.dtype == dtype, f"map {key!r} in {map_.dtype}", f"the inputs' {dtype}")
-            require(map_.device.type == "cpu", f"map {key!r} on {map_.device}", "the model's device")
+            require(map_.device == subject.device, f"map {key!r} on {map_.device}", f"the model's {subject.device}")
 
 
 @check("Maps: device and dtype")
 def check_nothing_keeps_a_graph(subject: Subject) -> None:
     """Maps, raw maps, scores and extras are plain tensors."""
-    for key, tensor in tensors(subject.ask(small_cnn())).items():
+    for key, tensor in tensors(subject.ask(subject.on(small_cnn()))).items():
         graph = tensor.requires_grad or tensor.grad_fn is not None
         require(not graph, f"{key} with a graph", "detached tensors; a graph keeps all activations alive")
         require(not tensor.is_inference(), f"{key} as an inference tensor", "a tensor that can be computed with")
@@ -129,7 +129,7 @@ def check_activations_die_with_the_call(subject: Subject) -> None:
             seen.append(weakref.ref(out))
             return out
 
-    model = small_cnn()
+    model = subject.on(small_cnn())
     model._modules["stem_relu"] = nn.Sequential(Witness(), model.get_submodule("stem_relu"))
     result = subject.ask(model)
     gc.collect()
@@ -140,7 +140,7 @@ def check_activations_die_with_the_call(subject: Subject) -> None:
 @check("Maps: own memory")
 def check_maps_own_their_memory(subject: Subject) -> None:
     """Writing into a map reaches neither the model nor the inputs nor another map."""
-    model, inputs = small_cnn(), noise()
+    model, inputs = subject.on(small_cnn()), subject.noise()
     result = subject.ask(model, inputs)
     owned = {x.untyped_storage().data_ptr() for x in (inputs, *model.parameters(), *model.buffers())}
     for key, map_ in result.maps.items():
@@ -152,7 +152,7 @@ def check_maps_own_their_memory(subject: Subject) -> None:
 @check("Maps: finite")
 def check_maps_are_finite_and_not_zero(subject: Subject) -> None:
     """The small models give every technique something to show."""
-    for key, map_ in subject.ask(small_cnn()).raw.items():
+    for key, map_ in subject.ask(subject.on(small_cnn())).raw.items():
         require(bool(map_.isfinite().all()), f"NaN or infinity in map {key!r}", "finite values")
         require(bool(map_.any()), f"map {key!r} zero everywhere", "values")
 
@@ -160,7 +160,7 @@ def check_maps_are_finite_and_not_zero(subject: Subject) -> None:
 @check("Maps: raw values")
 def check_maps_are_not_scaled_for_the_eye(subject: Subject) -> None:
     """Not every image's map reaches from exactly 0, or −1, to exactly 1."""
-    result = subject.ask(small_cnn(), noise(3), "all" if subject.technique.needs_target else None)
+    result = subject.ask(subject.on(small_cnn()), subject.noise(3), "all" if subject.technique.needs_target else None)
     for key, map_ in result.raw.items():
         planes = map_.flatten(2).flatten(0, 1) if subject.technique.needs_target and map_.ndim > 2 else map_.flatten(1)
         for name, rows in (("plane", planes), ("image", map_.flatten(1)), ("answer", map_.reshape(1, -1))):
@@ -176,7 +176,7 @@ def check_maps_are_not_scaled_for_the_eye(subject: Subject) -> None:
 @check("Maps: finite", needs_target)
 def check_target_and_scores_are_finite_tensors(subject: Subject) -> None:
     """(N, T) int64 and (N, T) floats."""
-    result = subject.ask(small_cnn(), noise(), "all")
+    result = subject.ask(subject.on(small_cnn()), subject.noise(), "all")
     for name, tensor in (("target", result.target), ("scores", result.scores)):
         shape = None if tensor is None else tuple(tensor.shape)
         require(shape == (IMAGES, CLASSES), f"{name} of shape {shape}", f"{(IMAGES, CLASSES)}")

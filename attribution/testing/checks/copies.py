@@ -10,7 +10,7 @@ from attribution.errors import AttributionError
 from attribution.result import Attribution
 from attribution.testing.awkward import Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import IMAGES, Subject, noise
+from attribution.testing.checks.subject import IMAGES, Subject
 from attribution.testing.deceptive import COPIED, SELF_REFERRING, Saving, fronted
 from attribution.testing.guard import guard
 
@@ -18,11 +18,11 @@ from attribution.testing.guard import guard
 @check("Untouched model")
 def check_a_copy_that_differs_is_not_used(subject: Subject) -> None:
     """The answer is that of the same function told plainly, in eval and in train mode, and nothing is written."""
-    inputs, target = noise(), [[1, 3]] * IMAGES
+    inputs, target = subject.noise(), [[1, 3]] * IMAGES
     for case, (deceptive, plain) in COPIED.items():
-        expected = subject.ask(fronted(plain()), inputs, target)
+        expected = subject.ask(subject.on(fronted(plain())), inputs, target)
         for mode in ("eval", "train"):
-            model = fronted(deceptive()).train(mode == "train")
+            model = subject.on(fronted(deceptive())).train(mode == "train")
             with guard(model, inputs):
                 found = subject.ask(model, inputs, target)
             difference = subject.difference(expected, found)
@@ -35,7 +35,7 @@ def check_models_that_hold_themselves_are_freed(subject: Subject) -> None:
     kept: list[Attribution] = []
     seen: dict[str, tuple[weakref.ref[nn.Module], weakref.ref[Tensor]]] = {}
     for refer in (*SELF_REFERRING, None):
-        model = Saving().eval()
+        model = subject.on(Saving().eval())
         if refer is not None:
             refer(model)
         kept.append(subject.ask(model))
@@ -53,7 +53,7 @@ def check_models_that_hold_themselves_are_freed(subject: Subject) -> None:
 
 def _failed(subject: Subject) -> tuple[weakref.ref[nn.Module], weakref.ref[Tensor]]:
     watch = Watch()
-    model = awkward("in-place ReLU", watch=watch)
+    model = subject.on(awkward("in-place ReLU", watch=watch))
     watch.plan(Planned("in the forward"))
     with suppress(Planned, AttributionError):
         subject.ask(model)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attribution.execution import Execution
 from attribution.techniques import Occlusion
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import CLASSES, Subject, needs_target, noise
+from attribution.testing.checks.subject import CLASSES, Subject, needs_target
 from attribution.testing.deceptive import NUMBERS, UNDER_A_WINDOW
 
 
@@ -44,12 +44,12 @@ def check_covered_images_go_through_the_model(subject: Subject) -> None:
     """Also where nothing tells them from clean ones but the model: each class is held to its own size."""
     assert isinstance(subject.technique, Occlusion)
     technique = replace(subject.technique, baseline=-3.0, score="logit")
-    inputs, relative = noise(dtype=torch.float64).tanh(), 1e-10
+    inputs, relative = subject.noise(dtype=torch.float64).tanh(), 1e-10
     if subject.cls.computes_in not in (None, torch.float64):
         relative = 1e-5
     for case, build in UNDER_A_WINDOW.items():
-        model = build(dtype=torch.float64).eval()
-        expected, largest = occluded(build(dtype=torch.float64).eval(), inputs, technique, range(CLASSES))
+        model = subject.on(build(dtype=torch.float64).eval())
+        expected, largest = occluded(subject.on(build(dtype=torch.float64).eval()), inputs, technique, range(CLASSES))
         raw = subject.ask(model, inputs, "all", technique=technique).raw["input"]
         error = (raw - expected).abs().amax(dim=(0, 2, 3))
         scale = expected.abs().amax(dim=(0, 2, 3)) + largest
@@ -67,10 +67,10 @@ def check_a_number_that_changes_between_calls_is_seen(subject: Subject) -> None:
     technique, value = subject.technique, 0.5
     if isinstance(technique, Occlusion):  # only covered images meet the number
         technique, value = replace(technique, baseline=-3.0, score="logit"), 1.0
-    ask = partial(subject.ask, inputs=noise().tanh(), target="all", technique=technique)
+    ask = partial(subject.ask, inputs=subject.noise().tanh(), target="all", technique=technique)
     for case, make in NUMBERS.items():
         build, change = make()
-        model, fresh = build().eval(), build().eval()
+        model, fresh = subject.on(build().eval()), subject.on(build().eval())
         before = ask(model)
         change(model, value)
         after = ask(model)

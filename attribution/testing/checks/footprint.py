@@ -11,7 +11,7 @@ from torch import nn
 
 from attribution.testing.awkward import AWKWARD, Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import Subject, noise
+from attribution.testing.checks.subject import Subject
 from attribution.testing.guard import guard
 from attribution.testing.models import small_residual
 
@@ -21,11 +21,11 @@ _CALLS = 3
 
 def _leaves_no_trace(subject: Subject, *, way_out: str, mode: str) -> None:
     with warnings.catch_warnings(), suppress(Exception):  # modules imported on first use may set filters
-        subject.ask(awkward("in-place ReLU"))
+        subject.ask(subject.on(awkward("in-place ReLU")))
     for habit in AWKWARD:
         watch = Watch()
-        model = _prepared(habit, watch, mode)
-        inputs = noise().requires_grad_()
+        model = _prepared(subject, habit, watch, mode)
+        inputs = subject.noise().requires_grad_()
         inputs.grad = torch.ones_like(inputs)
         attributor = subject.attributor(model)
         _plan(watch, way_out)
@@ -59,9 +59,9 @@ def _plan(watch: Watch, way_out: str) -> None:
         watch.plan(KeyboardInterrupt())
 
 
-def _prepared(habit: str, watch: Watch, mode: str) -> nn.Module:
+def _prepared(subject: Subject, habit: str, watch: Watch, mode: str) -> nn.Module:
     """One part is in the other mode, one is frozen, and half of the parameters have a ``.grad``."""
-    model = awkward(habit, watch=watch).train(mode == "train")
+    model = subject.on(awkward(habit, watch=watch)).train(mode == "train")
     model.get_submodule("norm").train(mode != "train")
     next(model.get_submodule("head").parameters()).requires_grad_(False)
     for parameter in list(model.parameters())[::2]:
@@ -80,7 +80,7 @@ def _own(error: BaseException, habit: str) -> None:
 @check("Untouched model")
 def check_the_model_works_as_before(subject: Subject) -> None:
     """Its outputs, a copy, a pickle and a training step are the same after."""
-    model, twin, inputs = small_residual(), small_residual(), noise()
+    model, twin, inputs = subject.on(small_residual()), subject.on(small_residual()), subject.noise()
     subject.ask(model, inputs)
     copy.deepcopy(model)
     pickle.loads(pickle.dumps(model.state_dict()))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import IMAGES, Subject, noise
+from attribution.testing.checks.subject import IMAGES, Subject
 from attribution.testing.interruption import Place, interrupted, places
 from attribution.testing.models import small_residual
 from attribution.testing.snapshot import Snapshot
@@ -24,8 +24,8 @@ def faults(subject: Subject, *, count: int, seed: int = 0) -> Iterator[str]:
 
     The first fault of a model ends with it.
     """
-    for name, model in (("a model", small_residual()), ("a model that cannot be copied", _locked())):
-        inputs = noise().requires_grad_()
+    for name, model in (("a model", subject.on(small_residual())), ("a model that cannot be copied", _locked(subject))):
+        inputs = subject.noise().requires_grad_()
         ask = partial(subject.put, subject.attributor(model), inputs, [[1, 3]] * IMAGES)
         ask()  # what is imported on first use, and found out once
         for place, number in _drawn(places(ask), subject.cls.__module__, count, random.Random(seed)):
@@ -68,9 +68,9 @@ def _drawn(passed: dict[Place, int], own: str, count: int, draw: random.Random) 
     return [(place, draw.randint(1, passed[place])) for place in chosen]
 
 
-def _locked() -> nn.Module:
+def _locked(subject: Subject) -> nn.Module:
     """Nothing of it can be copied; its parts are in both modes."""
-    model = small_residual().train()
+    model = subject.on(small_residual()).train()
     model.lock = threading.Lock()  # type: ignore[assignment]
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

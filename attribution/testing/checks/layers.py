@@ -8,14 +8,14 @@ from torch import nn
 from attribution.errors import InputError, LayerError
 from attribution.testing.awkward import Watch, awkward
 from attribution.testing.checks.check import Template, check, raises, require
-from attribution.testing.checks.subject import Subject, knows_layers, knows_several_layers, noise
+from attribution.testing.checks.subject import Subject, knows_layers, knows_several_layers
 from attribution.testing.models import small_cnn
 
 
 def _twins_agree(subject: Subject, habit: str, *, exact: bool) -> None:
-    model, plain = awkward(habit), awkward(habit, plain=True)
+    model, plain = subject.on(awkward(habit)), subject.on(awkward(habit, plain=True))
     with torch.no_grad():
-        require(torch.equal(model(noise()), plain(noise())), "twins that differ", "the same function")
+        require(torch.equal(model(subject.noise()), plain(subject.noise())), "twins that differ", "the same function")
     difference = subject.difference(subject.ask(model), subject.ask(plain), exact=exact)
     require(not difference, f"{habit}: {difference}", "the map of the same network without the habit")
 
@@ -34,7 +34,8 @@ def check_an_in_place_sum_changes_no_map(subject: Subject) -> None:
         return
     try:
         inner = [
-            subject.ask(awkward("in-place sum", plain=p), technique=subject.asking("body.norm")) for p in (False, True)
+            subject.ask(subject.on(awkward("in-place sum", plain=p)), technique=subject.asking("body.norm"))
+            for p in (False, True)
         ]
     except (LayerError, InputError):
         return
@@ -59,7 +60,7 @@ def check_a_reused_module_needs_a_number(subject: Subject) -> None:
     """Its last run is not taken silently."""
     text = raises(
         LayerError,
-        lambda: subject.ask(awkward("reused layer"), technique=subject.asking("body.first")),
+        lambda: subject.ask(subject.on(awkward("reused layer")), technique=subject.asking("body.first")),
         "a module that runs twice",
     )
     require("2" in text, f"the text {text!r}", "how often it runs")
@@ -69,9 +70,9 @@ def check_a_reused_module_needs_a_number(subject: Subject) -> None:
 def check_a_numbered_run_is_that_run(subject: Subject) -> None:
     """``name#0`` and ``name#1``, or a `LayerError` where the backend cannot tell them apart."""
     for name, twin in (("body.first#0", "body.first"), ("body.first#1", "body.second")):
-        expected = subject.ask(awkward("reused layer", plain=True), technique=subject.asking(twin))
+        expected = subject.ask(subject.on(awkward("reused layer", plain=True)), technique=subject.asking(twin))
         try:
-            found = subject.ask(awkward("reused layer"), technique=subject.asking(name))
+            found = subject.ask(subject.on(awkward("reused layer")), technique=subject.asking(name))
         except LayerError:
             continue
         same = torch.allclose(found.raw[name], expected.raw[twin], rtol=1e-4, atol=1e-6)
@@ -87,7 +88,7 @@ def check_a_tuple_layer_is_refused(subject: Subject) -> None:
     """It says what it gives; a list, dict or None likewise."""
     raises(
         LayerError,
-        lambda: subject.ask(awkward("tuple layer"), technique=subject.asking("body.pair")),
+        lambda: subject.ask(subject.on(awkward("tuple layer")), technique=subject.asking("body.pair")),
         "a layer that returns a tuple",
     )
 
@@ -95,7 +96,7 @@ def check_a_tuple_layer_is_refused(subject: Subject) -> None:
 @check("Layers: names", knows_layers)
 def check_an_item_of_a_tuple_is_that_item(subject: Subject) -> None:
     """``name[0]``, or a `LayerError` where the backend cannot take it apart."""
-    model = awkward("tuple layer")
+    model = subject.on(awkward("tuple layer"))
     expected = subject.ask(model, technique=subject.asking("body.pair.conv"))
     try:
         found = subject.ask(model, technique=subject.asking("body.pair[0]"))
@@ -109,7 +110,7 @@ def check_an_item_of_a_tuple_is_that_item(subject: Subject) -> None:
 def check_an_unknown_layer_is_refused_by_name(subject: Subject) -> None:
     """With the nearest names and before anything runs, also where one run or one item of it is asked for."""
     watch = Watch()
-    model = awkward("in-place ReLU", watch=watch)
+    model = subject.on(awkward("in-place ReLU", watch=watch))
     wrong = [("bodi",), ("bodi#1",), ("bodi[0]",)]
     for layers in [*wrong, ("stem", "bodi")] if knows_several_layers(subject) else wrong:
         case = f"layer {layers[-1]!r}"
@@ -121,14 +122,14 @@ def check_an_unknown_layer_is_refused_by_name(subject: Subject) -> None:
 @check("Layers: names", knows_layers)
 def check_a_layer_that_never_runs_is_refused(subject: Subject) -> None:
     """An empty or zero map would be a lie."""
-    model = awkward("tuple layer")
+    model = subject.on(awkward("tuple layer"))
     raises(LayerError, lambda: subject.ask(model, technique=subject.asking("body.idle")), "a layer that never runs")
 
 
 @check("Layers: names", knows_layers)
 def check_wrapper_prefixes_are_accepted(subject: Subject) -> None:
     """``module.body`` and ``body`` name the same layer, with and without the wrapper."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     expected = subject.ask(model, technique=subject.asking("body")).raw["body"]
     for layer, shown in (
         ("module.body", model),

@@ -13,7 +13,7 @@ from attribution.techniques import FilterVisualization, Occlusion
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.contract import tensors
 from attribution.testing.checks.covered import occluded
-from attribution.testing.checks.subject import Subject, knows_layers, needs_inputs, noise, part
+from attribution.testing.checks.subject import Subject, knows_layers, needs_inputs, part
 from attribution.testing.deceptive import MIXING, OTHER_ROWS, Folded, Plain, fronted
 from attribution.testing.models import small_cnn
 
@@ -22,45 +22,45 @@ from attribution.testing.models import small_cnn
 def check_rows_follow_the_images(subject: Subject) -> None:
     """Row n is image n's, in all that an answer holds; an output or a layer with other rows is refused."""
     for images, size in ((1, None), (2, None), (3, 2)):
-        found = subject.ask(small_cnn(), noise(images), execution=Execution(batch_size=size))
+        found = subject.ask(subject.on(small_cnn()), subject.noise(images), execution=Execution(batch_size=size))
         wrong = {key: tuple(tensor.shape) for key, tensor in tensors(found).items() if tensor.shape[:1] != (images,)}
         require(not wrong, f"{wrong} for {images} images", "a first axis of images")
     if subject.technique.needs_target:
         for case, change in OTHER_ROWS.items():
-            raises(ModelError, lambda c=change: subject.ask(_ending(c)), f"logits with other rows ({case})")  # type: ignore[misc]
+            raises(ModelError, lambda c=change: subject.ask(_ending(subject, c)), f"logits with other rows ({case})")  # type: ignore[misc]
         _mean_of_one(subject)
     if knows_layers(subject):
-        folded = lambda: subject.ask(Folded(), technique=subject.asking("fold"))  # noqa: E731  # a thunk
+        folded = lambda: subject.ask(subject.on(Folded()), technique=subject.asking("fold"))  # noqa: E731  # a thunk
         raises((LayerError, ModelError, PluginError), folded, "a layer that folds the batch")
 
 
 def _mean_of_one(subject: Subject) -> None:
     """The mean over a batch of one is the image's own, but windows in a batch may have it too."""
-    model, inputs = _ending(OTHER_ROWS["the mean of the batch"]), noise(1)
+    model, inputs = _ending(subject, OTHER_ROWS["the mean of the batch"]), subject.noise(1)
     try:
         found = subject.ask(model, inputs)
     except ModelError:
         return
-    difference = subject.difference(found, subject.ask(small_cnn(), inputs))
+    difference = subject.difference(found, subject.ask(subject.on(small_cnn()), inputs))
     require(not difference, f"the mean of a batch of one: {difference}", "the image's own map, or ModelError")
 
 
-def _ending(change: Callable[[Tensor], Tensor]) -> nn.Module:
+def _ending(subject: Subject, change: Callable[[Tensor], Tensor]) -> nn.Module:
     class Changed(Plain):
         def after(self, logits: Tensor) -> Tensor:
             return change(logits)
 
-    return Changed().eval()
+    return subject.on(Changed().eval())
 
 
 @check("Agreement: chunks")
 def check_rows_that_mix_change_no_map(subject: Subject) -> None:
     """Of a model whose rows see each other: the map that each image has alone and says so, or `ModelError`."""
     for case, front in MIXING.items():
-        model, alone = fronted(front()), cache(partial(_alone, subject, fronted(front())))
+        model, alone = subject.on(fronted(front())), cache(partial(_alone, subject, subject.on(fronted(front()))))
         for size in (None, 64):
             try:
-                found = subject.ask(model, noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
+                found = subject.ask(model, subject.noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
             except ModelError as error:
                 require(len(str(error)) > 15, f"{case}: the text {error!s}", "what mixes, and how to mend it")
                 continue
@@ -73,7 +73,7 @@ def check_rows_that_mix_change_no_map(subject: Subject) -> None:
 
 def _alone(subject: Subject, model: nn.Module) -> list[Attribution]:
     """The answers for each image or filter without neighbours, in an attributor that never saw a batch."""
-    technique, one, inputs = subject.technique, Execution(batch_size=1), noise(3)
+    technique, one, inputs = subject.technique, Execution(batch_size=1), subject.noise(3)
     if isinstance(technique, FilterVisualization):
         questions = [replace(technique, channels=(channel,)) for channel in technique.channels]
         return [subject.ask(model, technique=question, execution=one) for question in questions]

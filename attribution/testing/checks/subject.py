@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from attribution.technique import Technique
 
 IMAGES, SIZE, CLASSES = 2, (17, 23), 5
 
+HOST = torch.device("cpu")
+Held = TypeVar("Held", nn.Module, Tensor)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -24,10 +27,12 @@ class Subject:
     Attributes:
         cls: The attributor.
         technique: What it is asked to compute.
+        device: Where models and images lie, with its number where there may be several.
     """
 
     cls: type[Attributor[Any]]
     technique: Technique
+    device: torch.device = HOST
 
     @property
     def name(self) -> str:
@@ -40,6 +45,22 @@ class Subject:
         field = _layer_field(self.technique)
         value = () if field is None else getattr(self.technique, field)
         return value if isinstance(value, tuple) else (value,)
+
+    def on(self, held: Held) -> Held:
+        """A model or a tensor on the device."""
+        return held.to(self.device)
+
+    def noise(
+        self,
+        images: int = IMAGES,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        size: Sequence[int] = SIZE,
+    ) -> Tensor:
+        """Standard normal images (N, 3, H, W) from a seed of their own, the same on every device."""
+        generator = torch.Generator().manual_seed(seed)
+        return self.on(torch.randn(images, 3, *size, generator=generator, dtype=torch.float64).to(dtype))
 
     def asking(self, *layers: str) -> Technique:
         """The same technique for other layers; only where `layers` is not empty."""
@@ -66,7 +87,7 @@ class Subject:
 
     def put(self, attributor: Attributor[Any], inputs: Tensor | None = None, target: Target = 1) -> Attribution:
         """Ask an attributor that is built already."""
-        shown = (noise() if inputs is None else inputs) if self.technique.needs_inputs else None
+        shown = (self.noise() if inputs is None else inputs) if self.technique.needs_inputs else None
         return attributor.attribute(shown, target if self.technique.needs_target else None)
 
     def difference(self, a: Attribution, b: Attribution, *, exact: bool = False) -> str:
@@ -77,14 +98,6 @@ class Subject:
             return "; ".join(f"map {key!r} differs by {largest(a.raw.get(key), b.raw.get(key))}" for key in unequal)
         agreements = a.technique.agreement(a, b)
         return "" if all_hold(agreements) else table([x for x in agreements if not x.holds] or agreements)
-
-
-def noise(
-    images: int = IMAGES, *, seed: int = 0, dtype: torch.dtype = torch.float32, size: Sequence[int] = SIZE
-) -> Tensor:
-    """Standard normal images (N, 3, H, W) from a seed of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(images, 3, *size, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def part(result: Attribution, images: Sequence[int], targets: Sequence[int] | None = None) -> Attribution:

@@ -14,7 +14,6 @@ from attribution.testing.checks.subject import (
     Subject,
     explains_no_class,
     needs_target,
-    noise,
     part,
 )
 from attribution.testing.models import small_cnn
@@ -24,7 +23,7 @@ _NESTED = [[3, 1], [0, 2]]
 
 def _columns(subject: Subject, target: Target, expected: list[list[int]]) -> None:
     """The answer holds ``expected`` classes, and each column equals the answer for this class alone."""
-    model, inputs = small_cnn(), noise()
+    model, inputs = subject.on(small_cnn()), subject.noise()
     result = subject.ask(model, inputs, target)
     found = None if result.target is None else result.target.tolist()
     require(found == expected, f"target={target!r} recorded as {found}", f"{expected}")
@@ -63,14 +62,14 @@ def check_target_all_means_every_class(subject: Subject) -> None:
 def check_target_none_means_the_prediction(subject: Subject) -> None:
     """The argmax of the logits, per image."""
     with torch.no_grad():
-        predicted = small_cnn()(noise()).argmax(dim=1, keepdim=True).tolist()
+        predicted = subject.on(small_cnn())(subject.noise()).argmax(dim=1, keepdim=True).tolist()
     _columns(subject, None, predicted)
 
 
 @check("Targets: forms", needs_target)
 def check_target_changes_the_map(subject: Subject) -> None:
     """Explaining another class is another answer."""
-    model = small_cnn()
+    model = subject.on(small_cnn())
     maps = [subject.ask(model, target=target).raw for target in (0, 1)]
     same = [key for key in maps[0] if torch.equal(maps[0][key], maps[1][key])]
     require(not same, f"the same map {same} for two classes", "maps that depend on the class")
@@ -79,10 +78,10 @@ def check_target_changes_the_map(subject: Subject) -> None:
 @check("Targets: what the result holds", needs_target)
 def check_scores_are_those_of_the_clean_inputs(subject: Subject) -> None:
     """``technique.scores`` of the model's own logits."""
-    model, inputs = small_cnn(), noise()
+    model, inputs = subject.on(small_cnn()), subject.noise()
     result = subject.ask(model, inputs, _NESTED)
     with torch.no_grad():
-        expected = subject.technique.scores(model(inputs)).gather(1, torch.tensor(_NESTED))
+        expected = subject.technique.scores(model(inputs)).gather(1, subject.on(torch.tensor(_NESTED)))
     close = result.scores is not None and torch.allclose(result.scores, expected, rtol=1e-5, atol=1e-6)
     require(close, f"scores {result.scores}", f"{expected}")
 
@@ -92,8 +91,8 @@ _Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
 def _refused(subject: Subject, wrong: dict[str, Any], kind: _Kinds, forwards: int) -> None:
     watch = Watch()
-    attributor = subject.attributor(awkward("in-place ReLU", watch=watch))
-    inputs = noise() if subject.technique.needs_inputs else None
+    attributor = subject.attributor(subject.on(awkward("in-place ReLU", watch=watch)))
+    inputs = subject.noise() if subject.technique.needs_inputs else None
     if forwards:
         attributor.attribute(inputs, 0)  # what is found out once for a model is not counted
     for case, target in wrong.items():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
-from attribution.testing.checks.subject import Subject, noise
+from attribution.testing.checks.subject import Subject
 from attribution.testing.models import small_residual
 from attribution.testing.threads import together
 
@@ -18,8 +18,8 @@ _THREADS, _CALLS = 4, 3
 @check("Threads")
 def check_threads_share_a_model(subject: Subject) -> None:
     """Every thread gets the answer to its own question."""
-    model = small_residual()
-    questions = [noise(1, seed=seed) for seed in range(_THREADS)]
+    model = subject.on(small_residual())
+    questions = [subject.noise(1, seed=seed) for seed in range(_THREADS)]
     expected = [subject.ask(model, inputs) for inputs in questions]
     found: list[list[Attribution]] = [[] for _ in questions]
 
@@ -37,7 +37,7 @@ def check_threads_share_a_model(subject: Subject) -> None:
 @check("Threads")
 def check_a_foreign_thread_runs_the_model(subject: Subject) -> None:
     """Neither side sees the other."""
-    model, inputs, foreign = small_residual(), noise(), noise(seed=9)
+    model, inputs, foreign = subject.on(small_residual()), subject.noise(), subject.noise(seed=9)
     expected = subject.ask(model, inputs)
     with torch.no_grad():
         alone = model(foreign)

@@ -9,7 +9,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
-from attribution_hooks.grad_cam import memory
+from attribution_hooks.grad_cam import backward, memory
 from attribution_hooks.grad_cam.backward import Tail, chunk
 from attribution_hooks.grad_cam.closed import class_maps
 from attribution_hooks.grad_cam.forward import forward
@@ -18,8 +18,8 @@ from attribution_hooks.grad_cam.forward import forward
 class HooksGradCAM(Attributor[GradCAM]):
     """`GradCAM` with the graph from the first requested layer on; no parameter gradient is formed.
 
-    One target takes one backward. Several are taken through the tail together, as many as fit the memory budget. Where
-    the tail is found to be a mean and a linear layer, its weights are the gradients of all classes.
+    A few targets take one backward each. More are taken through the tail together, as many as fit the memory budget.
+    Where the tail is found to be a mean and a linear layer, its weights are the gradients of all classes.
     """
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
@@ -48,9 +48,9 @@ class HooksGradCAM(Attributor[GradCAM]):
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
             maps: Maps = {}
-            if target.shape[1] > 1 and not ran.edges:
+            if target.shape[1] > backward.FEW_TARGETS and not ran.edges:
                 for name in names:
-                    closed = class_maps(run.model, logits, outputs[name], grids[name], target)
+                    closed = class_maps(run, logits, outputs[name], grids[name], target)
                     if closed is not None:
                         maps[name] = closed
             rest = [name for name in names if name not in maps]
@@ -67,4 +67,6 @@ class HooksGradCAM(Attributor[GradCAM]):
 
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """Σ over channels: (N, T, D) and (N, D, h, w) → (N, T, h, w)."""
-    return torch.matmul(weights, activation.flatten(2)).view(*weights.shape[:2], *activation.shape[2:])
+    maps = activation.new_empty((*weights.shape[:2], *activation.shape[2:]))
+    torch.bmm(weights.to(activation.device), activation.flatten(2), out=maps.flatten(2))
+    return maps  # and no view of what was computed, which would be copied to be nobody else's

@@ -1,11 +1,14 @@
 """Tails that are a mean and a linear layer, whose weights are the gradients: found and proved in every call."""
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attribution.attributor import Run
 from attribution.precision import tf32
 from attribution.techniques.tokens import Grid
 
@@ -16,7 +19,7 @@ TF32_ROUNDING = 4
 """The same in units of TF32, which rounds the factors of a product and not their sum."""
 
 
-def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
+def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
     """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
 
     It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
@@ -25,23 +28,26 @@ def class_maps(model: nn.Module, logits: Tensor, output: Tensor, grid: Grid, tar
     out.
 
     Args:
-        model: Whose forward gave the logits.
+        run: Its model gave the logits.
         logits: (N, K), with graph.
         output: The layer's, from which the graph starts.
         grid: Where the output's values lie.
         target: (N, T) classes.
     """
+    model = run.model
     if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or _hooked(model):
         return None
     activation = grid.map(output.detach())
+    logits, target = logits.to(output.device), target.to(output.device)
     for module in _linear(model, logits.shape[1], activation.shape[1]):
-        weight, bias = module.weight.detach().flatten(1), module.bias
+        weight = module.weight.detach().flatten(1).to(output.device)
+        bias = None if module.bias is None else module.bias.to(output.device)
         if weight.dtype != output.dtype:
             continue
         within = _within(logits, module)
-        maps = _maps(weight, target, activation)
-        if not _close(_values(maps, bias, target), logits.detach().gather(1, target), within) and not _close(
-            F.linear(activation.mean((2, 3)), weight, bias), logits.detach(), within
+        maps = _maps(weight, target, activation, run.asked)
+        if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
+            within, (F.linear(activation.mean((2, 3)), weight, bias), logits.detach())
         ):
             continue
         if has_gradient(weight, logits, output, grid, target, within):
@@ -60,30 +66,39 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
     mixture = drawn(logits) / weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny)
     sizes = weight.abs().amax(dim=1)[target]
     ends = [target.gather(1, pick[:, None]) for pick in (sizes.argmax(dim=1), sizes.argmin(dim=1))]
+    pairs = []
     for seed in (mixture, *(torch.zeros_like(logits).scatter_(1, end, 1.0) for end in ends)):
         (gradient,) = torch.autograd.grad(logits, output, seed, retain_graph=True, allow_unused=True)
         if gradient is None:
             return False
         found = grid.map(gradient)
-        if not _close(found, ((seed @ weight) / found[0, 0].numel())[..., None, None].expand_as(found), within):
-            return False
-    return True
+        pairs.append((found, ((seed @ weight) / found[0, 0].numel())[..., None, None]))
+    return _close(within, *pairs)
 
 
 def drawn(like: Tensor) -> Tensor:
     """Weights of a mixture, the same in every call: of either sign, of sizes from 0.5 to 1.5."""
-    source = torch.Generator(like.device).manual_seed(0)
-    number = torch.rand((2, *like.shape), generator=source, dtype=like.dtype, device=like.device)
-    return (number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)
+    return _drawn(tuple(like.shape), like.dtype, like.device)
 
 
-def _maps(weight: Tensor, target: Tensor, activation: Tensor) -> Tensor:
-    """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets."""
-    classes = target[0]
-    shared = (target == classes).all()
-    in_order = classes.diff().eq(1).all() if len(classes) == len(weight) else torch.zeros_like(shared)
-    same, every = torch.stack((shared, in_order)).tolist()  # one copy to the host, however many targets
-    rows = (weight if every else weight[classes]).expand(len(target), -1, -1) if same else weight[target]
+@lru_cache(maxsize=8)
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    source = torch.Generator("cpu").manual_seed(0)
+    number = torch.rand((2, *shape), generator=source, dtype=dtype, device="cpu")
+    return ((number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)).to(device)
+
+
+def _maps(weight: Tensor, target: Tensor, activation: Tensor, asked: Tensor | Literal["all"] | None) -> Tensor:
+    """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets.
+
+    What was asked for is known on the host, so that no target need be looked at.
+    """
+    if isinstance(asked, Tensor):
+        same = bool((asked == asked[0]).all())
+        every = asked.shape[1] == len(weight) and bool(asked[0].diff().eq(1).all())
+    else:
+        same = every = asked == "all"
+    rows = (weight if every else weight[target[0]]).expand(len(target), -1, -1) if same else weight[target]
     found = torch.matmul(rows, activation.flatten(2)).view(*target.shape, *activation.shape[2:])
     return found.div_(activation[0, 0].numel())
 
@@ -119,5 +134,7 @@ def _within(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
     return TF32_ROUNDING * torch.finfo(coarse).eps
 
 
-def _close(a: Tensor, b: Tensor, within: float) -> bool:
-    return bool((a - b).abs().max() <= within * b.abs().max())
+def _close(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
+    """Whether the two of each pair are the same within a part of the largest; one look at all of them."""
+    sizes = torch.stack([torch.linalg.vector_norm(x, float("inf")) for a, b in pairs for x in (a - b, b)]).tolist()
+    return all(off <= within * size for off, size in zip(sizes[::2], sizes[1::2], strict=True))

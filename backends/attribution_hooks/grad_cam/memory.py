@@ -16,11 +16,14 @@ def forward_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> int
     return held + 2 * _kept(model, stops, names)
 
 
-def gradient_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> int:
-    """Of one image and one target: the gradients of the layers, and of the tail's widest part."""
+def gradient_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str], *, together: bool = False) -> int:
+    """Of one image and one target: the gradients of the layers, and of the tail's widest part.
+
+    Where several targets go together, what is widest is copied once more: seeds and images become one axis.
+    """
     stops, first = _surveyed(model, inputs, names)
     widest = max((stop.bytes for stop in stops if stop.leaf and stop.order >= first), default=0)
-    return 3 * widest + _kept(model, stops, names)
+    return (4 if together else 3) * widest + _kept(model, stops, names)
 
 
 def _surveyed(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> tuple[tuple[Stop, ...], int]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attribution import layers, process_flags
 from attribution.attributor import Attributor, Run
 from attribution.execution import CPU_WINDOWS, first_line, lost
-from attribution.modes import note_random
+from attribution.modes import devices_of, note_random
 from attribution.notes import notes
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
@@ -43,7 +43,7 @@ class HooksOcclusion(Attributor[Occlusion]):
             logits = _clean(run, chunk)
             target = run.select(logits)
             run.note("windows", len(lattice.windows))
-            restart = note_random(Undo(), inputs.device)
+            restart = note_random(Undo(), devices_of(run.model, inputs))
             try:
                 deltas = self._incremental(run, lattice, logits, target, chunk)
             finally:
