@@ -22,13 +22,6 @@ def relative_tolerance(dtype: torch.dtype) -> float:
     return _RELATIVE[dtype]
 
 
-def tf32(inputs: Tensor) -> torch.dtype | None:
-    """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32 (torch's default on CUDA)."""
-    if not inputs.is_cuda or inputs.dtype != torch.float32:
-        return None
-    return torch.float16 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else None
-
-
 def coarser(*dtypes: torch.dtype | None) -> torch.dtype:
     """The floating dtype with the fewest digits among those given, float64 where there is none."""
     known = [dtype for dtype in dtypes if dtype is not None and dtype.is_floating_point]

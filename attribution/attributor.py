@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from attribution import inputs as inputs_
-from attribution.agreement import coarser, tf32
+from attribution import process_flags
+from attribution.agreement import coarser
 from attribution.beginning import Beginning
 from attribution.blank import zero_maps
 from attribution.errors import (
@@ -24,13 +25,14 @@ from attribution.errors import (
     PluginError,
     ResourceError,
 )
-from attribution.execution import Execution, first_line, in_backward, out_of_memory
+from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
 from attribution.guards import Guards
 from attribution.isolation import admit, alone, isolate, unwrap
 from attribution.kinds import Weights, explained
 from attribution.modes import devices_of, keep_random, set_modes
 from attribution.notes import notes as notes_of
 from attribution.offload import AcceleratorLane, Offload, copies_beside
+from attribution.precision import tf32
 from attribution.provenance import provenance
 from attribution.result import Attribution
 from attribution.rows import CROWD, NO_ROOM, mixing
@@ -112,7 +114,7 @@ class Attributor(ABC, Generic[TechniqueT]):
     def _answer(
         self, undo: Undo, inputs: Tensor | None, target: Target, device: torch.device, guards: Guards
     ) -> Attribution:
-        execution, inner = self.execution, unwrap(self.model)
+        execution, inner = self.execution.on(device), unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
             shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
@@ -128,6 +130,8 @@ class Attributor(ABC, Generic[TechniqueT]):
         with _room(name, execution), explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
+            if self.technique.takes_gradients:
+                process_flags.differentiable(undo, model, device)
             keep_random(undo, devices)
             start, asked = beginning.of(model)
             answered: set[Hashable] = notes_of(model).setdefault("answered", set())
@@ -135,6 +139,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             if question not in answered:  # what is found out in the first call of a question is kept
                 guards.settle()
             worker = copy.copy(self)
+            worker.execution = execution
             worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
             if apart is not None:
@@ -228,7 +233,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         except Exception as error:
             if out_of_memory(error):
                 raise _no_room(who, self.execution, error) from error
-            if in_backward(error):
+            if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
                     f"{run.inputs.dtype}: {first_line(error)}"

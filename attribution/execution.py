@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import FrameType
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import AttributionError, InputError, ModelError
+
+HOST_BUDGET = 2**30
+"""Bytes of activations in one forward on a CPU, unless the user says."""
+
+DEVICE_PART = 8
+"""One part in so many of an accelerator: activations are estimated, and weights and maps lie there too."""
 
 CPU_WINDOWS = 16
 """Occluded images per forward on a CPU: more of them fall out of its caches and are slower (``docs/benchmarks.md``)."""
@@ -23,8 +30,9 @@ class Execution:
     Args:
         batch_size: Images, windows or filters per forward (the technique says which); ``None``: all images
             or filters at once, windows from shapes and ``memory_budget``.
-        memory_budget: Bytes of activations that one forward may need, ≥ 1. A constant rather than the free
-            memory, so that results do not depend on what else runs.
+        memory_budget: Bytes of activations that one forward may need, ≥ 1. ``None``: `HOST_BUDGET` on a CPU, and the
+            `DEVICE_PART`-th part of an accelerator's whole memory. A constant rather than the free memory, so that
+            results do not depend on what else runs.
         autocast: Run the model under autocast to ``torch.bfloat16`` or ``torch.float16``; ``None``: never,
             also inside a caller's autocast.
         incremental: Let an occlusion engine recompute only what a window changes, where it has one.
@@ -39,7 +47,7 @@ class Execution:
     """
 
     batch_size: int | None = None
-    memory_budget: int = 2**30
+    memory_budget: int | None = None
     autocast: torch.dtype | None = None
     incremental: bool = True
     deterministic: bool = False
@@ -50,7 +58,7 @@ class Execution:
     def __post_init__(self) -> None:
         for name in ("batch_size", "memory_budget"):
             value = getattr(self, name)
-            if value is None and name == "batch_size":
+            if value is None:
                 continue
             number = numbers.integer(value)
             if number is None or number < 1:
@@ -69,6 +77,18 @@ class Execution:
                 raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
             object.__setattr__(self, "output", index)
 
+    def on(self, device: torch.device) -> Self:
+        """The same with the memory budget of a device filled in, if the user left it open."""
+        if self.memory_budget is not None:
+            return self
+        whole = None if device.type in ("cpu", "meta") else _whole_memory(device)
+        return replace(self, memory_budget=HOST_BUDGET if whole is None else max(1, whole // DEVICE_PART))
+
+    @property
+    def budget(self) -> int:
+        """``memory_budget``; where it was left open and no device is known, that of a CPU."""
+        return HOST_BUDGET if self.memory_budget is None else self.memory_budget
+
     def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:
         """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.
 
@@ -77,20 +97,46 @@ class Execution:
             items: How many there are, ≥ 1.
             most: An upper bound where no ``batch_size`` is given, e.g. `CPU_WINDOWS`.
         """
-        fitting = self.memory_budget // max(item_bytes, 1)
+        fitting = self.budget // max(item_bytes, 1)
         wanted = self.batch_size or min(fitting, most or fitting)
         return max(1, min(wanted, items))
 
 
-_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|could not create a primitive(?! descriptor)")
-"""Torch's own allocator, the C++ library's, and oneDNN where it has no room for a convolution's code or scratch."""
+def _whole_memory(device: torch.device) -> int | None:
+    """All bytes of an accelerator, in use or not; ``None`` where torch does not tell."""
+    properties = getattr(torch.get_device_module(device), "get_device_properties", None)
+    found = getattr(properties(device), "total_memory", None) if callable(properties) else None
+    return found if isinstance(found, int) else None
+
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|bad_alloc|could not create a primitive(?! descriptor)"
+    r"|CUDA (?:driver )?error: out of memory"
+    r"|(?:CUBLAS_STATUS|CUSPARSE_STATUS|CUSOLVER_STATUS|CUDNN_STATUS|CUFFT)_(?:INTERNAL_ERROR_\w*)?ALLOC(?:ATION)?_FAILED"
+    r"|Unable to find a valid cuDNN algorithm|(?:FIND|GET) was unable to find an engine"
+)
+"""Torch's own allocator, the C++ library's, oneDNN where it has no room for a convolution's code or scratch; CUDA, and
+its libraries, which allocate outside of torch's cache: cuDNN finds no algorithm where none has room."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory, on CUDA or on the host."""
+    """Whether torch or Python ran out of memory, on an accelerator or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def lost(error: BaseException | None) -> bool:
+    """Whether it is, or comes of, a failure of the accelerator itself, after which nothing more can be had of it.
+
+    Such a failure is told at whatever call waits next, so that whoever meets it did not cause it, and must neither
+    take another way nor say why the model failed.
+    """
+    while error is not None:
+        if isinstance(error, torch.AcceleratorError) and not out_of_memory(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def in_backward(error: BaseException) -> bool:
@@ -114,7 +160,8 @@ class running:
     """Around one forward of the user's model: whatever it raises becomes a `ModelError` that names the inputs.
 
     Raises:
-        ModelError: The model fails on these inputs, or a hook on it does. Lack of memory is passed on as it is.
+        ModelError: The model fails on these inputs, or a hook on it does. Lack of memory is passed on as it is, and
+            so is a failure of the accelerator, which may be that of an earlier call.
     """
 
     def __init__(self, inputs: Tensor) -> None:
@@ -124,7 +171,9 @@ class running:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, AttributionError) or out_of_memory(error):
+        if not isinstance(error, Exception) or isinstance(error, AttributionError):
+            return
+        if out_of_memory(error) or lost(error):
             return
         raise ModelError(
             f"{_hook(error) or 'the model'} failed on inputs of shape {tuple(self._inputs.shape)}, "

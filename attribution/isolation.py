@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import notes, proof
+from attribution.execution import lost
 from attribution.guarded import Whole, keep_values, name_backward_hooks, run_itself, turn
 from attribution.kinds import explained, refuse, scripted
 from attribution.modes import devices_of, note_random
@@ -156,7 +157,9 @@ def _shadow(model: nn.Module) -> Shadow | None:
     except (TypeError, ValueError):  # it holds what has no copy, or its code does
         _set_apart(model)
         return None
-    except Exception:  # whatever a part of the model raises, it cannot be copied now
+    except Exception as error:  # whatever a part of the model raises, it cannot be copied now
+        if lost(error):
+            raise
         return None
     if shadow.reusable:
         _known.shadows[model] = shadow
@@ -217,7 +220,9 @@ def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
             own = copy.deepcopy(model, memo)
         finally:
             restart()
-    except Exception:  # it cannot be copied: the flags alone
+    except Exception as error:  # it cannot be copied: the flags alone
+        if lost(error):
+            raise
         return None
     reach = Reach(own, mine)
     if entangled(reach, mine, {*map(id, own.modules()), *map(id, memo.values())}, map(id, model.buffers())):

@@ -1,5 +1,6 @@
 """Models of special kinds: which are refused, and why one cannot give what was asked."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from attribution.errors import LayerError, ModelError
+from attribution.execution import first_line, lost
 from attribution.notes import notes
 
 
@@ -21,6 +23,11 @@ def refuse(model: nn.Module) -> None:
     if any(isinstance(tensor, lazy) for tensor in (*model.parameters(), *model.buffers())):
         raise ModelError("model has lazy parameters without values yet; run it once before it is explained")
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        if any(hasattr(module, "_hf_hook") for module in model.modules()):
+            raise ModelError(
+                "model was dispatched by accelerate, which keeps weights on the host or on disk and none on a device "
+                "between calls; load it whole on one device: device_map={'': 0}, or without device_map"
+            )
         raise ModelError(
             "model has parameters on the meta device, which have no values; build it on a real device, or use "
             "model.to_empty(device='cpu') and load its weights"
@@ -49,6 +56,12 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
     try:
         yield
     except (LayerError, RuntimeError, AssertionError) as error:
+        if lost(error):
+            raise ModelError(
+                f"the accelerator failed ({_origin(error)}). It tells so late, at whatever call waits for it next, so "
+                "that the fault may lie in an earlier one; this process can use it no more. Start it again with "
+                "CUDA_LAUNCH_BLOCKING=1 in the environment to see which operation fails"
+            ) from error
         if weights is not None and _OVERWRITTEN in str(error) and weights.written():
             raise ModelError(
                 "the model's parameters were written while it was explained: another thread trains it, or its own "
@@ -60,6 +73,13 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
         raise ModelError(reason) from error
 
 
+def _origin(error: BaseException) -> str:
+    """What torch said of the accelerator, in one line."""
+    while not isinstance(error, torch.AcceleratorError) and error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)
+
+
 _OVERWRITTEN = "modified by an inplace operation"
 _FAILURES = {
     "use_reentrant": "the model uses torch.utils.checkpoint with use_reentrant=True, through which torch takes no "
@@ -68,10 +88,20 @@ _FAILURES = {
     "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
     _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
+    "CUBLAS_WORKSPACE_CONFIG": "torch multiplies matrices on CUDA deterministically only in a process that was "
+    "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or give deterministic=False",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
     "a dynamic batch, e.g. dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
 }
 """What torch says → what it means for the user."""
+
+_NO_KERNEL = re.compile(r"(\w+) does not have a deterministic implementation")
+_INSTEAD = {
+    "adaptive_avg_pool": "use nn.AvgPool2d of a fixed size in place of nn.AdaptiveAvgPool2d",
+    "reflection_pad": "pad by replication or zeros in place of reflection",
+    "upsample": "enlarge by nearest neighbours",
+}
+"""Part of an operation's name → what can be done without it."""
 
 _NO_GRADIENT = ("gradient is cut", "cuts the gradient", "can require gradients", "not require grad", "derivative")
 
@@ -90,7 +120,19 @@ def _reason(model: nn.Module, error: Exception) -> str | None:
             return f"model is quantised: no gradient passes {name}; give the float model, or use Occlusion"
         if "Quantized" in text and not isinstance(error, ModelError):
             return f"model is quantised: a layer of it gives integers ({name}); name a layer that gives floats"
+    found = _NO_KERNEL.search(text)
+    if found:
+        return _undetermined(found[1])
     return next((reason for words, reason in _FAILURES.items() if words in text), None)
+
+
+def _undetermined(operation: str) -> str:
+    other = next((f", or {words}" for part, words in _INSTEAD.items() if part in operation), "")
+    return (
+        f"torch has no deterministic {operation}, which this model needs, and deterministic kernels were asked for by "
+        "Execution(deterministic=True) or torch.use_deterministic_algorithms(True); leave both off, or give the latter "
+        f"warn_only=True alone{other}"
+    )
 
 
 def _hookless(model: nn.Module) -> str | None:

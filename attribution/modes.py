@@ -1,58 +1,18 @@
 """Torch's modes as a run needs them, given back on every exit."""
 
-import os
 import random
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attribution import process_flags
 from attribution.execution import Execution
 from attribution.undo import Undo, undoing
-
-
-class _Deterministic:
-    """Torch's flag belongs to the process: the first run that needs it sets it, the last one gives it back."""
-
-    def __init__(self) -> None:
-        self._lock, self._before = threading.RLock(), (False, False)
-        self._runs: dict[object, int] = {}  # each run's thread
-
-    def enter(self, undo: Undo) -> None:
-        """Set the flag until ``undo`` runs."""
-        run = object()
-        undo.add(partial(self._leave, run))
-        with self._lock:
-            if not self._runs:
-                self._before = (
-                    torch.are_deterministic_algorithms_enabled(),
-                    torch.is_deterministic_algorithms_warn_only_enabled(),
-                )
-            self._runs[run] = threading.get_ident()
-            torch.use_deterministic_algorithms(True)
-
-    def _leave(self, run: object) -> None:
-        with self._lock:
-            if [*self._runs] == [run]:
-                torch.use_deterministic_algorithms(self._before[0], warn_only=self._before[1])
-            self._runs.pop(run, None)
-
-    def renew(self) -> None:
-        """In the child of a fork: the other threads are gone, and so are their runs."""
-        self._lock = threading.RLock()
-        for run, thread in [*self._runs.items()]:
-            if thread != threading.get_ident():
-                self._leave(run)
-
-
-_deterministic = _Deterministic()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_deterministic.renew)
 
 
 def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
@@ -67,14 +27,16 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
         outside.__enter__()
     torch._C._set_grad_enabled(True)
-    kind, asked = device.type, execution.autocast is not None
-    if kind != "meta" and (asked or torch.is_autocast_enabled(kind)):  # such a model is refused soon
+    for kind in {device.type, "cpu"} - {"meta"}:  # the host works for every model; one on "meta" is refused soon
+        asked = execution.autocast if kind == device.type else None
+        if asked is None and not torch.is_autocast_enabled(kind):
+            continue
         before = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
-        wanted = torch.autocast(kind, dtype=execution.autocast, enabled=asked, cache_enabled=False)  # it checks both
+        wanted = torch.autocast(kind, dtype=asked, enabled=asked is not None, cache_enabled=False)  # it checks both
         undo.add(partial(_set_autocast, kind, *before))
         _set_autocast(kind, wanted._enabled, wanted.fast_dtype, False)
     if execution.deterministic:
-        _deterministic.enter(undo)
+        process_flags.deterministic(undo)
 
 
 def devices_of(model: nn.Module, *tensors: Tensor) -> list[torch.device]:
@@ -121,6 +83,26 @@ def modes(execution: Execution, device: torch.device) -> Iterator[None]:
         set_modes(undo, execution, device)
         keep_random(undo, [device])
         yield
+
+
+@contextmanager
+def without_autocast(device: torch.device) -> Iterator[None]:
+    """Full precision for a block that is the library's own, not the model's."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        yield
+        return
+    with torch.autocast(kind, enabled=False):
+        yield
+
+
+def autocast_as_now(device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """What makes a block under the autocast that is on now, wherever the block is entered."""
+    kind = device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext
+    dtype, cached = torch.get_autocast_dtype(kind), torch.is_autocast_cache_enabled()
+    return partial(torch.autocast, kind, dtype=dtype, cache_enabled=cached)
 
 
 def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attribution.execution import lost
 from attribution.guarded import run_itself, turn
 from attribution.modes import devices_of, note_random
 from attribution.nested import leaves
@@ -37,7 +38,9 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
                 restart = note_random(undo, devices_of(model, image))
                 try:
                     wanted = model(image.clone())
-                except Exception:  # the call itself will fail alike, and say why
+                except Exception as error:  # the call itself will fail alike, and say why
+                    if lost(error):
+                        raise
                     return None
                 restart()
                 try:
@@ -45,6 +48,8 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
                 except MemoryError:
                     return None
                 except Exception as error:
+                    if lost(error):
+                        raise
                     return None if isinstance(error, torch.OutOfMemoryError) else False
                 if equal(wanted, found):
                     return True

@@ -8,13 +8,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from attribution.agreement import coarser, tf32
+from attribution.agreement import coarser
 from attribution.errors import AttributionError
 from attribution.execution import Execution, out_of_memory, running
 from attribution.guarded import run_itself
 from attribution.guards import Guards
 from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
+from attribution.precision import tf32
 from attribution.undo import Undo
 
 MIXED = "the model's answer to an image depends on the images beside it"

@@ -24,7 +24,7 @@ _REGISTRIES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", notes.NAME}
 _MODULES = itemgetter("_modules")
 _TENSORS = itemgetter("_parameters", "_buffers")
 _HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_FORM = attrgetter("shape", "dtype")
+_FORM = attrgetter("shape", "dtype", "device")
 _ROW = attrgetter("__dict__")
 
 

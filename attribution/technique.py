@@ -58,6 +58,9 @@ class Technique(ABC):
     compares_scores: ClassVar[bool] = True
     """Whether `agreement` goes by the size of the scores: only then a call takes the time to find the largest one."""
 
+    takes_gradients: ClassVar[bool] = True
+    """Whether it may take gradients through the model: recurrent layers run without cuDNN then."""
+
     @property
     def signed(self) -> bool:
         """Whether negative values mean something, so that pictures are drawn symmetric about zero."""

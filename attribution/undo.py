@@ -1,7 +1,10 @@
 """``Undo``: what is given back on the way out, noted before anything is changed."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from attribution.execution import lost
 
 
 class Undo:
@@ -33,7 +36,7 @@ class Undo:
             except Exception as error:
                 failed = failed or error
             self._steps.pop()
-        if failed is not None:
+        if failed is not None and not (lost(failed) and lost(sys.exc_info()[1])):  # it was told already
             raise failed
 
 

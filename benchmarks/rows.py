@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, Execution, Occlusion, Technique, registry
+from attribution import Attribution, Execution, Occlusion, Technique, precision, registry
 from attribution.agreement import Agreement, all_hold, table
 from attribution.targets import Target
 from benchmarks.cases import Case
@@ -199,7 +199,7 @@ def environment(device: str) -> dict[str, str | int | bool]:
     return {
         "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none",
         "threads": torch.get_num_threads(),
-        "tf32": bool(torch.backends.cudnn.allow_tf32) if device == "cuda" else False,
+        "tf32": device == "cuda" and precision.flags()["convolution"].fp32_precision == "tf32",
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
         "heap_trimmed": True,
         "python": platform.python_version(),

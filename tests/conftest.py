@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attributor, registry
+from attribution import Attributor, precision, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from tests.simulated_device.option import prepare
 from tests.whole_groups import WholeGroups
@@ -26,10 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def device(pytestconfig: pytest.Config) -> Iterator[str]:
     """Where the tests marked ``device`` run; TF32 is off, since they hold float32 against float32's tolerance."""
     name: str = pytestconfig.getoption("--device")
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    before = [(flag, flag.fp32_precision) for flag in precision.flags().values()]
+    for flag, _ in before:
+        flag.fp32_precision = "ieee"
     yield name
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    for flag, said in before:
+        flag.fp32_precision = said
 
 
 @pytest.fixture(params=list(MODELS))

@@ -1,5 +1,7 @@
 """How a technique is run does not change what it finds."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ from attribution import (
 )
 from attribution.agreement import agree
 from attribution.execution import Execution
+from attribution.modes import set_modes
+from attribution.undo import undoing
 from tests.conftest import build, noise
 
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
@@ -240,7 +244,6 @@ def test_a_bar_is_drawn_when_asked(backend: str, capsys: pytest.CaptureFixture[s
         {"batch_size": True},
         {"batch_size": 1.5},
         {"memory_budget": 0},
-        {"memory_budget": None},
         {"autocast": torch.float32},
         {"autocast": "bfloat16"},
         {"output": 1.0},
@@ -259,3 +262,46 @@ def test_chunk_sizes() -> None:
     assert Execution(memory_budget=100).chunk(0, 10) == 10
     assert Execution(batch_size=4).chunk(10**12, 10) == 4
     assert Execution(batch_size=40).chunk(1, 10) == 10
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu", "meta"])
+def test_the_callers_autocast_of_the_host_is_off_wherever_the_model_lies(kind: str) -> None:
+    """The host works for a model on a device, too: it makes the noise that filters start from."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with undoing() as undo:
+            set_modes(undo, Execution(), torch.device(kind))
+            assert not torch.is_autocast_enabled("cpu")
+            assert (noise(4, 4) @ noise(4, 4)).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize("total", [80 * 2**30, 6 * 2**30, None])
+def test_the_default_budget_is_a_fixed_part_of_a_devices_memory(
+    total: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SimpleNamespace(get_device_properties=lambda device: SimpleNamespace(total_memory=total))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    there = Execution(batch_size=3).on(torch.device("cuda", 1))
+    assert there == Execution(batch_size=3, memory_budget=2**30 if total is None else total // 8)
+    assert Execution(memory_budget=7).on(torch.device("cuda")).memory_budget == 7
+    assert Execution().on(torch.device("cpu")).memory_budget == 2**30
+    assert Execution().budget == 2**30
+    assert Execution(memory_budget=7).budget == 7
+
+
+@BACKENDS
+def test_a_backend_is_given_the_budget_of_the_device(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int | None] = []
+    plain = Execution.chunk
+
+    def noting(self: Execution, *args: Any, **kwargs: Any) -> int:
+        seen.append(self.memory_budget)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Execution, "chunk", noting)
+    monkeypatch.setattr(Execution, "on", lambda self, device: replace(self, memory_budget=12345678))
+    for technique in TECHNIQUES.values():
+        ask(technique, backend)
+    assert {*seen} == {12345678}

@@ -29,6 +29,21 @@ LACK = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memo
 
 OUT: list[tuple[str, type[Exception]]] = [(LACK, RuntimeError), *((text, RuntimeError) for text in LACKS)]
 OUT += [("", MemoryError), ("Unable to allocate 9 GiB", MemoryError), ("CUDA out of memory.", torch.OutOfMemoryError)]
+CUDA_LACKS = [
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+    "CUDA driver error: out of memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "cuFFT error: CUFFT_ALLOC_FAILED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "Unable to find a valid cuDNN algorithm to run convolution",
+    "FIND was unable to find an engine to execute this computation",
+    "GET was unable to find an engine to execute this computation",
+]
+"""As torch words it where CUDA or a library of it finds no memory outside of torch's own cache."""
+
+OUT += [(text, kind) for text in CUDA_LACKS for kind in (RuntimeError, torch.AcceleratorError)]
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 KINDS = pytest.mark.parametrize(("lack", "kind"), OUT)
 
@@ -78,7 +93,15 @@ def test_where_three_images_do_not_fit_they_go_one_by_one(backend: str) -> None:
 
 
 @BACKENDS
-@pytest.mark.parametrize("message", ["mat1 and mat2", "could not create a primitive descriptor for a matmul"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "mat1 and mat2",
+        "could not create a primitive descriptor for a matmul",
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED",
+    ],
+)
 def test_any_other_runtime_error_of_the_model_is_not_put_down_to_memory(message: str, backend: str) -> None:
     inputs, technique = torch.rand(3, 3, 17, 23), Occlusion(window=5, stride=3)
     with pytest.raises(ModelError, match=message):

@@ -261,3 +261,9 @@ def test_the_model_dies_with_its_last_user() -> None:
     gc.collect()
     assert gone() is None
     assert all(model is not None for model in isolation._known.shadows)
+
+
+def test_a_buffer_that_moved_to_another_device_has_another_form() -> None:
+    """``buffer.data = buffer.data.cuda()`` keeps the tensor, its shape and its dtype; a copy keeps the old values."""
+    assert shadow._FORM(torch.empty(2)) == shadow._FORM(torch.ones(2))
+    assert shadow._FORM(torch.empty(2)) != shadow._FORM(torch.empty(2, device="meta"))

@@ -38,6 +38,7 @@ class Activations(Technique):
     name: ClassVar[str] = "activations"
     kind: ClassVar[Kind] = "activation"
     needs_target: ClassVar[bool] = False
+    takes_gradients: ClassVar[bool] = False
 
     layers: tuple[str, ...] = ()
     reduce: Literal["none", "mean"] = "none"

@@ -64,6 +64,7 @@ class Occlusion(Technique):
     name: ClassVar[str] = "occlusion"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
+    takes_gradients: ClassVar[bool] = False
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
 
     window: int | tuple[int, int] = 40

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attribution import precision
+
 Places = dict[str, Any]
 """Where in a field → what was there; tensors are copies, objects are kept alive so that no id is used twice."""
 
@@ -203,7 +205,7 @@ def _accelerator() -> str | None:
 
 
 def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
     found: Places = {
         "grad mode": torch.is_grad_enabled(),
         "inference mode": torch.is_inference_mode_enabled(),
@@ -216,7 +218,7 @@ def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
             torch.is_deterministic_algorithms_warn_only_enabled(),
         ),
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
-        "float32 precision": tuple(b.fp32_precision for b in (matmul, cudnn.conv, cudnn.rnn)),  # type: ignore[attr-defined]
+        "float32 precision": tuple(flag.fp32_precision for flag in precision.flags().values()),
         "threads of torch": torch.get_num_threads(),
     }
     for device in dict.fromkeys(("cpu", "cuda", _accelerator() or "cpu")):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attribution.errors import AttributionError
+from attribution.execution import lost
 
 Activation = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) → the layer's output (B, D, h, w)."""
@@ -121,7 +122,9 @@ def _proved(activation: Activation, image: Tensor, neuron: tuple[int, int], crop
                 return False
             same = found[0, :, crop.neuron[0], crop.neuron[1]]
             (inside,) = torch.autograd.grad(same.sum(), part)
-        except (RuntimeError, AttributionError):  # some models take one size only
+        except (RuntimeError, AttributionError) as error:  # some models take one size only
+            if lost(error):
+                raise
             return False
         outside = g.clone()
         outside[..., crop.rows, crop.columns] = 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError, ModelError
+from attribution.modes import autocast_as_now, without_autocast
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
 from attribution.techniques.fields import choice, integer, layer_names, pair, real
 from attribution.techniques.filter_visualization import objectives
@@ -188,13 +189,15 @@ class FilterVisualization(Technique):
 
     def noise_images(self, like: Tensor, channels: Sequence[int], attempt: int) -> Tensor:
         """Noise for each channel, three times as strong at each further attempt: as ``like``, (len(channels), …)."""
-        space, (depth, height, width) = self.space(torch.empty(0, dtype=torch.float32, device="cpu")), like.shape[1:]
+        host = torch.empty(0, dtype=torch.float32, device="cpu")
+        space, (depth, height, width) = self.space(host), like.shape[1:]
         shape = space.shape((depth, height, width))
         drawn = [
             torch.randn(shape, generator=generator(self.seed, channel, attempt), dtype=torch.float32, device="cpu")
             for channel in channels
         ]
-        return space.decode(self.noise * 3**attempt * torch.stack(drawn)).to(like)
+        with without_autocast(host.device):
+            return space.decode(self.noise * 3**attempt * torch.stack(drawn)).to(like)
 
     def objective(self, activation: Tensor, channels: Tensor, neuron: tuple[int, int] | None = None) -> Tensor:
         """Each image's own channel, averaged over space or at the neuron: (B, D, …) and (B,) → (B,).
@@ -222,6 +225,8 @@ class FilterVisualization(Technique):
     ) -> tuple[Maps, dict[str, Tensor]]:
         """The step rule, for any source of gradients: raw maps and extras from start images.
 
+        Autocast is for the model: it is on for ``gradient`` alone, not for images, spectra and transforms.
+
         Args:
             start: (K, C, H, W).
             gradient: What a backend computes.
@@ -230,7 +235,14 @@ class FilterVisualization(Technique):
         """
         channels = torch.tensor(self.channels, device=start.device)
         parts = zip(start.split(batch_size), channels.split(batch_size), strict=True)
-        done = [climb(self, images, channels, gradient, advance) for images, channels in parts]
+        as_asked = autocast_as_now(start.device)
+
+        def of_the_model(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
+            with as_asked():
+                return gradient(images, channels)
+
+        with without_autocast(start.device):
+            done = [climb(self, images, channels, of_the_model, advance) for images, channels in parts]
         extras = {
             "objective": torch.cat([part.objective for part in done], dim=1),
             "status": torch.cat([part.status for part in done]),

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attribution.techniques.filter_visualization.resampling import resampled
+
 
 def generator(seed: int, channel: int, attempt: int = 0) -> torch.Generator:
     """Random numbers of one channel alone, whatever else is drawn."""
@@ -56,4 +58,4 @@ class Transforms:
             dim=1,
         )
         grid = functional.affine_grid(theta.to(images.dtype), list(images.shape), align_corners=False)
-        return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return resampled(images, grid)

@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 from attribution import layers
 from attribution.agreement import coarser
 from attribution.attributor import Run
-from attribution.execution import first_line, out_of_memory
+from attribution.execution import first_line, lost, out_of_memory
 from attribution.notes import notes
 from attribution.techniques.tokens import Grid
 from attribution_hooks.grad_cam import memory
@@ -120,7 +120,7 @@ class Tail:
             try:
                 return self._grad(seeds, batched=True)
             except RuntimeError as error:
-                if out_of_memory(error):
+                if out_of_memory(error) or lost(error):
                     raise
                 self._batched = False
                 self._run.note("backward", f"one by one, since torch cannot batch it: {first_line(error)}")
@@ -134,7 +134,7 @@ class Tail:
             try:
                 return all_at_once(self._backward, seeds)
             except RuntimeError as error:  # the other way may have less to say against the graph
-                if out_of_memory(error):
+                if out_of_memory(error) or lost(error):
                     raise
         return self._backward(seeds, is_grads_batched=True)
 
@@ -168,4 +168,4 @@ def chunk(run: Run, names: Sequence[str]) -> int:
     images = len(run.inputs)
     held = images * memory.forward_bytes(run.model, run.inputs, names)
     needed = images * memory.gradient_bytes(run.model, run.inputs, names, together=True)
-    return max(1, min(MOST_TARGETS, (run.execution.memory_budget - held) // max(needed, 1)))
+    return max(1, min(MOST_TARGETS, (run.execution.budget - held) // max(needed, 1)))

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from attribution import layers
+from attribution import layers, process_flags
 from attribution.attributor import Attributor, Run
-from attribution.execution import CPU_WINDOWS, first_line
+from attribution.execution import CPU_WINDOWS, first_line, lost
 from attribution.modes import devices_of, note_random
 from attribution.notes import notes
 from attribution.technique import Maps
@@ -60,13 +60,28 @@ class HooksOcclusion(Attributor[Occlusion]):
                 raise Untraceable(run.apart or "Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
-            known = _known(run.model)
-            return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
+            return self._on_tiles(run, lattice, logits, target, chunk)
         except Untraceable as reason:
+            if lost(reason):
+                raise
             run.note("reason", str(reason))
         except Exception as error:  # the model's own code, on tiles and symbols; whole images may suit it
+            if lost(error):
+                raise
             run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
+
+    def _on_tiles(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor, chunk: int) -> Tensor:
+        undo = Undo()
+        try:
+            try:
+                process_flags.untuned(undo, run.inputs.device)
+                known = _known(run.model)
+                return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
+            finally:
+                undo.back()
+        finally:
+            undo.back()
 
 
 def _known(model: nn.Module) -> Known:

@@ -47,7 +47,7 @@ def differences(
     Raises:
         Untraceable: The model cannot be taken apart, or gains too little.
     """
-    inputs, budget = run.inputs, run.execution.memory_budget // 2
+    inputs, budget = run.inputs, run.execution.budget // 2
     question = (inputs.shape[1:], lattice)
     if (reason := known.reason(question)) is not None:
         raise Untraceable(reason)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attribution.agreement import tf32
 from attribution.attributor import Run
-from attribution.run import MASK
+from attribution.precision import tf32
+from attribution.run import MASK, medians
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion.chunks import in_parts
@@ -152,7 +152,7 @@ def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
     own = torch.maximum(clean.abs(), largest)
     still = torch.cat([(covered[:several] == clean[:1]).all(dim=0, keepdim=True), covered[several:] == clean[1:]])
     still &= ~still.all(dim=1, keepdim=True)  # a cover that moves nothing tells no masked class from another
-    median = own.masked_fill(still, torch.nan).nanmedian(dim=1, keepdim=True).values.nan_to_num(0.0)
+    median = medians(own.masked_fill(still, torch.nan))[:, None].nan_to_num(0.0)
     bound = MASK * own.gather(1, target).amax(dim=1, keepdim=True)
     return torch.maximum(own, torch.minimum(median, bound)).nan_to_num(nan=0.0, posinf=0.0)
 
