@@ -114,10 +114,10 @@ class Attributor(ABC, Generic[TechniqueT]):
     def _answer(
         self, undo: Undo, inputs: Tensor | None, target: Target, device: torch.device, guards: Guards
     ) -> Attribution:
-        execution, inner = self.execution.on(device), unwrap(self.model)
+        inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
+            shown = inputs_.check(inputs, inner, autocast=self.execution.autocast is not None)
             guards.finite(shown, partial(inputs_.not_finite, shown))
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
@@ -125,6 +125,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         beginning = Beginning(self.technique, shown, target, guards)
         device = device if shown is None else shown.device
         devices = devices_of(inner, *([] if shown is None else [shown]))
+        execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()
         with _room(name, execution), explained(inner, weights):
