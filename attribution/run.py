@@ -119,6 +119,13 @@ class Run:
             yield lambda: bar.update() and None
 
 
+def _lost() -> NonFiniteError:
+    return NonFiniteError(
+        "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
+        "nothing can be explained"
+    )
+
+
 def medians(rows: Tensor) -> Tensor:
     """The median of each row, the lower of two: (N, K) → (N,). NaN is left out.
 
@@ -128,13 +135,6 @@ def medians(rows: Tensor) -> Tensor:
         return rows.nanmedian(dim=1).values
     count = (~rows.isnan()).sum(dim=1, keepdim=True)
     return rows.sort(dim=1).values.gather(1, ((count - 1) // 2).clamp(min=0))[:, 0]
-
-
-def _lost() -> NonFiniteError:
-    return NonFiniteError(
-        "the model's scores of the classes asked about hold NaN or infinity on the clean inputs; "
-        "nothing can be explained"
-    )
 
 
 def _logits(output: Any, item: str | int | None) -> Tensor:
