@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import ClassVar, Generic, Literal, TypeVar, final
 
 import torch
@@ -98,10 +97,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
         undo = Undo()
         try:
-            device = next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
-            guards = Guards(late=device.type != "cpu" and self.technique.batch_of == "images")
+            guards = Guards()
             try:
-                return self._answer(undo, inputs, target, device, guards)
+                return self._answer(undo, guards, inputs, target)
             except Exception:
                 if (first := guards.broken()) is not None:  # what is not finite may have led to the other error
                     raise first from None
@@ -111,20 +109,21 @@ class Attributor(ABC, Generic[TechniqueT]):
         finally:
             undo.back()
 
-    def _answer(
-        self, undo: Undo, inputs: Tensor | None, target: Target, device: torch.device, guards: Guards
-    ) -> Attribution:
-        execution, inner = self.execution.on(device), unwrap(self.model)
+    def _answer(self, undo: Undo, guards: Guards, inputs: Tensor | None, target: Target) -> Attribution:
+        inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, inner, autocast=execution.autocast is not None)
-            guards.finite(shown, partial(inputs_.not_finite, shown))
+            shown = inputs_.check(inputs, inner, autocast=self.execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
         beginning = Beginning(self.technique, shown, target, guards)
-        device = device if shown is None else shown.device
         devices = devices_of(inner, *([] if shown is None else [shown]))
+        device = devices[0] if devices else torch.device("cpu")
+        guards.late = self.technique.batch_of != "windows" and device.type != "cpu"
+        if shown is not None:
+            guards.finite(shown, partial(inputs_.not_finite, shown))
+        execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()
         with _room(name, execution), explained(inner, weights):
@@ -143,7 +142,9 @@ class Attributor(ABC, Generic[TechniqueT]):
             worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
             if apart is not None:
-                execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
+                execution = replace(
+                    execution, batch_size=1, incremental=execution.incremental if apart == NO_ROOM else False
+                )
             runs = [
                 Run(
                     model,
@@ -251,10 +252,10 @@ class Attributor(ABC, Generic[TechniqueT]):
         if self.technique.needs_target and run.target is None:
             raise PluginError(f"{who}: compute did not call run.select on its logits")
         if offload is None:
-            kept.update({name: map_.to(run.inputs.device) for name, map_ in kept.items()})
-        else:
-            for name, map_ in kept.items():
-                kept[name] = offload.take(map_) if copies_beside(map_.device) else map_.cpu()
+            return {name: map_.to(run.inputs.device) for name, map_ in kept.items()}
+        kept.update(
+            {name: offload.take(map_) if copies_beside(map_.device) else map_.cpu() for name, map_ in kept.items()}
+        )
         return kept
 
     def _question(self, start: Tensor) -> Hashable:

@@ -29,7 +29,7 @@ class Guards:
     anything is returned, and before any other error is raised that bad values may have led to.
 
     Attributes:
-        late: Whether looks are put off.
+        late: Whether looks at what comes from now on are put off.
     """
 
     late: bool = False

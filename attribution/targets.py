@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import TargetError
+from attribution.upload import upload
 
 Target = int | Sequence[int] | Sequence[Sequence[int]] | Tensor | Literal["all"] | None
 """An int: every image. (N,): one per image. (N, T): several per image. "all": every class. None: the prediction."""
@@ -61,9 +62,7 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
         raise TargetError(
             f"target {int(target.max())} is out of range; the model has {classes} classes, 0 to {classes - 1}"
         )
-    if logits.device.type == "cpu":
-        return target
-    return target.pin_memory().to(logits.device, non_blocking=True)  # from such memory the host need not wait
+    return upload(target, logits.device)
 
 
 def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:

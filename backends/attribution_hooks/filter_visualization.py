@@ -15,6 +15,9 @@ from attribution.techniques.filter_visualization import Crop, filters_at_once, f
 from attribution_hooks.capture import capture
 from attribution_hooks.last_convolution import LastConvolution, last_convolution
 
+PROBES = 64
+"""Images that are put together on a device while the part that a neuron sees is looked for."""
+
 
 class HooksFilterVisualization(Attributor[FilterVisualization]):
     """`FilterVisualization`, several filters per forward, which ends after the layer."""
@@ -103,7 +106,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         if technique.neuron is None:
             return None
         shape = tuple(self._activation(run, run.inputs[:1]).shape)
-        return find_crop(lambda images: self._activation(run, images), run.inputs[:1], technique.position(shape))
+        at_once = 1 if run.inputs.device.type == "cpu" else run.execution.chunk(_bytes(technique, run), PROBES)
+        seen = partial(self._activation, run)
+        return find_crop(seen, run.inputs[:1], technique.position(shape), at_once)
 
 
 def _bytes(technique: FilterVisualization, run: Run) -> int:

@@ -73,6 +73,30 @@ def test_the_gradient_is_zero_outside_the_crop(neuron: tuple[int, int]) -> None:
     assert crop.rows.stop == rows[-1] + 1
 
 
+def test_more_images_in_a_forward_find_the_same_crop_in_fewer_forwards() -> None:
+    model, image = deep(), noise(1, 3, 48, 64, dtype=torch.float64)
+    assert isinstance(model, nn.Sequential)
+    layer, batches = model[:7], list[int]()
+
+    def seen(images: Tensor) -> Tensor:
+        batches.append(len(images))
+        return layer(images)  # type: ignore[no-any-return]
+
+    for neuron in ((5, 6), (0, 0), (11, 15), (0, 15)):
+        found, forwards, images = set(), list[int](), list[int]()
+        for at_once in (1, 2, 5, 16, 64):
+            batches.clear()
+            found.add(str(find_crop(seen, image, neuron, at_once)))
+            assert max(batches) <= at_once
+            forwards.append(len(batches))
+            images.append(sum(batches))
+        assert len(found) == 1
+        assert forwards == sorted(forwards, reverse=True)
+        assert images[0] == min(images)
+        assert forwards[-1] <= 1 + 2 * 3 + 4  # the shape, three looks along each axis, and the proof
+        assert forwards[0] <= 1 + 2 * 3 * 2 * 6 + 4
+
+
 class Looks(nn.Module):
     """A convolution whose output depends on the whole image, or on where in it the window lies."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribution.techniques.filter_visualization.objectives import penalty
 from attribution.techniques.filter_visualization.parametrization import Parametrization
+from attribution.upload import upload
 
 if TYPE_CHECKING:
     from attribution.techniques.filter_visualization.technique import FilterVisualization
@@ -57,7 +58,8 @@ class _State:
     floor: Tensor | None = None
 
     def keep(self, mask: Tensor) -> "_State":
-        cut: dict[str, Any] = {name: part[mask] for name, part in vars(self).items() if isinstance(part, Tensor)}
+        places = mask.nonzero()[:, 0]  # once: each look waits for the device
+        cut: dict[str, Any] = {n: p.index_select(0, places) for n, p in vars(self).items() if isinstance(p, Tensor)}
         return replace(self, **cut)
 
 
@@ -81,14 +83,24 @@ class Climb:
 def climb(
     technique: "FilterVisualization", start: Tensor, channels: Tensor, gradient: Gradient, advance: Callable[[], None]
 ) -> Climb:
-    """Ascend from ``start``; see `FilterVisualization` for the rule."""
+    """Ascend from ``start``; see `FilterVisualization` for the rule.
+
+    The device is waited for once: after the first step, to see whether a channel stops there.
+
+    Args:
+        technique: The rule.
+        start: (B, C, H, W).
+        channels: (B,), on the host.
+        gradient: Of the objective.
+        advance: Called after each step.
+    """
     working = torch.promote_types(start.dtype, torch.float32)
     space, numbers = technique.space(start), channels.tolist()
-    draws = technique.transforms.draws(technique.seed, numbers, technique.steps).to(start.device)
+    draws = upload(technique.transforms.draws(technique.seed, numbers, technique.steps), start.device)
     state = _State(
         space=space,
         rows=torch.arange(len(start), device=start.device),
-        channels=channels,
+        channels=upload(channels, start.device),
         parameters=space.encode(start.to(working)),
         draws=draws,
         status=torch.full((len(start),), OK, dtype=torch.int8, device=start.device),
@@ -97,29 +109,33 @@ def climb(
     final, first, status = start.clone(), start.clone(), state.status.clone()
     history: list[Tensor] = []
 
-    def settle(living: Tensor) -> None:
+    def settle(over: _State) -> None:
         """Write down those that stop here."""
-        nonlocal state
-        over = state.keep(~living)
         status[over.rows] = over.status
         final[over.rows] = space.decode(over.parameters).to(start.dtype)
-        state = state.keep(living)
 
     for step in range(technique.steps):
         g = _pulled(technique, state, gradient, step, start.dtype)
+        begun = replace(state)
+        _move(technique, state, g, step)
         if step == 0:
-            g = _revived(technique, state, gradient, start, g)
+            dead = (g == 0).flatten(1).all(dim=1)
+            some_dead, some_stop = torch.stack([dead.any(), (state.status != OK).any()]).tolist()
+            if some_dead:  # begin again
+                state = begun
+                _move(technique, state, _revived(technique, state, gradient, start, g, dead), step)
+                some_stop = bool((state.status != OK).any())
         before = history[-1] if history else torch.zeros_like(state.objective)
         history.append(before.index_copy(0, state.rows, state.objective))
-        _move(technique, state, g, step)
         if step == 0:
             first[state.rows] = torch.where(
                 _per_image(state.status == OK, first),
                 space.decode(state.parameters).to(start.dtype),
                 first[state.rows],
             )
-        if step == 0 and bool((state.status != OK).any()):  # once: each look waits for the device
-            settle(state.status == OK)
+            if some_stop:
+                settle(state.keep(state.status != OK))
+                state = state.keep(state.status == OK)
         advance()
         if not len(state.rows):
             history += [history[-1]] * (technique.steps - step - 1)
@@ -133,8 +149,8 @@ def climb(
             objective = gradient(images, state.channels)[0].detach().to(start.device)
         state.status = state.status.masked_fill(~objective.isfinite() & (state.status == OK), DIVERGED)
         last = last.index_copy(0, state.rows, objective)
-        settle(torch.zeros_like(state.status, dtype=torch.bool))
-    final[status == DEAD] = 0
+        settle(state)
+    final = final.masked_fill(_per_image(status == DEAD, final), 0)
     return Climb(final, first, torch.stack([*history, last]), status)
 
 
@@ -158,9 +174,10 @@ def _pulled(
     return g
 
 
-def _revived(technique: "FilterVisualization", state: _State, gradient: Gradient, start: Tensor, g: Tensor) -> Tensor:
-    """Give channels without gradient other starts; who has none from any is dead."""
-    dead = (g == 0).flatten(1).all(dim=1)
+def _revived(
+    technique: "FilterVisualization", state: _State, gradient: Gradient, start: Tensor, g: Tensor, dead: Tensor
+) -> Tensor:
+    """Give channels without gradient, which are ``dead`` (B,), other starts; who has none from any remains so."""
     for attempt in range(1, RETRIES + 1):
         if not bool(dead.any()):
             return g

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attribution.upload import upload
+
 LIMIT = 2.5
 """Fourier images stay within ± this many spreads, as photos stay within black and white."""
 
@@ -75,7 +77,7 @@ class Fourier:
         """From image to spectrum; values beyond the limit are cut to it."""
         most = 1 - 1e-6
         mixed = LIMIT * torch.atanh((images / (self.spread * LIMIT)).clamp(-most, most))
-        spectrum = torch.fft.rfft2(_mixed(mixed, self._mixing.inverse()), norm="ortho")
+        spectrum = torch.fft.rfft2(_mixed(mixed, self._unmixing), norm="ortho")
         return torch.view_as_real(spectrum) / self._scale[..., None]
 
     @cached_property
@@ -86,15 +88,24 @@ class Fourier:
             1 / torch.hypot(rows, columns(width, dtype=torch.float64, device="cpu")).clamp(min=1 / max(self.size))
             for columns in (torch.fft.fftfreq, torch.fft.rfftfreq)
         )
-        return (half / (2 * every.square().mean()).sqrt()).to(self.device, self.dtype)
+        return upload(half / (2 * every.square().mean()).sqrt(), self.device, self.dtype)
 
     @cached_property
     def _mixing(self) -> Tensor:
         """(3, 3): from decorrelated to model channels. The axes are the same for RGB and BGR."""
-        axes, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (_COLOUR_AXES, _COLOUR_STD))
-        mixing = (axes / axes.norm(dim=1, keepdim=True)).T * (std / std.square().mean().sqrt())
-        colours: Tensor = mixing.to(self.device, self.dtype)
-        return colours
+        return upload(_colours(), self.device, self.dtype)
+
+    @cached_property
+    def _unmixing(self) -> Tensor:
+        """Its inverse, taken on the host: a device would be asked whether there is one."""
+        return upload(_colours().to(self.dtype).inverse(), self.device)
+
+
+def _colours() -> Tensor:
+    """(3, 3) on the host, in float64."""
+    axes, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (_COLOUR_AXES, _COLOUR_STD))
+    mixing: Tensor = (axes / axes.norm(dim=1, keepdim=True)).T * (std / std.square().mean().sqrt())
+    return mixing
 
 
 def _mixed(images: Tensor, mixing: Tensor) -> Tensor:

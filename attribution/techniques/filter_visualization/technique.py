@@ -18,6 +18,7 @@ from attribution.techniques.filter_visualization.ascent import DEAD, Gradient, c
 from attribution.techniques.filter_visualization.objectives import LOGITS
 from attribution.techniques.filter_visualization.parametrization import Fourier, Parametrization, Pixels
 from attribution.techniques.filter_visualization.transforms import Transforms, generator
+from attribution.upload import upload
 
 FIRST_STEP = "first_step"
 """Key of the raw maps that holds the images after one step, which is where two backends are compared."""
@@ -197,7 +198,8 @@ class FilterVisualization(Technique):
             for channel in channels
         ]
         with without_autocast(host.device):
-            return space.decode(self.noise * 3**attempt * torch.stack(drawn)).to(like)
+            images = space.decode(self.noise * 3**attempt * torch.stack(drawn))
+        return upload(images, like.device, like.dtype)
 
     def objective(self, activation: Tensor, channels: Tensor, neuron: tuple[int, int] | None = None) -> Tensor:
         """Each image's own channel, averaged over space or at the neuron: (B, D, …) and (B,) → (B,).
@@ -233,7 +235,7 @@ class FilterVisualization(Technique):
             batch_size: Filters per forward.
             advance: Called after each step of each batch.
         """
-        channels = torch.tensor(self.channels, device=start.device)
+        channels = torch.tensor(self.channels, device="cpu")
         parts = zip(start.split(batch_size), channels.split(batch_size), strict=True)
         as_asked = autocast_as_now(start.device)
 

@@ -136,7 +136,7 @@ class Tail:
             try:
                 return all_at_once(self._backward, seeds)
             except RuntimeError as error:  # the other way may have less to say against the graph
-                if out_of_memory(error):
+                if out_of_memory(error) or lost(error):
                     raise
         return self._backward(seeds, is_grads_batched=True)
 
