@@ -142,7 +142,9 @@ class Attributor(ABC, Generic[TechniqueT]):
             worker.technique = self.technique.resolve(model, start)
             at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
             if apart is not None:
-                execution = replace(execution, batch_size=1, incremental=execution.incremental and apart == NO_ROOM)
+                execution = replace(
+                    execution, batch_size=1, incremental=execution.incremental if apart == NO_ROOM else False
+                )
             runs = [
                 Run(
                     model,

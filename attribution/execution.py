@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import FrameType
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -35,7 +35,8 @@ class Execution:
             results do not depend on what else runs.
         autocast: Run the model under autocast to ``torch.bfloat16`` or ``torch.float16``; ``None``: never,
             also inside a caller's autocast.
-        incremental: Let an occlusion engine recompute only what a window changes, where it has one.
+        incremental: Let an occlusion engine recompute only what a window changes, where it has one and that promises
+            to be faster; ``"always"``: also where it does not.
         deterministic: Ask torch for deterministic kernels during the run.
         progress: Show a progress bar on long work.
         output: The key or index of the logits where the model returns a dict, tuple or list.
@@ -51,7 +52,7 @@ class Execution:
     batch_size: int | None = None
     memory_budget: int | None = None
     autocast: torch.dtype | None = None
-    incremental: bool = True
+    incremental: bool | Literal["always"] = True
     deterministic: bool = False
     progress: bool = False
     output: str | int | None = None
@@ -68,9 +69,13 @@ class Execution:
                 raise InputError(f"Execution.{name} is {value!r}; give an int of at least 1")
             object.__setattr__(self, name, number)
         for name in ("incremental", "deterministic", "progress", "offload", "graphs"):
-            answer = numbers.flag(getattr(self, name))
+            value = getattr(self, name)
+            if name == "incremental" and isinstance(value, str) and value == "always":
+                continue
+            answer = numbers.flag(value)
             if answer is None:
-                raise InputError(f"Execution.{name} is {getattr(self, name)!r}; give True or False")
+                also = ", or 'always'" if name == "incremental" else ""
+                raise InputError(f"Execution.{name} is {value!r}; give True or False{also}")
             object.__setattr__(self, name, answer)
         if self.autocast not in (None, torch.bfloat16, torch.float16):
             raise InputError(f"Execution.autocast is {self.autocast!r}; give torch.bfloat16, torch.float16 or None")

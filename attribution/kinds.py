@@ -95,7 +95,7 @@ _FAILURES = {
 }
 """What torch says → what it means for the user."""
 
-_NO_KERNEL = re.compile(r"(\w+) does not have a deterministic implementation")
+_NO_KERNEL = re.compile(r"(\w+)(?: on \w+)? does not have a deterministic implementation")
 _INSTEAD = {
     "adaptive_avg_pool": "use nn.AvgPool2d of a fixed size in place of nn.AdaptiveAvgPool2d",
     "reflection_pad": "pad by replication or zeros in place of reflection",

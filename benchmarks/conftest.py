@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from attribution import precision, registry
+from attribution import registry
 from benchmarks.cases import Case, cases
 from benchmarks.clock import DEVICE_WORTH, LONG, WORTH, Race, length, race, timed
 from benchmarks.models import missing
@@ -35,8 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set what both CPU and CUDA rows depend on."""
-    for flag in precision.flags().values():
-        flag.fp32_precision = "tf32" if config.getoption("--tf32", default=False) else "ieee"
+    allowed = bool(config.getoption("--tf32", default=False))
+    torch.backends.cudnn.allow_tf32 = allowed  # by the older interface, which torch's compiler reads
+    torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.benchmark = False
     if (path := config.getoption("--rows", default=None)) is not None:
         machine = config.hook.pytest_benchmark_generate_machine_info(config=config)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attributor, precision, registry
+from attribution import Attributor, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from tests.simulated_device.option import prepare
 from tests.whole_groups import WholeGroups
@@ -26,12 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def device(pytestconfig: pytest.Config) -> Iterator[str]:
     """Where the tests marked ``device`` run; TF32 is off, since they hold float32 against float32's tolerance."""
     name: str = pytestconfig.getoption("--device")
-    before = [(flag, flag.fp32_precision) for flag in precision.flags().values()]
-    for flag, _ in before:
-        flag.fp32_precision = "ieee"
+    # by the older interface: after the current one, torch's compiler can no longer read it
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     yield name
-    for flag, said in before:
-        flag.fp32_precision = said
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(params=list(MODELS))

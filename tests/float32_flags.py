@@ -32,19 +32,22 @@ def _mixed() -> None:
     backends.cuda.matmul.fp32_precision = "tf32"
 
 
-SETTINGS: dict[str, tuple[Callable[[], object], bool, bool]] = {
+SETTINGS: dict[str, tuple[Callable[[], object], bool | None, bool]] = {
     "nothing": (lambda: None, True, False),
-    "all ieee": (_set(backends, "ieee"), False, False),
+    "all ieee": (_set(backends, "ieee"), None, False),
     "all tf32": (_set(backends, "tf32"), True, True),
     "convolutions ieee": (_set(backends.cudnn.conv, "ieee"), False, False),
-    "cudnn ieee": (_set(backends.cudnn, "ieee"), False, False),
+    "cudnn ieee": (_set(backends.cudnn, "ieee"), None, False),
     "matrices tf32": (_set(backends.cuda.matmul, "tf32"), True, True),
     "matrices tf32, cudnn off by the older interface": (_mixed, False, True),
     "off by the older interface": (lambda: _old(cudnn=False, matmul=False), False, False),
     "on by the older interface": (lambda: _old(cudnn=True, matmul=True), True, True),
     "matmul precision high": (lambda: torch.set_float32_matmul_precision("high"), True, True),
 }
-"""What a user may set → whether convolutions and matrices may be multiplied in TF32 on CUDA then."""
+"""What a user may set → whether convolutions and matrices may be multiplied in TF32 on CUDA then.
+
+``None``: older torch goes by its own default for convolutions, unless that is set itself.
+"""
 
 
 def _asked() -> Attribution:

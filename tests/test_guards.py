@@ -13,7 +13,7 @@ from attribution.guards import Guards
 from tests.conftest import build, noise
 
 X = noise(2, 3, 17, 23)
-SAME = ("isolation", "engine", "engine body", "reason", "rows")
+SAME = ("isolation", "engine body", "rows")
 """What is found out about a model, and kept."""
 
 TECHNIQUES = {

@@ -121,8 +121,9 @@ class Occlusion(Technique):
 
     def cover(self, inputs: Tensor) -> Tensor:
         """The baseline as (1, C, 1, 1), in the dtype and on the device of the inputs."""
-        values = self.baseline if isinstance(self.baseline, tuple) else (self.baseline,) * inputs.shape[1]
-        return torch.tensor(values, dtype=inputs.dtype, device=inputs.device).reshape(1, -1, 1, 1)
+        if not isinstance(self.baseline, tuple):
+            return inputs.new_full((1, inputs.shape[1], 1, 1), self.baseline)  # made there: nothing waits for a copy
+        return torch.tensor(self.baseline, dtype=inputs.dtype, device=inputs.device).reshape(1, -1, 1, 1)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Softmax probabilities (N, K), in float32 at least, or the logits."""

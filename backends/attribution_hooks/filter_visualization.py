@@ -29,8 +29,8 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         """Images after the last and after the first step."""
         technique = self.technique
         crop = self._crop(run)
-        if crop is not None:
-            run.note("crop", str(crop))
+        if technique.neuron is not None:
+            run.note("crop", "none found" if crop is None else str(crop))
 
         neuron = crop.neuron if crop else None
         last = None

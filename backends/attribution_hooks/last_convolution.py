@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Run
+from attribution.precision import tf32
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(activation (B, D, h, w), channels (B,)) → (B,), affine in the activation."""
 
-WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
-"""How far the affine form may be from the whole forward, as a part of what is added up: rounding, nothing else."""
+WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2**-9}
+"""How far the affine form may be from the whole forward, as a part of what is added up: rounding, nothing else.
+
+The last is for float32 that a convolution rounds to TF32's eleven digits: two factors, by 2⁻¹¹ each at most, and the
+form's own two.
+"""
 
 
 class _Halt(BaseException):
@@ -86,15 +91,15 @@ class LastConvolution:
             offset = self.objective(self.module(zero.clone()), channels)  # a leaf would confuse who counts
             (pull,) = torch.autograd.grad(offset.sum(), zero)
         found = _objective(offset.detach(), pull, entry)
-        within = WITHIN[entry.dtype] * pull.abs().max()
-        if _near(found, value, entry.dtype) & ((gradient - pull).abs().max() <= within):
+        within = _within(entry) * pull.abs().max()
+        if _near(found, value, entry) & ((gradient - pull).abs().max() <= within):
             self._channels, self._pull, self._offset = channels, pull, offset.detach()
 
     def confirm(self, entry: Tensor, value: Tensor) -> None:
         """Hold the form against the objective (B,) of the final images, by a whole forward; see ``refuted``."""
         if self._pull is not None and self._offset is not None and entry.shape == self._pull.shape:
             found = _objective(self._offset, self._pull, entry.detach())
-            self.refuted |= bool(value.isfinite().all()) and not bool(_near(found, value, entry.dtype))
+            self.refuted |= bool(value.isfinite().all()) and not bool(_near(found, value, entry))
 
     def entry(self, run: Run, images: Tensor) -> Tensor:
         """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on.
@@ -138,8 +143,12 @@ def _objective(offset: Tensor, pull: Tensor, entry: Tensor) -> tuple[Tensor, Ten
     return offset + added.sum(dim=1), offset.abs() + added.abs().sum(dim=1)
 
 
-def _near(found: tuple[Tensor, Tensor], value: Tensor, dtype: torch.dtype) -> Tensor:
-    return ((found[0] - value).abs() <= WITHIN[dtype] * found[1]).all()
+def _near(found: tuple[Tensor, Tensor], value: Tensor, entry: Tensor) -> Tensor:
+    return ((found[0] - value).abs() <= _within(entry) * found[1]).all()
+
+
+def _within(entry: Tensor) -> float:
+    return WITHIN[tf32(entry, "convolution") or entry.dtype]
 
 
 def last_convolution(run: Run, layer: str, objective: Objective) -> LastConvolution | None:
@@ -147,7 +156,7 @@ def last_convolution(run: Run, layer: str, objective: Objective) -> LastConvolut
     name, module = layers.find(run.model, layer)
     if type(module) is not nn.Conv2d or name.call is not None or name.key is not None:
         return None
-    if run.execution.autocast is not None or run.inputs.dtype not in WITHIN:
+    if run.execution.autocast is not None or run.inputs.dtype not in (torch.float32, torch.float64):
         return None
     watched = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(watched) or "forward" in vars(module):

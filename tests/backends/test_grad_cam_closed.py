@@ -165,8 +165,8 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
     verdicts: list[bool] = []
     original = closed._close
 
-    def recorded(*pairs: tuple[Tensor, Tensor]) -> bool:
-        verdicts.append(original(*pairs))
+    def recorded(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
+        verdicts.append(original(within, *pairs))
         return verdicts[-1]
 
     monkeypatch.setattr(closed, "_close", recorded)
@@ -181,9 +181,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     original = closed.has_gradient
 
-    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
+    def counted(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor, within: float) -> bool:
         seen.append(tuple(output.shape))
-        return original(weight, logits, output, grid, target)
+        return original(weight, logits, output, grid, target, within)
 
     monkeypatch.setattr(closed, "has_gradient", counted)
     return seen

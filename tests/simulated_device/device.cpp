@@ -189,7 +189,8 @@ void foreach_copy(at::TensorList to, at::TensorList from, bool non_blocking) {  
 }
 std::vector<Tensor> foreach_norm(at::TensorList of, const at::Scalar& order, std::optional<at::ScalarType> dtype) {
   bool together = true;  // then it takes two kernels
-  for (const auto& t : of) together = together && t.device() == of[0].device() && t.scalar_type() == of[0].scalar_type();
+  for (const auto& t : of)
+    together = together && t.device() == of[0].device() && t.scalar_type() == of[0].scalar_type();
   if (together) tell("launch", "aten::_foreach_norm"), tell("launch", "aten::_foreach_norm");
   std::vector<Tensor> norms;
   for (const auto& t : of) {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import FilterVisualization, LayerError, explain
-from attribution.techniques.filter_visualization import find_crop
+from attribution.techniques.filter_visualization import find_crop, receptive_field
 from attribution.testing import calibrated
 from tests.conftest import build, noise
 
@@ -45,8 +45,9 @@ def test_the_crop_of_a_neuron_gives_the_image_of_the_whole(
     cropped = explain(model, None, technique)
     monkeypatch.setattr("attribution_hooks.filter_visualization.find_crop", lambda *_: None)
     whole = explain(model, None, technique)
-    assert "crop" in cropped.provenance
-    assert "crop" not in whole.provenance
+    assert str(cropped.provenance["crop"]).startswith("rows ")
+    assert whole.provenance["crop"] == "none found"
+    assert "crop" not in explain(model, None, replace(technique, neuron=None)).provenance
     assert (cropped.map - whole.map).abs().max() <= 1e-9 * whole.map.abs().max()
     assert torch.allclose(cropped.extras["objective"], whole.extras["objective"], rtol=1e-9)
     assert (whole.map - explain(model, None, replace(technique, neuron=(4, 4))).map).abs().max() > 0.01
@@ -129,3 +130,25 @@ def test_a_neuron_that_does_not_exist_is_refused(backend: str, neuron: tuple[int
         explain(
             build("cnn"), None, FilterVisualization(layer="logits", channels=(0,), neuron="center"), backend=backend
         )
+
+
+@pytest.mark.parametrize(
+    ("part", "on_cpu", "elsewhere"), [(0.0, True, True), (1e-8, False, True), (1e-5, False, False)], ids=str
+)
+def test_kernels_of_an_accelerator_may_leave_rounding_outside_the_crop(
+    part: float, on_cpu: bool, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kernels do that transform tiles of the image; NaN shows of none of it here."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+
+    def leaking(images: Tensor) -> Tensor:
+        everywhere = images.nan_to_num(0.0).sum((1, 2, 3), keepdim=True)
+        found: Tensor = layer(images) + part * (everywhere - everywhere.detach())
+        return found
+
+    image = noise(1, 3, 24, 24)
+    assert (find_crop(leaking, image, (9, 9)) is not None) is on_cpu
+    exact = receptive_field._left
+    monkeypatch.setattr(receptive_field, "_left", lambda g: exact(g.to("meta")))
+    assert (find_crop(leaking, image, (9, 9)) is not None) is elsewhere

@@ -12,6 +12,7 @@ from attribution.agreement import coarser
 from attribution.attributor import Run
 from attribution.execution import first_line, lost, out_of_memory
 from attribution.notes import notes
+from attribution.precision import tf32
 from attribution.techniques.tokens import Grid
 from attribution_hooks.grad_cam import memory
 from attribution_hooks.grad_cam.closed import drawn
@@ -101,7 +102,8 @@ class Tail:
         mixture = torch.where(sizes > 0, drawn(sizes) / sizes.clamp(min=tiny), 0)
         seed = torch.zeros_like(self._logits).scatter_add_(1, target, mixture.to(self._logits.dtype))
         gradients = self._grad(seed, batched=False)
-        dtype = coarser(self._logits.dtype, self._run.execution.autocast, *(alpha.dtype for alpha in found.values()))
+        held = {alpha.dtype for alpha in found.values()}
+        dtype = coarser(self._logits.dtype, self._run.execution.autocast, tf32(self._logits), *held)
         ends = []
         for (name, alpha), gradient, each in zip(found.items(), gradients, largest, strict=True):
             if gradient is None:

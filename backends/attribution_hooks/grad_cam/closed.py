@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attribution.attributor import Run
+from attribution.precision import tf32
 from attribution.techniques.tokens import Grid
 
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
+
+TF32_ROUNDING = 4
+"""The same in units of TF32, which rounds the factors of a product and not their sum."""
 
 
 def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
@@ -40,17 +44,18 @@ def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Ten
         bias = None if module.bias is None else module.bias.to(output.device)
         if weight.dtype != output.dtype:
             continue
+        within = _within(logits, module)
         maps = _maps(weight, target, activation, run.asked)
-        if not _close((_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
-            (F.linear(activation.mean((2, 3)), weight, bias), logits.detach())
+        if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
+            within, (F.linear(activation.mean((2, 3)), weight, bias), logits.detach())
         ):
             continue
-        if has_gradient(weight, logits, output, grid, target):
+        if has_gradient(weight, logits, output, grid, target, within):
             return maps
     return None
 
 
-def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> bool:
+def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor, within: float) -> bool:
     """Whether the gradient is that of the closed form on this very forward: of a mixture of all classes, and of two.
 
     The gradient of Σ v[n, c] · logits[n, c] is compared with autograd's at every position of every image. v is drawn so
@@ -68,7 +73,7 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
             return False
         found = grid.map(gradient)
         pairs.append((found, ((seed @ weight) / found[0, 0].numel())[..., None, None]))
-    return _close(*pairs)
+    return _close(within, *pairs)
 
 
 def drawn(like: Tensor) -> Tensor:
@@ -121,8 +126,15 @@ def hooked(model: nn.Module) -> bool:
     )
 
 
-def _close(*pairs: tuple[Tensor, Tensor]) -> bool:
-    """Whether the two of each pair are the same within rounding; one look at all of them."""
+def _within(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
+    """What rounding may do to a product of this layer, or to our own of the same factors, as a part of the largest."""
+    coarse = tf32(logits, "matmul", *(["convolution"] if isinstance(module, nn.Conv2d) else []))
+    if coarse is None:
+        return ROUNDING * torch.finfo(logits.dtype).eps
+    return TF32_ROUNDING * torch.finfo(coarse).eps
+
+
+def _close(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
+    """Whether the two of each pair are the same within a part of the largest; one look at all of them."""
     sizes = torch.stack([torch.linalg.vector_norm(x, float("inf")) for a, b in pairs for x in (a - b, b)]).tolist()
-    within = ROUNDING * torch.finfo(pairs[0][0].dtype).eps
     return all(off <= within * size for off, size in zip(sizes[::2], sizes[1::2], strict=True))

@@ -17,6 +17,7 @@ from attribution.techniques.occlusion import Lattice
 from attribution.undo import Undo
 from attribution_hooks.occlusion import dense, incremental
 from attribution_hooks.occlusion.chunks import in_parts
+from attribution_hooks.occlusion.covers import Covers
 from attribution_hooks.occlusion.fold import fold
 from attribution_hooks.occlusion.graph import Known, Untraceable
 
@@ -42,25 +43,28 @@ class HooksOcclusion(Attributor[Occlusion]):
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
             logits = _clean(run, chunk)
             target = run.select(logits)
+            covers = Covers(inputs, self.technique.cover(inputs), lattice)
             run.note("windows", len(lattice.windows))
             restart = note_random(Undo(), devices_of(run.model, inputs))
             try:
-                deltas = self._incremental(run, lattice, logits, target, chunk)
+                deltas = self._incremental(run, lattice, covers, logits, target, chunk)
             finally:
                 restart()  # dense draws the same
             if deltas is None:
                 clean = self.technique.scores(logits).gather(1, target)
                 run.note("engine", "dense")
-                deltas = dense.differences(run, self.technique, lattice, clean, target, chunk)
+                deltas = dense.differences(run, self.technique, covers, len(lattice.windows), clean, target, chunk)
         return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
 
-    def _incremental(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor, chunk: int) -> Tensor | None:
+    def _incremental(
+        self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, target: Tensor, chunk: int
+    ) -> Tensor | None:
         try:
             if not run.execution.incremental:
                 raise Untraceable(run.apart or "Execution.incremental is False")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
-            return self._on_tiles(run, lattice, logits, target, chunk)
+            return self._on_tiles(run, lattice, covers, logits, target, chunk)
         except Untraceable as reason:
             if lost(reason):
                 raise
@@ -71,13 +75,15 @@ class HooksOcclusion(Attributor[Occlusion]):
             run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
 
-    def _on_tiles(self, run: Run, lattice: Lattice, logits: Tensor, target: Tensor, chunk: int) -> Tensor:
+    def _on_tiles(
+        self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, target: Tensor, chunk: int
+    ) -> Tensor:
         undo = Undo()
         try:
             try:
                 process_flags.untuned(undo, run.inputs.device)
                 known = _known(run.model)
-                return incremental.differences(run, self.technique, lattice, logits, target, known, chunk)
+                return incremental.differences(run, self.technique, lattice, covers, logits, target, known, chunk)
             finally:
                 undo.back()
         finally:

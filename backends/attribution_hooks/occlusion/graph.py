@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion import functions, steps, writes
-from attribution_hooks.occlusion.plan import Op
+from attribution_hooks.occlusion.numbers import Readings, readings
+from attribution_hooks.occlusion.plan import Op, Plan
 from attribution_hooks.occlusion.steps import Step
 from attribution_hooks.occlusion.tracing import Untraceable as Untraceable
 from attribution_hooks.occlusion.tracing import refuse_hooks, trace
 
 
 class Known:
-    """What was found out about one model that spares a vain attempt; nothing that an answer depends on.
+    """What was found out about one model that spares vain attempts and repeated plans; no number of an answer.
 
     Attributes:
         dull: Questions (shape and lattice) that are not worth the engine → why.
@@ -24,6 +26,7 @@ class Known:
 
     def __init__(self) -> None:
         self._untraceable: str | None = None
+        self._planned: tuple[object, tuple[Plan, list[Readings]]] | None = None
         self.dull: dict[object, str] = {}
 
     def reason(self, question: object) -> str | None:
@@ -43,6 +46,18 @@ class Known:
             self._untraceable = str(reason)
             raise
 
+    def planned(self, program: "Program", lattice: Lattice) -> tuple[Plan, list[Readings]]:
+        """How a lattice runs through a program; the last one is kept, since the next image may ask the same."""
+        ops, exits = tuple(program.ops), tuple(program.exits.values())
+        fills = tuple(step.fill for step in program.steps)
+        question = (ops, fills, exits, lattice, program.rest_macs)
+        if (kept := self._planned) is not None and kept[0] == question:
+            return kept[1]
+        plan = Plan.of(ops, lattice, program.rest_macs)
+        found = plan, readings(plan, fills, exits)
+        self._planned = question, found
+        return found
+
 
 @dataclass
 class Program:
@@ -57,6 +72,7 @@ class Program:
         copied: Those of the rest that would write into a step's output, and get a copy of it.
         output: What the model returns, as nodes.
         rest_macs: Of convolutions and linear layers in the rest, per image.
+        nodes: Modules, functions and methods that the model calls.
         stopped_by: The first layer of the rest, for people.
     """
 
@@ -68,6 +84,7 @@ class Program:
     copied: set[fx.Node] = field(default_factory=set)
     output: Any = None
     rest_macs: int = 0
+    nodes: int = 0
     stopped_by: str = ""
 
     @property
@@ -77,6 +94,13 @@ class Program:
             Op(step.inputs, size, step.macs, step.kernel, step.stride, step.dilation, step.padding)
             for step, size in zip(self.steps, self.sizes, strict=True)
         ]
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the rest has weights, which each of its runs reads."""
+        called = [self.modules[str(node.target)] for node, _ in self.rest if node.op == "call_module"]
+        held = any(next(module.parameters(), None) is not None for module in called)
+        return held or any(node.op == "get_attr" for node, _ in self.rest)
 
     def clean(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """Each step's output for whole images (N, C, H, W), and what the model returns."""
@@ -153,6 +177,7 @@ class _Builder:
         self.writers: dict[fx.Node, set[int]] = {}
 
     def add(self, node: fx.Node) -> None:
+        self.program.nodes += node.op.startswith("call_")
         if node.op == "placeholder":
             image = steps.plain(self.images.clone(memory_format=torch.channels_last))
             self._keep(node, Step((), lambda: image, lambda: image), image)

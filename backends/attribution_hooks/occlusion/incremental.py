@@ -3,17 +3,23 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.precision import tf32
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
+from attribution_hooks.occlusion import launches
 from attribution_hooks.occlusion.chunks import fitting, in_parts
+from attribution_hooks.occlusion.covers import Covers
 from attribution_hooks.occlusion.engine import Engine
 from attribution_hooks.occlusion.graph import Known, Program, Untraceable, build
+from attribution_hooks.occlusion.numbers import Readings
 from attribution_hooks.occlusion.plan import Group, Plan
 from attribution_hooks.occlusion.proof import Proof
+from attribution_hooks.occlusion.sink import Sink
 
 LEAST_GAIN = 1.15
 """How many times fewer multiply-accumulates than dense the plan must promise."""
@@ -28,7 +34,14 @@ Pair = tuple[int, int]
 
 
 def differences(
-    run: Run, technique: Occlusion, lattice: Lattice, logits: Tensor, target: Tensor, known: Known, chunk: int
+    run: Run,
+    technique: Occlusion,
+    lattice: Lattice,
+    covers: Covers,
+    logits: Tensor,
+    target: Tensor,
+    known: Known,
+    chunk: int,
 ) -> Tensor:
     """score(x) − score(x with window w covered): (windows, N, T).
 
@@ -37,8 +50,9 @@ def differences(
 
     Args:
         run: Its inputs are (N, C, H, W).
-        technique: Says what covers and how logits become scores.
+        technique: Says how logits become scores.
         lattice: The windows.
+        covers: Of the inputs and the lattice.
         logits: (N, K), of the model itself for the inputs; the engine's must be the same.
         target: (N, T).
         known: What earlier calls found out about the model.
@@ -49,22 +63,22 @@ def differences(
     """
     inputs, budget = run.inputs, run.execution.budget // 2
     question = (inputs.shape[1:], lattice)
-    if (reason := known.reason(question)) is not None:
+    weighed = (*question, len(inputs), run.execution, precision := tf32(logits) or logits.dtype)
+    always = run.execution.incremental == "always"
+    if (reason := known.reason(question) or (None if always else known.reason(weighed))) is not None:
         raise Untraceable(reason)
     program, maps, output = build(run.model, known.traced(run.model), inputs[:1])
-    plan = Plan.of(program.ops, lattice, program.rest_macs)
-    gain = plan.dense / max(plan.executed + plan.dense // len(lattice.windows), 1)
-    if gain < LEAST_GAIN:
-        known.dull[question] = f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
-        raise Untraceable(known.dull[question])
+    plan, readings = known.planned(program, lattice)
     at_once = max(1, budget // (2 * sum(m.numel() * m.element_size() for m in maps)))
     most = WINDOWS if inputs.device.type == "cpu" else CUDA_WINDOWS
     size = run.execution.batch_size or max(1, min(most, budget // max(_tile_bytes(plan, maps), 1)))
-    precise = torch.promote_types(logits.dtype, torch.float32)
+    if not always and (reason := _dull(run, program, plan, readings, size, chunk, precision)) is not None:
+        known.dull[weighed] = reason
+        raise Untraceable(reason)
     if len(inputs) > 1:
         maps, output = [], None  # of one image; they would lie beside the proof's forwards
-    proof = Proof.of(run, technique, lattice, logits, target, chunk)
-    deltas = logits.new_empty((len(lattice.windows), *target.shape), dtype=precise)
+    proof = Proof.of(run, technique, lattice, covers, logits, target, chunk)
+    parts: list[Tensor] = []
     used, macs = size, 0
     with run.progress(len(lattice.windows) * len(inputs), "window") as advance:
         for first in range(0, len(inputs), at_once):
@@ -72,131 +86,95 @@ def differences(
             if len(inputs) > 1:
                 maps, output = program.clean(inputs[part])
             clean = run.logits(output)
-            if not proof.clean_agrees(clean, part):
-                known.dull[question] = "the traced model gives other logits than the model"
-                raise Untraceable(known.dull[question])
-            engine, size = fitting(size, partial(Engine, program, plan, maps, cover=technique.cover(inputs)))
+            checks = {CLEAN: proof.clean_agrees(clean, part)}
+            if inputs.device.type == "cpu":
+                _settle(checks, known, question)  # nothing waits for it there
+            engine, size = fitting(size, partial(Engine, program, plan, readings, maps, cover=covers.cover))
             used, maps = min(used, size), []
-            prove = partial(_proved, run, engine, program, clean, part)
-            macs += prove(proof, known, question)
-            sink = _Sink(run, technique, program, clean, target[part], deltas[:, part], used)
+            pairs = [(window, image - first) for window, image in (proof.pairs[row] for row in proof.rows(part))]
+            sink = Sink(run, technique, program, clean, target[part], len(lattice.windows), used, pairs)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
+            checks |= _checks(run, technique, covers, proof, sink, clean, part, strongest=first == 0)
+            _settle(checks, known, question)
             macs += sink.macs
-            if first == 0:
-                strongest = proof.of_strongest(run, technique, lattice, deltas[:, part])
-                macs += prove(strongest, known, question, (technique, target, deltas))
+            parts.append(sink.deltas.view(len(lattice.windows), -1, target.shape[1]))
     run.note("engine", "incremental")
     run.note("windows_per_forward", used)
     run.note("macs_dense", plan.dense * len(inputs))
     run.note("macs", macs)
     run.note("macs_floor", plan.floor * len(inputs))
-    return deltas
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-class _Sink:
-    """Takes what the rest of the network reads, runs it in full batches, and fills in the differences.
-
-    Groups are small, and the rest may be all weights: it is run when there are enough windows for it.
-
-    Args:
-        run: How logits are found in what the model returns.
-        technique: How logits become scores.
-        program: Its rest is run.
-        clean: (n, K), by the engine itself, so that its rounding cancels.
-        target: (n, T).
-        deltas: (windows, n, T), to be filled.
-        size: Windows per batch.
-    """
-
-    def __init__(
-        self, run: Run, technique: Occlusion, program: Program, clean: Tensor, target: Tensor, deltas: Tensor, size: int
-    ) -> None:
-        self.images = len(target)
-        self.macs = 0
-        self._run, self._technique, self._program = run, technique, program
-        self._clean, self._target, self._deltas = technique.scores(clean).gather(1, target), target, deltas
-        self._size = size
-        self._waiting: list[tuple[dict[fx.Node, Tensor], list[Pair]]] = []
-
-    def take(self, values: dict[fx.Node, Tensor], pairs: list[Pair]) -> None:
-        """Exits (B, …) for windows of the lattice and images; more of the former are ignored."""
-        if sum(len(pairs) for _, pairs in self._waiting) + len(pairs) > self._size:
-            self.flush()
-        self._waiting.append((values, pairs))
-
-    def flush(self) -> None:
-        """Run what waits; where that fails, it goes on waiting."""
-        if not self._waiting:
-            return
-        pairs = [pair for _, part in self._waiting for pair in part]
-        values = {
-            node: torch.cat([values[node][: len(part)] for values, part in self._waiting])
-            for node in self._program.exits
-        }
-        self._waiting = [(values, pairs)]
-
-        def work(rows: Sequence[int]) -> None:
-            part = slice(rows[0], rows[-1] + 1)
-            output = self._program.finish({node: value[part] for node, value in values.items()})
-            at, images = torch.tensor(pairs[part], device=self._target.device).unbind(dim=1)
-            scores = self._technique.scores(self._run.logits(output)).gather(1, self._target[images])
-            self._deltas[at, images] = (self._clean[images] - scores).to(self._deltas.dtype)
-            self.macs += len(rows) * self._program.rest_macs
-
-        in_parts(range(len(pairs)), self._size, work, lambda: None)
-        self._waiting = []
-
-
-def _proved(
+def _dull(
     run: Run,
-    engine: Engine,
     program: Program,
+    plan: Plan,
+    readings: Sequence[Readings],
+    size: int,
+    chunk: int,
+    precision: torch.dtype,
+) -> str | None:
+    """Why tiles would not be faster than full forwards; ``None`` where they promise to be."""
+    gain = plan.dense / max(plan.executed + plan.dense // len(plan.lattice.windows), 1)
+    if gain < LEAST_GAIN:
+        return f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
+    if run.inputs.device.type == "cpu":
+        return None
+    images = len(run.inputs)
+    return launches.too_many(program, plan, readings, images=images, size=size, chunk=chunk, dtype=precision)
+
+
+CLEAN = "the traced model gives other logits than the model"
+COVERED = "the traced model gives other logits than the model for covered images"
+TOLD = "the map would be made of other differences than the model gives"
+
+
+def _checks(
+    run: Run,
+    technique: Occlusion,
+    covers: Covers,
+    proof: Proof,
+    sink: Sink,
     clean: Tensor,
     part: slice,
-    proof: Proof,
-    known: Known,
-    question: object,
-    found: tuple[Occlusion, Tensor, Tensor] | None = None,
-) -> int:
-    """The multiply-accumulates that it took to hold the engine against a proof about a part of the images.
+    *,
+    strongest: bool,
+) -> dict[str, Tensor]:
+    """What a proof says of a part of the images, by the reason that it would be for a dense run.
 
-    With ``found``, which are the technique, all targets and all differences, these are held against the windows alone.
+    With ``strongest``, also of the window that moves a score most, which the model is asked about here.
+    """
+    rows = proof.rows(part)
+    at, found = sink.asked
+    own, places = proof.covered[rows[0] : rows[-1] + 1], proof.images(rows)
+    alike = proof.agrees(found, own, clean, places, part)
+    told = proof.told(technique, own, places, sink.target[places - part.start], sink.deltas[at])
+    if not strongest:
+        return {COVERED: alike, TOLD: told}
+    at, found = sink.strongest
+    place = at % (part.stop - part.start)
+    own = run.forward(covers.of(at.div(part.stop - part.start, rounding_mode="floor"), place + part.start))
+    alike = alike & proof.agrees(found, own, clean, place + part.start, part)
+    told = told & proof.told(technique, own, place + part.start, sink.target[place], sink.deltas[at])
+    return {COVERED: alike, TOLD: told}
+
+
+def _settle(checks: dict[str, Tensor], known: Known, question: object) -> None:
+    """Read all checks at once.
 
     Raises:
-        Untraceable: The engine says something else than the model.
+        Untraceable: One fails; it is known from now on.
     """
-    alone = []
-    pairs = [proof.pairs[row] for row in proof.rows(part)]
-    macs, columns = len(pairs) * program.rest_macs, len(engine.plan.lattice.columns)
-    for window, image in pairs:
-        place = divmod(window, columns)
-        group = next(group for group in engine.plan.groups if place in group)
-        alone.append(engine.run(group, [(group.windows.index(place), image - part.start)]))
-        macs += engine.plan.macs(group)
-    waiting = {node: torch.cat([values[node] for values in alone]) for node in program.exits}
-    covered: list[Tensor] = []
-
-    def work(rows: Sequence[int]) -> None:
-        some = slice(rows[0], rows[-1] + 1)
-        covered.append(run.logits(program.finish({node: value[some] for node, value in waiting.items()})))
-
-    in_parts(range(len(pairs)), len(pairs), work, lambda: None)
-    if not proof.agrees(torch.cat(covered), clean, part):
-        known.dull[question] = "the traced model gives other logits than the model for covered images"
-        raise Untraceable(known.dull[question])
-    if found is not None:
-        technique, target, deltas = found
-        windows, images = (list(column) for column in zip(*pairs, strict=True))
-        rows = [image - part.start for image in images]
-        if not proof.repeats(technique, clean[rows], torch.cat(covered), target[images], deltas[windows, images]):
-            known.dull[question] = "windows that run together give other logits than one alone"
-            raise Untraceable(known.dull[question])
-    return macs
+    for reason, holds in zip(checks, torch.stack([*checks.values()]).tolist(), strict=True):
+        if not holds:
+            known.dull[question] = reason
+            raise Untraceable(reason)
 
 
-def _group(engine: Engine, group: Group, sink: _Sink, size: int, advance: Callable[[], None]) -> int:
+def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callable[[], None]) -> int:
     """Run one group's windows in parts of one size, since each shape costs set-up; returns the size that fitted."""
     columns = len(engine.plan.lattice.columns)
     rows = [row * columns + column for row, column in group.windows]
@@ -219,16 +197,8 @@ def _group(engine: Engine, group: Group, sink: _Sink, size: int, advance: Callab
 
 def _tile_bytes(plan: Plan, maps: Sequence[Tensor]) -> int:
     """Bytes that one window needs: what the widest layer reads, gathers and gives, and its place in every buffer."""
-    widest = 0
-    room = [0] * len(maps)
-    places = [height * width for height, width in (op.size for op in plan.ops)]
-    for group in plan.groups:
-        sizes = [
-            height * width * (m[0].numel() // place) * m.element_size()
-            for (height, width), m, place in zip(group.shapes, maps, places, strict=True)
-        ]
-        for index, op in enumerate(plan.ops):
-            widest = max(widest, sizes[index] + 2 * sum(sizes[source] for source in op.inputs))
-            for source in op.inputs if not op.local or len(op.inputs) > 1 else ():
-                room[source] = max(room[source], sizes[source])
-    return widest + sum(room)
+    each = [m.nbytes // (op.size[0] * op.size[1]) for m, op in zip(maps, plan.ops, strict=True)]
+    sizes = np.array([group.shapes for group in plan.groups]).prod(axis=2) * each
+    read = [sizes[:, index] + 2 * sizes[:, [*op.inputs]].sum(axis=1) for index, op in enumerate(plan.ops)]
+    moved = {source for op in plan.ops if not op.local or len(op.inputs) > 1 for source in op.inputs if source}
+    return int(np.max(read)) + int(sizes[:, [*moved]].max(axis=0).sum())

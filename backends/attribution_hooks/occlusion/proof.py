@@ -1,8 +1,9 @@
 """Covered images that go through the model itself, so that the engine is believed only where it says the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from attribution.run import MASK, medians
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
 from attribution_hooks.occlusion.chunks import in_parts
+from attribution_hooks.occlusion.covers import Covers
+from attribution_hooks.occlusion.upload import uploaded
 
 Pair = tuple[int, int]
 
@@ -31,6 +34,9 @@ class Proof:
     Such a model answers differently here. Two windows of one image are needed, since the model is left in the state of
     one of them, and the engine must also be right for the other.
 
+    What is held against these answers is what the engine says of these windows among all others. Each check is a
+    tensor that holds one bool, so that all of them are read at once, and a device is waited for once.
+
     Attributes:
         pairs: (window, image) of each covered image; the images ascend.
         clean: (N, K), the model's logits for the images as they are.
@@ -46,94 +52,82 @@ class Proof:
     allowed: Tensor
 
     @classmethod
-    def of(cls, run: Run, technique: Occlusion, lattice: Lattice, clean: Tensor, target: Tensor, chunk: int) -> "Proof":
+    def of(
+        cls, run: Run, technique: Occlusion, lattice: Lattice, covers: Covers, clean: Tensor, target: Tensor, chunk: int
+    ) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
         pairs = chosen(lattice, len(run.inputs))
-        covered = _answers(run, technique, lattice, pairs, chunk)
+        windows, images = uploaded(np.array(pairs).T, clean.device)
+        found: list[Tensor] = []
+
+        def work(part: Sequence[int]) -> None:
+            rows = slice(part[0], part[-1] + 1)
+            found.append(run.forward(covers.of(windows[rows], images[rows])))
+
+        in_parts(range(len(pairs)), chunk, work, lambda: None)
+        covered = torch.cat(found)
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
         dtype = tf32(clean) or clean.dtype
         unit = ROUNDINGS.get(dtype, ROUNDING) * torch.finfo(dtype).eps
         allowed = unit * sizes(clean, covered, target)
         return cls(pairs, clean, covered, target if technique.score == "logit" else every, allowed)
 
-    def of_strongest(self, run: Run, technique: Occlusion, lattice: Lattice, deltas: Tensor) -> "Proof":
-        """The same about the window that moves a score of the images most: what the map will be read for.
-
-        Args:
-            run: As before.
-            technique: As before.
-            lattice: As before.
-            deltas: (windows, n, T) that the engine found for the first images of the call.
-        """
-        pair = divmod(int(deltas.abs().amax(dim=2).argmax()), deltas.shape[1])
-        return replace(self, pairs=(pair,), covered=_answers(run, technique, lattice, (pair,), 1))
-
-    def clean_agrees(self, clean: Tensor, images: slice) -> bool:
+    def clean_agrees(self, clean: Tensor, images: slice) -> Tensor:
         """Whether the engine's logits (n, K) for these images as they are, are the model's."""
         own = self.clean[images]
         if clean.shape != own.shape or clean.dtype != own.dtype:
-            return False
+            return _no(own)
         return self._near(_difference(clean, own), torch.arange(len(self.clean), device=own.device)[images])
 
-    def agrees(self, covered: Tensor, clean: Tensor, images: slice) -> bool:
+    def agrees(self, covered: Tensor, own: Tensor, clean: Tensor, places: Tensor, images: slice) -> Tensor:
         """Whether covering changes the engine's logits as it changes the model's.
 
         Args:
-            covered: The engine's logits for the pairs `of` these images, in their order.
-            clean: (n, K), for the images as they are.
-            images: Of the call.
+            covered: (P, K), the engine's logits for covered images.
+            own: (P, K), the model's.
+            clean: (n, K), the engine's for the images as they are.
+            places: (P,), which image of the call each shows.
+            images: Those of ``clean``.
         """
-        rows = self.rows(images)
-        own = self.covered[rows[0] : rows[-1] + 1]
         if covered.shape != own.shape or covered.dtype != own.dtype:
-            return False
-        places = torch.tensor([self.pairs[row][1] for row in rows], device=own.device)
+            return _no(own)
         found = _difference(clean[places - images.start], covered)
         return self._near(_difference(found, _difference(self.clean[places], own)), places)
 
-    def repeats(self, technique: Occlusion, clean: Tensor, covered: Tensor, target: Tensor, deltas: Tensor) -> bool:
-        """Whether windows that ran alone say what they said among the others.
-
-        A kernel may be wrong for one shape of a batch, which no other window shows.
+    def told(self, technique: Occlusion, own: Tensor, places: Tensor, target: Tensor, deltas: Tensor) -> Tensor:
+        """Whether the map is made of the differences that the model's own logits give.
 
         Args:
             technique: How logits become scores.
-            clean: (P, K), the engine's logits for the image of each pair as it is.
-            covered: (P, K), for the pairs, which ran alone.
+            own: (P, K), the model's logits for covered images.
+            places: (P,), which image of the call each shows.
             target: (P, T) asked for.
-            deltas: (P, T), the differences of scores that were found among the others.
+            deltas: (P, T), the differences of scores for the map.
         """
-        before, after = (technique.scores(logits) for logits in (clean, covered))
-        room = self.allowed[[image for _, image in self.pairs]].to(before.dtype)
+        before, after = (technique.scores(logits) for logits in (self.clean[places], own))
+        room = self.allowed[places].to(before.dtype)
         if technique.score != "logit":  # p · (δ of its own logit + the mean δ of all) is what a probability may move
             p = torch.maximum(before, after)
             room = p * (room + (p * room).sum(dim=1, keepdim=True)) + 8 * torch.finfo(p.dtype).eps
         difference = (deltas - (before - after).gather(1, target)).abs()
-        return bool((difference <= 2 * room.gather(1, target)).all())
+        return (difference <= 3 * room.gather(1, target)).all()  # clean logits may be off once, covered ones twice
+
+    def images(self, rows: Sequence[int]) -> Tensor:
+        """(rows,), which image each of the pairs covers."""
+        return uploaded(np.array([self.pairs[row][1] for row in rows]), self.clean.device)
 
     def rows(self, images: slice) -> list[int]:
         """Which of the pairs cover these images."""
         return [row for row, (_, image) in enumerate(self.pairs) if images.start <= image < images.stop]
 
-    def _near(self, difference: Tensor, images: Tensor) -> bool:
+    def _near(self, difference: Tensor, images: Tensor) -> Tensor:
         """NaN never is."""
         near = difference.abs() <= self.allowed[images]
-        return bool(near.gather(1, self.classes[images]).all())
+        return near.gather(1, self.classes[images]).all()
 
 
-def _answers(run: Run, technique: Occlusion, lattice: Lattice, pairs: Sequence[Pair], chunk: int) -> Tensor:
-    """The model's own logits (pairs, K) for covered images."""
-    cover, found = technique.cover(run.inputs)[0], []
-
-    def work(part: Sequence[Pair]) -> None:
-        images = run.inputs[torch.tensor([image for _, image in part], device=run.inputs.device)]
-        for image, (window, _) in zip(images, part, strict=True):
-            (top, bottom), (left, right) = lattice.windows[window]
-            image[:, top:bottom, left:right] = cover
-        found.append(run.forward(images))
-
-    in_parts(pairs, chunk, work, lambda: None)
-    return torch.cat(found)
+def _no(beside: Tensor) -> Tensor:
+    return torch.zeros((), dtype=torch.bool, device=beside.device)
 
 
 def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
