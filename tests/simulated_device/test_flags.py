@@ -90,7 +90,8 @@ def test_backends_agree_in_tf32_and_the_fast_ways_are_taken(name: str) -> None:
         with tf32(product=False):
             model = build("residual").to("sim")
             target: Any = "all" if technique.needs_target else None
-            found = compare(model, X.to("sim") if technique.needs_inputs else None, technique, target=target)
+            inputs = X.to("sim") if technique.needs_inputs else None
+            found = compare(model, inputs, technique, target=target, execution=Execution(incremental="always"))
     finally:
         flag.fp32_precision = before
     assert found.holds, found.table()
