@@ -42,6 +42,8 @@ class Execution:
         output: The key or index of the logits where the model returns a dict, tuple or list.
         offload: Bring the maps of each forward to the host while the next one runs, so that a device holds those of
             one ``batch_size`` only. Nothing to do where the model is on the CPU.
+        graphs: Let an engine capture on CUDA what a call launches, and replay it in later calls of the same question.
+            Small batches are faster; memory for one more forward is held as long as the model is known.
 
     Raises:
         InputError: A field is out of its range.
@@ -55,6 +57,7 @@ class Execution:
     progress: bool = False
     output: str | int | None = None
     offload: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "memory_budget"):
@@ -65,7 +68,7 @@ class Execution:
             if number is None or number < 1:
                 raise InputError(f"Execution.{name} is {value!r}; give an int of at least 1")
             object.__setattr__(self, name, number)
-        for name in ("incremental", "deterministic", "progress", "offload"):
+        for name in ("incremental", "deterministic", "progress", "offload", "graphs"):
             value = getattr(self, name)
             if name == "incremental" and isinstance(value, str) and value == "always":
                 continue

@@ -17,6 +17,8 @@ from attribution.modes import devices_of, note_random, random_states
 from attribution.nested import DEPTH, items
 from attribution.precision import tf32
 from attribution.undo import Undo
+from attribution.upload import upload
+from attribution.values import all_true
 
 MIXED = "the model's answer to an image depends on the images beside it"
 
@@ -100,8 +102,9 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 
 def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: int) -> str | None:
-    moderate = int(inputs.flatten(1).abs().amax(dim=1).argmin())  # a range that the whole batch decides shows on it
-    inputs = torch.cat([inputs[moderate : moderate + 1], inputs[:moderate], inputs[moderate + 1 :]])
+    places = torch.arange(len(inputs), device=inputs.device)
+    moderate = inputs.flatten(1).abs().amax(dim=1).argmin()  # a range that the whole batch decides shows on it
+    inputs = inputs[torch.where(places == moderate, -1, places).argsort()]
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
         answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
         if answers is FAILS and not inside:
@@ -109,14 +112,15 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: in
         if isinstance(answers, str):
             return answers
         alone, batches = answers
-        places = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
-        if places:
+        shared = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
+        if shared:
             coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast, tf32(inputs))
-            found = ((alone.rows[place], first[place], second[place]) for place in places for first, second in batches)
-            if not all(_alike(*rows, coarsest, draws=alone.draws) for rows in found):
+            found = ((alone.rows[place], first[place], second[place]) for place in shared for first, second in batches)
+            alike = [flag for rows in found for flag in _alike(*rows, coarsest, draws=alone.draws)]
+            if not all_true(alike):
                 return MIXED
             if together > 3 and not alone.draws:
-                return _in_a_crowd(model, inputs, alone, places, coarsest, inside=inside)
+                return _in_a_crowd(model, inputs, alone, shared, coarsest, inside=inside)
             return None
     return None
 
@@ -141,14 +145,14 @@ def _in_a_crowd(
         if isinstance(error, AttributionError):
             return f"the model fails on several images at once ({error})"
         raise
+    alike = []
     for place in places:
         if place not in rows or rows[place][1].shape != alone.rows[place][0].shape:
             continue
         one, among = alone.rows[place][0], rows[place][1]
         size = torch.maximum(_columns(one), _columns(among))
-        if not _near(one, among, _rough(size, coarsest)):
-            return MIXED
-    return None
+        alike.append(_near(one, among, _rough(size, coarsest)))
+    return None if all_true(alike) else MIXED
 
 
 def _rough(size: Tensor, coarsest: torch.dtype) -> Tensor:
@@ -198,22 +202,22 @@ def _closed(first: _Rows, second: _Rows) -> tuple[_Rows, _Rows]:
 
 def _alike(
     alone: list[Tensor], first: list[Tensor], second: list[Tensor], coarsest: torch.dtype, *, draws: bool
-) -> bool:
-    """Whether the rows of x are the same in all three, and those of b in the last two."""
+) -> list[Tensor]:
+    """Flags: whether the rows of x are the same in all three, and those of b in the last two."""
     rows = [*alone, *first, *second]
     if len({row.shape for row in rows}) > 1:  # detections: as many as there are
         rows, draws = [alone[0], first[1], second[1]], draws or first[2].shape != second[0].shape
     if len({row.shape for row in rows}) > 1:
-        return False
+        return [torch.zeros((), dtype=torch.bool, device=rows[0].device)]
     size = torch.stack(
         [_columns(row) for row in (alone[0], first[1], second[1], first[2], second[0])[: len(rows)]]
     ).amax(dim=0)
     own, cpu = torch.finfo(coarser(rows[0].dtype)), rows[0].device.type == "cpu"
     exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
-    if not _near(first[1], second[1], exact):
-        return False
+    if draws:
+        return [_near(first[1], second[1], exact)]
     rough = _rough(size, coarsest)
-    return draws or (_near(alone[0], first[1], rough) and _near(first[2], second[0], rough))
+    return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(first[2], second[0], rough)]
 
 
 def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -222,8 +226,8 @@ def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     size = x.abs().max()
     size = torch.where(size == 0, torch.ones_like(size), size)
     source = torch.Generator("cpu").manual_seed(0)
-    noise = torch.rand((2, *x.shape), generator=source, device="cpu").to(x) - 0.5
-    b = last if not torch.equal(last, x) else x.flip(-1) / 2 + noise[0] * size / 2
+    noise = upload(torch.rand((2, *x.shape), generator=source, device="cpu"), x.device, x.dtype) - 0.5
+    b = torch.where((last != x).any(), last, x.flip(-1) / 2 + noise[0] * size / 2)
     yield 300 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
@@ -295,6 +299,7 @@ def _columns(row: Tensor) -> Tensor:
     return values.flatten(1).amax(dim=1).reshape(-1, *[1] * (row.ndim - 1))
 
 
-def _near(a: Tensor, b: Tensor, allowed: Tensor) -> bool:
+def _near(a: Tensor, b: Tensor, allowed: Tensor) -> Tensor:
+    """Of two rows of one shape."""
     same = (a == b) | (a.isnan() & b.isnan())
-    return a.shape == b.shape and bool((same | ((a.double() - b.double()).abs() <= allowed)).all())
+    return (same | ((a.double() - b.double()).abs() <= allowed)).all()

@@ -83,6 +83,12 @@ def differ(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
     return found
 
 
+def all_true(flags: Sequence[Tensor]) -> bool:
+    """Whether all flags (0-dim) are true: one look for each device on which they lie."""
+    devices = dict.fromkeys(flag.device for flag in flags)
+    return all(bool(torch.stack([flag for flag in flags if flag.device == device]).all()) for device in devices)
+
+
 def _joins(tensor: Tensor) -> bool:
     """Whether a look at its values is a wait, and it has plain values that can lie beside those of others."""
     return tensor.device.type != "cpu" and tensor.layout == torch.strided and not tensor.is_quantized

@@ -63,6 +63,7 @@ class Question:
         target: Classes.
         by_hand: (model, images) → what Captum's functions give, without our checks; ``None``: Captum has none.
         execution: How.
+        backends: Who is asked.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Question:
     target: Any = None
     by_hand: Callable[[nn.Module, Tensor], object] | None = None
     execution: Execution = DEFAULT
+    backends: tuple[str, ...] = BACKENDS
 
 
 def _cams(model: nn.Module, x: Tensor, names: Sequence[str], targets: Sequence[int]) -> list[Tensor]:
@@ -127,11 +129,11 @@ QUESTIONS = (
     ),
     Question("occlusion, 40/20", Occlusion(), target=3, by_hand=_covered),
     Question(
-        "occlusion, 40/20, incremental=False",
+        "occlusion, 40/20, incremental='always'",
         Occlusion(),
         target=3,
-        by_hand=_covered,
-        execution=Execution(incremental=False),
+        execution=Execution(incremental="always"),
+        backends=("hooks",),
     ),
     Question("filters, 2 at once, 1 step, 96 px", _filters(1)),
     Question("filters, 2 at once, 9 steps, 96 px", _filters(9)),
@@ -167,7 +169,7 @@ def _calls(question: Question, model: nn.Module, x: Tensor) -> dict[str, Callabl
     if technique is None:
         return {"the network": lambda: _alone(model, x)}
     shown = x if technique.needs_inputs else None
-    for backend in BACKENDS:
+    for backend in question.backends:
         ask = partial(explain, target=question.target, backend=backend, execution=question.execution)
         calls[backend] = partial(ask, model, shown, technique)
     if (by_hand := question.by_hand) is not None:

@@ -172,6 +172,22 @@ def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
     assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
 
 
+def test_counts_have_a_table_of_their_own(tmp_path: Path) -> None:
+    counts = [
+        {"question": "forward", "who": "the network", "launches": 68, "waits": 0},
+        {"question": "q", "who": "hooks", "launches": 1234, "waits": 1},
+        {"question": "q", "who": "captum.attr", "launches": 5678, "waits": 0},
+    ]
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps({"versions": {"torch": "2"}, "launches and waits": counts}))
+    assert report.main([str(path), str(_file(tmp_path)), "--out", str(tmp_path / "docs")]) == 0
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "| question | hooks | captum.attr |" in page
+    assert "| forward | 68 / 0 | 68 / 0 |" in page
+    assert "| q | 1,234 / 1 | 5,678 / 0 |" in page
+    assert "1.50 [1.40, 1.60] vs captum" in page
+
+
 def test_a_lost_race_is_published_as_lost(tmp_path: Path) -> None:
     path = _file(tmp_path, race__ratio=0.5, race__low=0.4, race__high=0.6)
     report.main([str(path), "--out", str(tmp_path / "docs")])

@@ -13,6 +13,7 @@ from attribution_hooks.grad_cam import backward, memory
 from attribution_hooks.grad_cam.backward import Tail, chunk
 from attribution_hooks.grad_cam.closed import class_maps
 from attribution_hooks.grad_cam.forward import forward
+from attribution_hooks.grad_cam.graphs import replayed
 
 
 class HooksGradCAM(Attributor[GradCAM]):
@@ -33,6 +34,11 @@ class HooksGradCAM(Attributor[GradCAM]):
 
     def compute(self, run: Run) -> Maps:
         """(N, T, h, w) for each layer."""
+        if run.execution.graphs:
+            return replayed(run, self.technique, self._plainly)
+        return self._plainly(run)
+
+    def _plainly(self, run: Run) -> Maps:
         names = self.technique.layers
         ran = forward(run, names)
         logits, outputs = ran.logits, ran.outputs

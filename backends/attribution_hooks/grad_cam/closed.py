@@ -35,7 +35,7 @@ def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Ten
         target: (N, T) classes.
     """
     model = run.model
-    if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or _hooked(model):
+    if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or hooked(model):
         return None
     activation = grid.map(output.detach())
     logits, target = logits.to(output.device), target.to(output.device)
@@ -118,7 +118,7 @@ def _linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear
                 yield module
 
 
-def _hooked(model: nn.Module) -> bool:
+def hooked(model: nn.Module) -> bool:
     """Whether anybody hooked into the model: a hook may do to other gradients what it did not do to the mixture's."""
     return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
