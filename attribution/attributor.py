@@ -310,5 +310,5 @@ def _room(who: str, execution: Execution) -> Iterator[None]:
 def _no_room(who: str, execution: Execution, error: BaseException) -> ResourceError:
     return ResourceError(
         f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or memory_budget "
-        f"(now {execution.batch_size} and {execution.memory_budget} bytes)"
+        f"(now {execution.batch_size} and {execution.budget} bytes)"
     )
