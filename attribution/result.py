@@ -66,6 +66,11 @@ class Attribution:
             )
         return next(iter(self.maps.values()))
 
+    @property
+    def on_host(self) -> bool:
+        """Whether it was computed on a CPU, by the record; a result without one counts as computed there."""
+        return str(self.provenance.get("device", "cpu")).startswith("cpu")
+
     def numpy(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}

@@ -40,6 +40,10 @@ class Comparable(Protocol):
     def computes_in(self) -> torch.dtype | None:
         """The dtype a library computes in where it is coarser than its input."""
 
+    @property
+    def on_host(self) -> bool:
+        """Whether it was computed on a CPU."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Technique(ABC):
@@ -104,7 +108,7 @@ class Technique(ABC):
         By default max|a − b| ≤ tolerance · max|map|, with the tolerance of the coarser dtype.
         """
         return [
-            agree(name, x, y, relative=relative_tolerance(dtype))
+            agree(name, x, y, relative=relative_tolerance(dtype, host=a.on_host and b.on_host))
             for name, x, y, dtype in paired_maps(a, b, by_target=self.needs_target)
         ]
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import charts
+from benchmarks import charts, launches
 from benchmarks.schema import Result, ResultsFile, read
 
 _HEAD = """# Benchmarks
@@ -21,18 +21,25 @@ the row is faster than its opponent. Rows whose answers disagree are not timed, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read, check, write; 0, or 2 with a line that says what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="written by pytest --benchmark-json")
+    parser.add_argument("files", nargs="+", type=Path, help="written by pytest --benchmark-json, or launches")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of benchmarks.md (default: docs)")
     options = parser.parse_args(arguments)
     try:
-        files = [read(path) for path in options.files]
+        counted = {path: found for path in options.files if (found := launches.read(path)) is not None}
+        files = [read(path) for path in options.files if path not in counted]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     pictures = options.out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     named = " ".join(f"benchmarks/results/{path.name}" for path in options.files)
-    page = "\n".join([_HEAD.format(files=named), *(_section(file, pictures) for file in files)])
+    page = "\n".join(
+        [
+            _HEAD.format(files=named),
+            *(launches.section(*found) for found in counted.values()),
+            *(_section(file, pictures) for file in files),
+        ]
+    )
     (options.out / "benchmarks.md").write_text(page)
     return 0
 

@@ -89,6 +89,8 @@ def test_filter_visualization(
 def test_tolerances() -> None:
     assert relative_tolerance(torch.float64) == 1e-10
     assert relative_tolerance(torch.float32) == 1e-5
+    assert relative_tolerance(torch.float32, host=False) == 1e-4
+    assert relative_tolerance(torch.float16, host=False) == relative_tolerance(torch.float16)
     with pytest.raises(InputError, match=r"torch\.int64"):
         relative_tolerance(torch.int64)
     assert coarser(torch.float64, None, torch.float32) == torch.float32

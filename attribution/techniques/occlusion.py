@@ -145,9 +145,11 @@ class Occlusion(Technique):
         """
         sizes = [side.extras.get("largest_score", side.scores) for side in (a, b)]
         size = max((float(scores.abs().max()) for scores in sizes if scores is not None), default=0.0)
+        pieces = paired_maps(a, b, by_target=True)
+        parts = [relative_tolerance(dtype, host=a.on_host and b.on_host) for *_, dtype in pieces]
         return [
-            agree(name, x, y, relative=relative_tolerance(dtype), absolute=relative_tolerance(dtype) * size)
-            for name, x, y, dtype in paired_maps(a, b, by_target=True)
+            agree(name, x, y, relative=part, absolute=part * size)
+            for (name, x, y, _), part in zip(pieces, parts, strict=True)
         ]
 
     @classmethod

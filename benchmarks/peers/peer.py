@@ -128,7 +128,7 @@ def classes(case: Case) -> list[int]:
 
 def tolerance(ours: Attribution) -> float:
     """The relative tolerance of the coarsest dtype on our side."""
-    return relative_tolerance(coarser(torch.float32, ours.computes_in))
+    return relative_tolerance(coarser(torch.float32, ours.computes_in), host=ours.on_host)
 
 
 def no_numpy(case: Case) -> str | None:

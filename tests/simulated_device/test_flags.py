@@ -89,9 +89,9 @@ def test_backends_agree_in_tf32_and_the_fast_ways_are_taken(name: str) -> None:
     try:
         with tf32(product=False):
             model = build("residual").to("sim")
-            asked: dict[str, Any] = {"target": "all" if technique.needs_target else None}
-            asked["execution"] = Execution(incremental="always")
-            found = compare(model, X.to("sim") if technique.needs_inputs else None, technique, **asked)
+            target: Any = "all" if technique.needs_target else None
+            inputs = X.to("sim") if technique.needs_inputs else None
+            found = compare(model, inputs, technique, target=target, execution=Execution(incremental="always"))
     finally:
         flag.fp32_precision = before
     assert found.holds, found.table()

@@ -1,6 +1,6 @@
 """Where a device's memory ends: fewer windows go together, the answer is the same, and all is given back."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def held() -> int:
     return int(module.memory_allocated(DEVICE))
 
 
-@pytest.mark.parametrize("incremental", [True, False])
-def test_windows_are_halved_until_they_fit(incremental: bool) -> None:
+@pytest.mark.parametrize("incremental", ["always", False])
+def test_windows_are_halved_until_they_fit(incremental: Literal["always", False]) -> None:
     model, inputs = small_cnn().to(DEVICE), noise(2, 3, 17, 23).to(DEVICE)
     execution = Execution(incremental=incremental)
     whole = explain(model, inputs, QUESTION, target=1, execution=execution)

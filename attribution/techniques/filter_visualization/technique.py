@@ -257,14 +257,15 @@ class FilterVisualization(Technique):
         return {self.layer: raw[self.layer]}
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
-        """The images after one step (1e-6 in float32, 1e-10 in float64), and the final objectives within 1 %.
+        """The images after one step (a tenth of the tolerance in float32), and the final objectives within 1 %.
 
         Later images are not compared: 60 float32 steps spread rounding to tens of percent. A channel that is dead on
         both sides proves nothing: its image is the start that both share.
         """
         pieces = paired_maps(a, b, by_target=False, only=FIRST_STEP)
+        host = a.on_host and b.on_host
         pairs = [
-            agree(name, x, y, relative=relative_tolerance(dtype) / (10 if dtype == torch.float32 else 1))
+            agree(name, x, y, relative=relative_tolerance(dtype, host=host) / (10 if dtype == torch.float32 else 1))
             for name, x, y, dtype in pieces
         ]
         finals = [side.extras.get("objective", torch.empty(1, 0, device="cpu"))[-1] for side in (a, b)]

@@ -103,7 +103,8 @@ class Engine:
             pairs: For each, the position in ``group.windows`` and the image.
         """
         readings = self._readings[id(group)]
-        chunk = _Chunk(*self._numbers(readings, pairs), self._device)
+        begin = np.array([(self._first[r.source, None], self._first[r.source, r.area]) for r in readings.all])
+        chunk = _Chunk(*readings.numbers(begin.T, pairs), self._device)
         tiles = chunk.tiles
         if readings.image is not None:
             tiles[0] = self._gathered(chunk, readings, readings.image)
@@ -126,30 +127,6 @@ class Engine:
             node: self._gathered(chunk, readings, readings.exits[source]) if source in readings.exits else tiles[source]
             for node, source in self._program.exits.items()
         }
-
-    def _numbers(self, readings: Readings, pairs: Sequence[Pair]) -> tuple[Array, Array]:
-        """The rows and columns that these windows read, in the buffers of this engine."""
-        windows, images = np.array(pairs).T
-        across = len(readings.group.columns.positions)
-        order, shapes = readings.all, readings.group.shapes
-        heights = [reading.rows.stop - reading.rows.start for reading in order]
-        tile, own, clean, plane = np.repeat(
-            [
-                (
-                    shapes[reading.source][0] * shapes[reading.source][1] if reading.source else 0,
-                    self._first[reading.source, None],
-                    self._first[reading.source, reading.area],
-                    reading.area.places,
-                )
-                for reading in order
-            ],
-            heights,
-            axis=0,
-        ).T.reshape(4, -1)
-        rows = readings.rows[:, windows // across]
-        rows[0] += own + np.arange(len(pairs))[:, None] * tile
-        rows[1] += clean + images[:, None] * plane
-        return rows, readings.columns[:, windows % across]
 
     def _gathered(self, chunk: _Chunk, readings: Readings, reading: Reading) -> Tensor:
         """All that a step reads of a source for its tile."""

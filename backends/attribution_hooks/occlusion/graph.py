@@ -95,6 +95,13 @@ class Program:
             for step, size in zip(self.steps, self.sizes, strict=True)
         ]
 
+    @property
+    def weighs(self) -> bool:
+        """Whether the rest has weights, which each of its runs reads."""
+        called = [self.modules[str(node.target)] for node, _ in self.rest if node.op == "call_module"]
+        held = any(next(module.parameters(), None) is not None for module in called)
+        return held or any(node.op == "get_attr" for node, _ in self.rest)
+
     def clean(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """Each step's output for whole images (N, C, H, W), and what the model returns."""
         maps = [steps.plain(images.contiguous(memory_format=torch.channels_last))]

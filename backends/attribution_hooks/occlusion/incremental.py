@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -196,16 +197,8 @@ def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callabl
 
 def _tile_bytes(plan: Plan, maps: Sequence[Tensor]) -> int:
     """Bytes that one window needs: what the widest layer reads, gathers and gives, and its place in every buffer."""
-    widest = 0
-    room = [0] * len(maps)
-    places = [height * width for height, width in (op.size for op in plan.ops)]
-    for group in plan.groups:
-        sizes = [
-            height * width * (m[0].numel() // place) * m.element_size()
-            for (height, width), m, place in zip(group.shapes, maps, places, strict=True)
-        ]
-        for index, op in enumerate(plan.ops):
-            widest = max(widest, sizes[index] + 2 * sum(sizes[source] for source in op.inputs))
-            for source in filter(None, op.inputs) if not op.local or len(op.inputs) > 1 else ():
-                room[source] = max(room[source], sizes[source])
-    return widest + sum(room)
+    each = [m.nbytes // (op.size[0] * op.size[1]) for m, op in zip(maps, plan.ops, strict=True)]
+    sizes = np.array([group.shapes for group in plan.groups]).prod(axis=2) * each
+    read = [sizes[:, index] + 2 * sizes[:, [*op.inputs]].sum(axis=1) for index, op in enumerate(plan.ops)]
+    moved = {source for op in plan.ops if not op.local or len(op.inputs) > 1 for source in op.inputs if source}
+    return int(np.max(read)) + int(sizes[:, [*moved]].max(axis=0).sum())

@@ -7,6 +7,7 @@ column, so that a few thousand integers, computed on the host, say where million
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,16 +82,44 @@ class Readings:
     rows: Array
     columns: Array
 
-    @property
+    @cached_property
     def all(self) -> list[Reading]:
         """In the order of their numbers."""
         moved = [reading for inputs in self.moves for reading in inputs if reading is not None]
         return [*([self.image] if self.image else []), *moved, *self.exits.values()]
 
-    @property
+    @cached_property
     def stored(self) -> set[int]:
         """Sources whose tiles are read from their buffer."""
         return {reading.source for reading in self.all} - {0}
+
+    @cached_property
+    def of(self) -> Array:
+        """(Σ heights,), the position in `all` of the reading that each row number belongs to."""
+        return np.repeat(np.arange(len(self.all)), [reading.rows.stop - reading.rows.start for reading in self.all])
+
+    @cached_property
+    def places(self) -> Array:
+        """(2, Σ heights), for each row number the pixels of one window's tile and of one clean map."""
+        shapes = [self.group.shapes[reading.source] if reading.source else (0, 0) for reading in self.all]
+        sizes = [
+            (height * width, reading.area.places) for (height, width), reading in zip(shapes, self.all, strict=True)
+        ]
+        return np.array(sizes).T[:, self.of]
+
+    def numbers(self, first: Array, pairs: Sequence[Pair]) -> tuple[Array, Array]:
+        """The rows (2, B, Σ heights) and columns (2, B, Σ widths) that windows read.
+
+        Args:
+            first: (2, readings), where in its buffer the tiles and the clean maps of each reading begin.
+            pairs: For each of the B, the position in ``group.windows`` and the image.
+        """
+        windows, images = np.array(pairs).T
+        down, across = np.divmod(windows, len(self.group.columns.positions))
+        rows = self.rows[:, down]
+        rows += first[:, None, self.of]
+        rows += np.stack([np.arange(len(pairs)), images])[:, :, None] * self.places[:, None]
+        return rows, self.columns[:, across]
 
 
 class _Reader:

@@ -18,7 +18,8 @@ Pair = tuple[int, int]
 class Sink:
     """Takes what the rest of the network reads, runs it in full batches, and fills in the differences.
 
-    Groups are small, and the rest may be all weights: it is run when there are enough windows for it.
+    Groups are small, and the rest may be all weights: it is run when there are enough windows for it. A rest without
+    weights runs at once on a CPU, since to join what waits is to copy it.
 
     Args:
         run: How logits are found in what the model returns.
@@ -56,6 +57,7 @@ class Sink:
         self._run, self._technique, self._program = run, technique, program
         self._clean = technique.scores(clean).gather(1, target)
         self._size = size
+        self._at_once = not program.weighs and clean.device.type == "cpu"
         self._waiting: list[tuple[dict[fx.Node, Tensor], list[Pair]]] = []
         self._asked: dict[Pair, Tensor | None] = dict.fromkeys(asked)
         self._strongest: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -78,16 +80,16 @@ class Sink:
         if sum(len(pairs) for _, pairs in self._waiting) + len(pairs) > self._size:
             self.flush()
         self._waiting.append((values, pairs))
+        if self._at_once:
+            self.flush()
 
     def flush(self) -> None:
         """Run what waits; where that fails, it goes on waiting."""
         if not self._waiting:
             return
         pairs = [pair for _, part in self._waiting for pair in part]
-        values = {
-            node: torch.cat([values[node][: len(part)] for values, part in self._waiting])
-            for node in self._program.exits
-        }
+        parts = {node: [v[node][: len(part)] for v, part in self._waiting] for node in self._program.exits}
+        values = {node: torch.cat(of) if len(of) > 1 else of[0] for node, of in parts.items()}
         self._waiting = [(values, pairs)]
         rows_of = uploaded(np.array([window * self.images + image for window, image in pairs]), self.deltas.device)
 

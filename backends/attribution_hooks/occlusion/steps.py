@@ -73,9 +73,11 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, norm: nn.Module | No
     kernel, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
     before, after = _padding(module, size)
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    if norm is not None:
-        weight, bias = _folded(weight, bias, norm)
-    weight = weight.contiguous(memory_format=torch.channels_last)
+    weight, bias = (
+        _folded(weight, bias, norm)
+        if norm is not None
+        else (weight.contiguous(memory_format=torch.channels_last), bias)
+    )
     groups = module.groups
     steps = _steps(kernel, stride)
 
@@ -181,7 +183,8 @@ def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Ten
         scale = scale * norm.weight.detach().to(wide)
     shift = -norm.running_mean.to(wide) if bias is None else bias.to(wide) - norm.running_mean.to(wide)
     shift = shift * scale if norm.bias is None else shift * scale + norm.bias.detach().to(wide)
-    return weight * scale.to(weight.dtype).reshape(-1, 1, 1, 1), shift.to(weight.dtype)
+    folded = torch.empty_like(weight, memory_format=torch.channels_last)
+    return torch.mul(weight, scale.to(weight.dtype).reshape(-1, 1, 1, 1), out=folded), shift.to(weight.dtype)
 
 
 def _is_timm(module: nn.Module, name: str) -> bool:
