@@ -88,6 +88,8 @@ _FAILURES = {
     "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
     _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
+    "cudnn RNN backward": "the model calls a recurrent layer of cuDNN, which has no gradient in eval mode, and none of "
+    "torch's modules for it; set torch.backends.cudnn.enabled = False around the call",
     "CUBLAS_WORKSPACE_CONFIG": "torch multiplies matrices on CUDA deterministically only in a process that was "
     "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or give deterministic=False",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "
