@@ -3,7 +3,6 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Generic, Literal, TypeVar, final
@@ -22,18 +21,18 @@ from attribution.errors import (
     ModelError,
     NonFiniteError,
     PluginError,
-    ResourceError,
 )
 from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
 from attribution.guards import Guards
 from attribution.isolation import admit, alone, isolate, unwrap
-from attribution.kinds import Weights, explained
+from attribution.kinds import Weights, accelerator_failed, explained
 from attribution.modes import devices_of, keep_random, set_modes
 from attribution.notes import notes as notes_of
 from attribution.offload import AcceleratorLane, Offload, copies_beside
 from attribution.precision import tf32
 from attribution.provenance import provenance
 from attribution.result import Attribution
+from attribution.room import no_room, room
 from attribution.rows import CROWD, NO_ROOM, mixing
 from attribution.run import Run as Run
 from attribution.targets import Target
@@ -100,7 +99,9 @@ class Attributor(ABC, Generic[TechniqueT]):
             guards = Guards()
             try:
                 return self._answer(undo, guards, inputs, target)
-            except Exception:
+            except Exception as error:
+                if lost(error):  # wherever it was waited for
+                    raise accelerator_failed(error) from error
                 if (first := guards.broken()) is not None:  # what is not finite may have led to the other error
                     raise first from None
                 raise
@@ -126,7 +127,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()
-        with _room(name, execution), explained(inner, weights):
+        with room(name, execution), explained(inner, weights):
             model, isolation = isolate(undo, self.model, beginning.example)
             weights.note(model)
             if self.technique.takes_gradients:
@@ -233,7 +234,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise
         except Exception as error:
             if out_of_memory(error):
-                raise _no_room(who, self.execution, error) from error
+                raise no_room(who, self.execution, error) from error
             if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
@@ -294,21 +295,3 @@ def _whole(parts: list[Tensor]) -> Tensor:
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return _whole(present) if present else None
-
-
-@contextmanager
-def _room(who: str, execution: Execution) -> Iterator[None]:
-    """Lack of memory as an error of this package."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, AttributionError) or not out_of_memory(error):
-            raise
-        raise _no_room(who, execution, error) from error
-
-
-def _no_room(who: str, execution: Execution, error: BaseException) -> ResourceError:
-    return ResourceError(
-        f"{who} ran out of memory ({first_line(error)}); give Execution a smaller batch_size or memory_budget "
-        f"(now {execution.batch_size} and {execution.memory_budget} bytes)"
-    )

@@ -86,15 +86,15 @@ class Execution:
             object.__setattr__(self, "output", index)
 
     def on(self, device: torch.device) -> Self:
-        """The same with the memory budget of a device filled in, if the user left it open."""
-        if self.memory_budget is not None:
+        """The same with the memory budget of an accelerator filled in, if the user left it open and torch tells it."""
+        if self.memory_budget is not None or device.type in ("cpu", "meta"):
             return self
-        whole = None if device.type in ("cpu", "meta") else _whole_memory(device)
-        return replace(self, memory_budget=HOST_BUDGET if whole is None else max(1, whole // DEVICE_PART))
+        whole = _whole_memory(device)
+        return self if whole is None else replace(self, memory_budget=max(1, whole // DEVICE_PART))
 
     @property
     def budget(self) -> int:
-        """``memory_budget``; where it was left open and no device is known, that of a CPU."""
+        """``memory_budget``; where that was left open, a CPU's."""
         return HOST_BUDGET if self.memory_budget is None else self.memory_budget
 
     def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:

@@ -57,11 +57,7 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
         yield
     except (LayerError, RuntimeError, AssertionError) as error:
         if lost(error):
-            raise ModelError(
-                f"the accelerator failed ({_origin(error)}). It tells so late, at whatever call waits for it next, so "
-                "that the fault may lie in an earlier one; this process can use it no more. Start it again with "
-                "CUDA_LAUNCH_BLOCKING=1 in the environment to see which operation fails"
-            ) from error
+            raise
         if weights is not None and _OVERWRITTEN in str(error) and weights.written():
             raise ModelError(
                 "the model's parameters were written while it was explained: another thread trains it, or its own "
@@ -73,11 +69,15 @@ def explained(model: nn.Module, weights: Weights | None = None) -> Iterator[None
         raise ModelError(reason) from error
 
 
-def _origin(error: BaseException) -> str:
-    """What torch said of the accelerator, in one line."""
+def accelerator_failed(error: BaseException) -> ModelError:
+    """What to say of an error that is `lost`, or comes of one."""
     while not isinstance(error, torch.AcceleratorError) and error.__cause__ is not None:
         error = error.__cause__
-    return first_line(error)
+    return ModelError(
+        f"the accelerator failed ({first_line(error)}). It tells so late, at whatever call waits for it next, so that "
+        "the fault may lie in an earlier one; this process can use it no more. Start it again with "
+        "CUDA_LAUNCH_BLOCKING=1 in the environment to see which operation fails"
+    )
 
 
 _OVERWRITTEN = "modified by an inplace operation"
@@ -88,6 +88,8 @@ _FAILURES = {
     "gradient; build or load it outside of inference_mode, or give copy.deepcopy(model)",
     _OVERWRITTEN: "the model cannot be differentiated: an in-place operation overwrites what its "
     "gradient needs; make that operation out of place",
+    "cudnn RNN backward": "the model calls a recurrent layer of cuDNN, which has no gradient in eval mode, and none of "
+    "torch's modules for it; set torch.backends.cudnn.enabled = False around the call",
     "CUBLAS_WORKSPACE_CONFIG": "torch multiplies matrices on CUDA deterministically only in a process that was "
     "started with CUBLAS_WORKSPACE_CONFIG=:4096:8 in its environment; start it so, or give deterministic=False",
     "Guard failed": "the exported model takes other shapes only where its export declared them dynamic; export it with "

@@ -3,6 +3,7 @@
 Torch refuses to answer by ``allow_tf32`` once anybody has used ``fp32_precision``. The latter always answers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,13 +13,17 @@ _COARSE = {"tf32": torch.float16, "bf16": torch.bfloat16}
 """What a flag may say → the dtype with as many digits."""
 
 
-def flags() -> dict[str, Any]:
-    """Kind of product → torch's object that holds its flag as ``fp32_precision``: ``"ieee"``, ``"tf32"`` or ``"none"``.
+_cudnn: Any = torch.backends.cudnn
 
-    ``"none"`` means that nobody asked for less than float32. Torch's own default for convolutions is ``"tf32"``.
-    """
-    cudnn: Any = torch.backends.cudnn
-    return {"convolution": cudnn.conv, "matmul": torch.backends.cuda.matmul, "recurrent": cudnn.rnn}
+FLAGS: dict[str, Callable[[], Any]] = {
+    "convolution": lambda: _cudnn.conv,
+    "matmul": lambda: torch.backends.cuda.matmul,
+    "recurrent": lambda: _cudnn.rnn,
+}
+"""Kind of product → torch's object that holds its flag as ``fp32_precision``: ``"ieee"``, ``"tf32"`` or ``"none"``.
+
+``"none"`` means that nobody asked for less than float32. Torch's own default for convolutions is ``"tf32"``.
+"""
 
 
 def follows_flags(device: torch.device) -> bool:
@@ -31,12 +36,11 @@ def tf32(inputs: Tensor, *products: str) -> torch.dtype | None:
 
     Args:
         inputs: Their device and dtype count.
-        products: Kinds of `flags` that count; none given: convolutions and matrices.
+        products: Kinds of `FLAGS` that count; none given: convolutions and matrices.
     """
     if inputs.dtype != torch.float32 or not follows_flags(inputs.device):
         return None
-    found = flags()
-    said = [found[kind].fp32_precision for kind in products or ("convolution", "matmul")]
+    said = [FLAGS[kind]().fp32_precision for kind in products or ("convolution", "matmul")]
     coarse = [_COARSE[each] for each in said if each in _COARSE]
     return max(coarse, key=lambda dtype: torch.finfo(dtype).eps, default=None)
 
@@ -45,4 +49,4 @@ def told(device: torch.device) -> str | None:
     """The flags, as in ``"convolution tf32, matmul ieee, recurrent tf32"``; ``None`` where they do not count."""
     if not follows_flags(device):
         return None
-    return ", ".join(f"{kind} {flag.fp32_precision.replace('none', 'ieee')}" for kind, flag in flags().items())
+    return ", ".join(f"{kind} {flag().fp32_precision.replace('none', 'ieee')}" for kind, flag in FLAGS.items())

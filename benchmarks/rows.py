@@ -199,7 +199,7 @@ def environment(device: str) -> dict[str, str | int | bool]:
     return {
         "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none",
         "threads": torch.get_num_threads(),
-        "tf32": device == "cuda" and precision.flags()["convolution"].fp32_precision == "tf32",
+        "tf32": device == "cuda" and precision.FLAGS["convolution"]().fp32_precision == "tf32",
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
         "heap_trimmed": True,
         "python": platform.python_version(),

@@ -83,6 +83,27 @@ def test_recurrent_layers_run_without_cudnn_where_gradients_are_taken(
     assert torch.backends.cudnn.enabled
 
 
+@BACKENDS
+def test_a_recurrent_layer_that_is_no_module_is_named(backend: str) -> None:
+    class Refused(torch.autograd.Function):
+        """As cuDNN's, called by itself."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            raise RuntimeError("cudnn RNN backward can only be called in training mode")
+
+    class Bare(Reader):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.reader(Refused.apply(self.stem(x)).mean(2).transpose(1, 2))[:, -1])  # type: ignore[no-any-return]
+
+    with pytest.raises(ModelError, match=r"cuDNN, which has no gradient in eval mode.*cudnn\.enabled = False"):
+        explain(Bare(nn.Linear).eval(), X, GradCAM(layers=("stem",)), target=1, backend=backend)
+
+
 def test_a_model_on_the_cpu_keeps_cudnn() -> None:
     """The flag is the process's: another thread may use a GPU."""
     Reader.seen.clear()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,11 +48,8 @@ class Tf32(TorchDispatchMode):
 @contextmanager
 def as_on_a_gpu(*kinds: str, known: bool = True) -> Iterator[Tf32]:
     """The CPU computes as a GPU whose flags allow TF32 for these kinds of products; and is ``known`` to be one."""
-    flags = {
-        kind: SimpleNamespace(fp32_precision="tf32" if kind in kinds else "ieee")
-        for kind in ("convolution", "matmul", "recurrent")
-    }
+    said = {kind: SimpleNamespace(fp32_precision="tf32" if kind in kinds else "ieee") for kind in precision.FLAGS}
     with pytest.MonkeyPatch.context() as patch, Tf32(*kinds) as mode:
-        patch.setattr(precision, "flags", lambda: flags)
+        patch.setattr(precision, "FLAGS", {kind: partial(said.get, kind) for kind in said})
         patch.setattr(precision, "follows_flags", lambda device: known)
         yield mode

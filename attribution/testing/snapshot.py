@@ -218,7 +218,7 @@ def _modes(model: nn.Module, inputs: list[Tensor]) -> Places:
             torch.is_deterministic_algorithms_warn_only_enabled(),
         ),
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
-        "float32 precision": tuple(flag.fp32_precision for flag in precision.flags().values()),
+        "float32 precision": tuple(flag().fp32_precision for flag in precision.FLAGS.values()),
         "threads of torch": torch.get_num_threads(),
     }
     for device in dict.fromkeys(("cpu", "cuda", _accelerator() or "cpu")):

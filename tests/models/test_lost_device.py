@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Execution, ModelError
+from attribution import Execution, ModelError, attributor
 from attribution.execution import lost
 from attribution.testing import guard
 from tests.conftest import noise
@@ -62,6 +62,19 @@ def test_dense_occlusion_does_not_take_over_from_a_lost_device(monkeypatch: pyte
     Breaking.calls = 0
     with pytest.raises(ModelError, match="the accelerator failed"):
         ask(("occlusion", "hooks"), Breaking(99).eval(), noise(1, 3, 17, 23))
+
+
+@EVERY
+def test_it_may_be_told_when_the_answer_is_looked_at(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device the first wait may be the last look of a call, at maps that are zero everywhere."""
+    Breaking.calls = 0
+
+    def late(*args: object) -> None:
+        raise torch.AcceleratorError(FAILURE)
+
+    monkeypatch.setattr(attributor, "zero_maps", late)
+    with pytest.raises(ModelError, match="the accelerator failed"):
+        ask(pair, Breaking(99).eval(), noise(1, 3, 17, 23))
 
 
 def test_what_is_given_back_after_a_lost_device_does_not_hide_what_was_lost() -> None:

@@ -78,13 +78,13 @@ def test_the_hosts_autocast_of_the_caller_changes_no_bit() -> None:
 
 
 def test_a_device_that_does_not_tell_its_memory_has_the_hosts_budget() -> None:
-    assert Execution().on(torch.device("sim", 1)).memory_budget == HOST_BUDGET
+    assert Execution().on(torch.device("sim", 1)).budget == HOST_BUDGET
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_backends_agree_in_tf32_and_the_fast_ways_are_taken(name: str) -> None:
     technique = QUESTIONS[name]
-    flag = precision.flags()["convolution"]
+    flag = precision.FLAGS["convolution"]()
     before, flag.fp32_precision = flag.fp32_precision, "tf32"
     try:
         with tf32(product=False):
