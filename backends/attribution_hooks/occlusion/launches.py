@@ -11,15 +11,16 @@ from attribution_hooks.occlusion.graph import Program
 from attribution_hooks.occlusion.numbers import Readings
 from attribution_hooks.occlusion.plan import Plan
 
-SECONDS = 1e-5
-"""Of the host, for one launch from Python. Measured beside an H100: 7.5 µs for an addition in place, 20 µs for each
-kernel of a ResNet's forward through ``nn.Module``."""
+SECONDS = 2.5e-5
+"""Of the host, for one launch by a module or a step from Python. Measured beside two H100s: 20 and 34 µs in a ResNet's
+forward, 25 to 40 µs in the engine (7.5 µs for a bare addition in place)."""
 
-MACS_PER_SECOND = 1.3e13
-"""Of convolutions in float32. Measured on an H100, 64 images of 224 px: ResNet-50 1.2e13, ResNet-18 1.5e13."""
+MACS_PER_SECOND = 1.5e13
+"""Of convolutions in float32. Measured on an H100, 121 windows of 224 px: ResNet-18 and -50 1.0e13, VGG16 and 16 images
+1.8e13."""
 
-FASTER = 2
-"""How many times as many with TF32, float16 or bfloat16. Measured on the same: TF32 1.9 to 2.7."""
+FASTER = 2.5
+"""How many times as many with TF32, float16 or bfloat16. Measured with TF32: ResNet-18 1.4, ResNet-50 1.6, VGG16 2.7."""
 
 _GATHER, _STORE, _NORM, _AREA = 3, 1, 15, 2
 """Launches for one rectangle (two for its places, one to read), one stored tile, one folded norm, one clean map."""
