@@ -20,7 +20,7 @@ MACS_PER_SECOND = 1.5e13
 1.8e13."""
 
 FASTER = 2.5
-"""How many times as many with TF32, float16 or bfloat16. Measured with TF32: ResNet-18 1.4, ResNet-50 1.6, VGG16 2.7."""
+"""How many times as many with TF32, float16 or bfloat16. Measured with TF32: ResNets 1.4 and 1.6, VGG16 2.7."""
 
 _GATHER, _STORE, _NORM, _AREA = 3, 1, 15, 2
 """Launches for one rectangle (two for its places, one to read), one stored tile, one folded norm, one clean map."""
