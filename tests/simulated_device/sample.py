@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-ONE_IN = 8
+ONE_IN = 16
 
 
 @pytest.hookimpl(trylast=True)
