@@ -27,6 +27,8 @@ class Values:
 
     def give_back(self) -> None:
         """Write the values back where they changed, and nowhere else: a write is seen by the tensor's version."""
+        if not self._tensors:  # as of most models that are run as copies
+            return
         with torch.no_grad():
             for tensor, values in zip(self._tensors, self._before, strict=True):
                 if tensor.shape != values.shape:
