@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from attribution.techniques.occlusion import Lattice
-from attribution_hooks.occlusion import functions, steps, writes
+from attribution_hooks.occlusion import folding, functions, steps, writes
 from attribution_hooks.occlusion.numbers import Readings, readings
 from attribution_hooks.occlusion.plan import Op, Plan
 from attribution_hooks.occlusion.steps import Step
@@ -154,7 +154,8 @@ def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, l
     Raises:
         Untraceable: The model changes maps that are read again.
     """
-    builder = _Builder(Program(dict(model.named_modules())), images)
+    modules = dict(model.named_modules())
+    builder = _Builder(Program(modules), images, folding.folds(graph, modules))
     for node in graph.nodes:
         builder.add(node)
     builder.check(graph)
@@ -164,13 +165,14 @@ def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, l
 class _Builder:
     """One walk along a graph."""
 
-    def __init__(self, program: Program, images: Tensor) -> None:
+    def __init__(self, program: Program, images: Tensor, folds: Mapping[fx.Node, folding.Fold]) -> None:
         self.program = program
         self.images = images
         self.values: dict[fx.Node, Any] = {}
         self.local: dict[fx.Node, int] = {}
         self.maps: list[Tensor] = []
-        self.folded: dict[fx.Node, nn.Module] = {}
+        self.folds = folds
+        self.folded = {next(iter(node.users)) for node in folds}
         self.whole: list[fx.Node] = []
         self.memory: set[int] = set()
         self.versions: list[int] = []
@@ -235,20 +237,9 @@ class _Builder:
             module = self.program.modules[str(node.target)]
             if node in self.folded:
                 return steps.after_norm(module, source)
-            norm = self._norm_after(node, module)
-            return steps.of_module(module, source, self.program.steps[source].layout, self.maps[source], norm)
+            layout, fold = self.program.steps[source].layout, self.folds.get(node)
+            return steps.of_module(module, source, layout, self.maps[source], fold)
         return functions.of_call(node, self.local, self.program.steps, self.values)
-
-    def _norm_after(self, node: fx.Node, module: nn.Module) -> nn.Module | None:
-        """The batch norm that alone reads this convolution and can be folded into it."""
-        users = list(node.users)
-        if not isinstance(module, nn.Conv2d) or len(users) != 1 or users[0].op != "call_module":
-            return None
-        norm = self.program.modules[str(users[0].target)]
-        if not steps.is_batch_norm(norm) or module.weight.dtype not in (torch.float32, torch.float64):
-            return None
-        self.folded[users[0]] = norm
-        return norm
 
     def _run_whole(self, node: fx.Node) -> None:
         for used in node.all_input_nodes:

@@ -63,21 +63,19 @@ def pointwise(
     return Step((source,), call, call, layout=layout, inplace=inplace)
 
 
-def convolution(source: int, module: nn.Conv2d, size: Pair, norm: nn.Module | None) -> Step | None:
-    """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros.
-
-    Folding changes rounding only: w' = w · γ / √(σ² + ε), b' = (b − μ) · γ / √(σ² + ε) + β.
-    """
+def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, Tensor] | None) -> Step | None:
+    """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros."""
     if module.padding_mode != "zeros":
         return None
     kernel, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
     before, after = _padding(module, size)
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    weight, bias = (
-        _folded(weight, bias, norm)
-        if norm is not None
-        else (weight.contiguous(memory_format=torch.channels_last), bias)
-    )
+    if fold is None:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    else:
+        scale, bias = fold
+        last = torch.empty_like(weight, memory_format=torch.channels_last)
+        weight = torch.mul(weight, scale.view(-1, 1, 1, 1), out=last)
     groups = module.groups
     steps = _steps(kernel, stride)
 
@@ -176,17 +174,6 @@ def _padding(module: nn.Conv2d, size: Pair) -> tuple[Pair, Pair]:
     return before, (total[0] - before[0], total[1] - before[1])
 
 
-def _folded(weight: Tensor, bias: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
-    wide = torch.float64
-    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().to(wide)
-    shift = -norm.running_mean.to(wide) if bias is None else bias.to(wide) - norm.running_mean.to(wide)
-    shift = shift * scale if norm.bias is None else shift * scale + norm.bias.detach().to(wide)
-    folded = torch.empty_like(weight, memory_format=torch.channels_last)
-    return torch.mul(weight, scale.to(weight.dtype).reshape(-1, 1, 1, 1), out=folded), shift.to(weight.dtype)
-
-
 def _is_timm(module: nn.Module, name: str) -> bool:
     return type(module).__name__ == name and type(module).__module__.startswith("timm.layers.")
 
@@ -216,7 +203,7 @@ def after_norm(module: nn.Module, source: int) -> Step | int:
 
 
 def of_module(
-    module: nn.Module, source: int, layout: Layout, x: Tensor, norm: nn.Module | None = None
+    module: nn.Module, source: int, layout: Layout, x: Tensor, fold: tuple[Tensor, Tensor] | None = None
 ) -> Step | int | None:
     """A layer as a step, its source where it changes nothing, or ``None`` where it is not known to be local.
 
@@ -225,7 +212,7 @@ def of_module(
         source: The step that it reads.
         layout: Of its input.
         x: Its input for whole images; only its shape is used.
-        norm: The batch norm to fold into it, if it is a convolution.
+        fold: By what a batch norm that follows multiplies the weights of a convolution, and the bias afterwards.
     """
     kind = type(module)
     it: Any = module
@@ -239,7 +226,7 @@ def of_module(
         return _of_channels_last(module, source, x)
     size = (x.shape[2], x.shape[3])
     if kind is nn.Conv2d or _is_timm(module, "Conv2dSame"):
-        return convolution(source, it, size, norm)
+        return convolution(source, it, size, fold)
     if is_batch_norm(module):
         return pointwise(source, module.forward, layout)
     if kind is nn.MaxPool2d and not it.return_indices:
