@@ -1,9 +1,11 @@
 """Occlusion of ResNet-18 at 224 px, window 40, stride 20: what it launches, and where it waits."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from attribution import Execution, Occlusion, explain
 from attribution.testing import small_cnn
@@ -73,3 +75,27 @@ def test_a_proof_that_fails_is_read_once_and_says_what_it_said(monkeypatch: pyte
         result = explain(model, x, Occlusion(window=5, stride=3), target=0, execution=Execution(incremental="always"))
     assert (result.provenance["engine"], result.provenance["reason"]) == ("dense", incremental.TOLD)
     assert sum("_settle" in line for _, line in seen.lines) == 1
+
+
+class Split(nn.Module):
+    """Begins on one device and ends on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.end = nn.Conv2d(3, 6, 3).to("sim:0"), nn.Linear(6, 5).to("sim:1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.end(self.begin(x).relu().amax((2, 3)).to("sim:1"))
+        return logits
+
+
+@pytest.mark.parametrize("tiles", ["always", False])
+def test_logits_may_lie_on_another_device(tiles: Any) -> None:
+    x, technique = noise(2, 3, 17, 23), Occlusion(window=5, stride=3, score="logit")
+    model = Split().eval()
+    result = explain(model, x.to("sim:0"), technique, target=1, execution=Execution(incremental=tiles))
+    assert result.provenance["engine"] == ("incremental" if tiles else "dense")
+    begin, end = copy.deepcopy(model.begin).cpu(), copy.deepcopy(model.end).cpu()
+    plain = nn.Sequential(begin, nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), end)
+    truth = explain(plain, x, technique, target=1, execution=Execution(incremental=False))
+    assert (result.map.cpu() - truth.map).abs().max() < 1e-5 * truth.extras["largest_score"].max()

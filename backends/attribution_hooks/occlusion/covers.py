@@ -27,7 +27,8 @@ class Covers:
         self._columns = both[sides[0].size :].view(sides[1].shape)
 
     def of(self, windows: Tensor, images: Tensor) -> Tensor:
-        """(B, C, H, W): these images with one window each covered; both (B,), on the device of the inputs."""
+        """(B, C, H, W): these images with one window each covered; both (B,)."""
+        windows, images = windows.to(self._inputs.device), images.to(self._inputs.device)  # from that of the logits
         rows = self._rows[windows.div(self._across, rounding_mode="floor")]
         covered = rows[:, None, :, None] & self._columns[windows % self._across][:, None, None, :]
         shown = self._inputs if len(self._inputs) == 1 else self._inputs[images]

@@ -29,7 +29,7 @@ def differences(
     """
     count = len(run.inputs)
     deltas = clean.new_empty((windows * count, clean.shape[1]), dtype=torch.promote_types(clean.dtype, torch.float32))
-    pairs = uploaded(np.stack(np.divmod(np.arange(windows * count), count)), run.inputs.device)
+    pairs = uploaded(np.stack(np.divmod(np.arange(windows * count), count)), clean.device)
 
     def work(part: Sequence[int]) -> None:
         rows = slice(part[0], part[-1] + 1)
