@@ -99,7 +99,7 @@ class LastConvolution:
         """Hold the form against the objective (B,) of the final images, by a whole forward; see ``refuted``."""
         if self._pull is not None and self._offset is not None and entry.shape == self._pull.shape:
             found = _objective(self._offset, self._pull, entry.detach())
-            self.refuted |= bool(value.isfinite().all()) and not bool(_near(found, value, entry))
+            self.refuted |= bool(value.isfinite().all() & ~_near(found, value, entry))  # one look
 
     def entry(self, run: Run, images: Tensor) -> Tensor:
         """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on.
