@@ -232,10 +232,11 @@ def test_copies_to_the_host_do_not_grow_with_the_steps_of_an_ascent() -> None:
     assert _host_copies(many, "hooks") == _host_copies(few, "hooks")
 
 
-def test_copies_to_the_host_do_not_grow_with_the_targets() -> None:
+@pytest.mark.parametrize("targets", [([[0]], [[0, 1, 2]]), ([[0, 1, 2, 3]], [[0, 1, 2, 3, 4]])], ids=["few", "many"])
+def test_copies_to_the_host_do_not_grow_with_the_targets(targets: tuple[list[list[int]], ...]) -> None:
     model = small_cnn()
     counted = []
-    for target in ([[0, 1]], [[0, 1, 2, 3, 4]]):
+    for target in targets:
         with _HostCopies() as copies:
             explain(model, _images(), GradCAM.example(), target=target)
         counted.append(copies.count)
