@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.backends.cudnn.benchmark = False
     if (path := config.getoption("--rows", default=None)) is not None:
         machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
-        machine.pop("node", None)
+        machine = {key: value for key, value in machine.items() if key not in ("node", "release")}
         head = {"machine_info": machine, "datetime": datetime.now().astimezone().isoformat()}
         path.write_text(json.dumps(head) + "\n")
 
