@@ -200,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read(path: Path) -> tuple[dict[str, str], list[Count]] | None:
     """The versions and the counts in a file; ``None``: it is of another kind."""
+    if path.suffix == ".jsonl":
+        return None
     content = json.loads(path.read_text())
     if not isinstance(content, dict) or _KEY not in content:
         return None
