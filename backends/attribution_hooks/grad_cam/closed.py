@@ -63,16 +63,18 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
     backward of its own) changes it. A backward that is not linear (a clipped gradient) may spare the mixture and not a
     class, so the classes asked for with the largest and with the smallest weights are compared as they are.
     """
-    mixture = drawn(logits) / weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny)
-    sizes = weight.abs().amax(dim=1)[target]
+    largest = weight.abs().amax(dim=1)
+    sizes = largest[target]
     ends = [target.gather(1, pick[:, None]) for pick in (sizes.argmax(dim=1), sizes.argmin(dim=1))]
+    seeds = [drawn(logits) / largest.clamp(min=torch.finfo(weight.dtype).tiny)]
+    seeds += [torch.zeros_like(logits).scatter_(1, end, 1.0) for end in ends]
     pairs = []
-    for seed in (mixture, *(torch.zeros_like(logits).scatter_(1, end, 1.0) for end in ends)):
+    for seed, product in zip(seeds, torch.stack(seeds) @ weight, strict=True):
         (gradient,) = torch.autograd.grad(logits, output, seed, retain_graph=True, allow_unused=True)
         if gradient is None:
             return False
         found = grid.map(gradient)
-        pairs.append((found, ((seed @ weight) / found[0, 0].numel())[..., None, None]))
+        pairs.append((found, (product / found[0, 0].numel())[..., None, None]))
     return _close(within, *pairs)
 
 
