@@ -96,7 +96,7 @@ def differences(
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
-            checks |= _checks(run, technique, covers, proof, sink, clean, part, strongest=first == 0)
+            checks |= _checks(run, technique, covers, proof, sink, clean, part, chunk, strongest=first == 0)
             _settle(checks, known, question)
             macs += sink.macs
             parts.append(sink.deltas.view(len(lattice.windows), -1, target.shape[1]))
@@ -140,25 +140,29 @@ def _checks(
     sink: Sink,
     clean: Tensor,
     part: slice,
+    chunk: int,
     *,
     strongest: bool,
 ) -> dict[str, Tensor]:
     """What a proof says of a part of the images, by the reason that it would be for a dense run.
 
-    With ``strongest``, also of the window that moves a score most, which the model is asked about here.
+    Also of a window of the shortest batch, and with ``strongest`` of the one that moves a score most. The model is
+    asked about both here.
     """
     rows = proof.rows(part)
     at, found = sink.asked
     own, places = proof.covered[rows[0] : rows[-1] + 1], proof.images(rows)
     alike = proof.agrees(found, own, clean, places, part)
     told = proof.told(technique, own, places, sink.target[places - part.start], sink.deltas[at])
-    if not strongest:
+    further = [*([sink.strongest] if strongest else []), *sink.shortest]
+    if not further:
         return {COVERED: alike, TOLD: told}
-    at, found = sink.strongest
-    place = at % (part.stop - part.start)
-    own = run.forward(covers.of(at.div(part.stop - part.start, rounding_mode="floor"), place + part.start))
-    alike = alike & proof.agrees(found, own, clean, place + part.start, part)
-    told = told & proof.told(technique, own, place + part.start, sink.target[place], sink.deltas[at])
+    at, found = (torch.cat(each) for each in zip(*further, strict=True))
+    places, windows = at % (part.stop - part.start), at.div(part.stop - part.start, rounding_mode="floor")
+    parts = range(0, len(at), chunk)
+    own = torch.cat([run.forward(covers.of(windows[n : n + chunk], places[n : n + chunk] + part.start)) for n in parts])
+    alike = alike & proof.agrees(found, own, clean, places + part.start, part)
+    told = told & proof.told(technique, own, places + part.start, sink.target[places], sink.deltas[at])
     return {COVERED: alike, TOLD: told}
 
 

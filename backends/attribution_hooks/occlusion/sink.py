@@ -61,6 +61,8 @@ class Sink:
         self._waiting: list[tuple[dict[fx.Node, Tensor], list[Pair]]] = []
         self._asked: dict[Pair, Tensor | None] = dict.fromkeys(asked)
         self._strongest: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._asked_among = self._fewest = windows * self.images + 1
+        self._shortest: list[tuple[Tensor, Tensor]] = []
 
     @property
     def asked(self) -> tuple[Tensor, Tensor]:
@@ -74,6 +76,14 @@ class Sink:
         strength, at, logits = (torch.cat(parts) for parts in zip(*self._strongest, strict=True))
         most = strength.argmax(dim=0, keepdim=True)
         return at[most], logits[most]
+
+    @property
+    def shortest(self) -> list[tuple[Tensor, Tensor]]:
+        """The same of a window of the shortest batch, where all that were asked for went through the rest with more.
+
+        A rest may answer otherwise about few rows.
+        """
+        return self._shortest if self._fewest < self._asked_among else []
 
     def take(self, values: dict[fx.Node, Tensor], pairs: list[Pair]) -> None:
         """Exits (B, …) for windows of the lattice and images; more of the former are ignored."""
@@ -110,6 +120,9 @@ class Sink:
         most = found.abs().amax(dim=1)
         first = most.argmax(dim=0, keepdim=True)
         self._strongest.append((most[first], at[first], logits[first]))
+        if len(pairs) < self._fewest:
+            self._fewest, self._shortest = len(pairs), [(at[:1], logits[:1].clone())]
         for row, pair in enumerate(pairs):
             if pair in self._asked:
                 self._asked[pair] = logits[row].clone()
+                self._asked_among = min(self._asked_among, len(pairs))
