@@ -225,7 +225,7 @@ DEVICE: tuple[Question, ...] = (
     _on_a_device("grad_cam, 1 target", ("SqueezeNet 1.1", "VGG16"), (1, 64)),
     _on_a_device("filter_visualization, 1 filter", ("SqueezeNet 1.1",), (1,)),
 )
-"""For minutes on a borrowed device: the questions that decide come first, so that a cut loses the least."""
+"""For minutes on a rented device: the questions that decide come first, so that a cut loses the least."""
 
 
 def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:

@@ -22,7 +22,7 @@ WORTH = 8.0
 
 
 DEVICE_WORTH = 1.5
-"""Likewise on a device that is lent for minutes."""
+"""Likewise on a device that is rented for minutes."""
 
 
 def length(seconds: float, *, worth: float = WORTH) -> dict[str, int]:

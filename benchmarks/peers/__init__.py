@@ -26,7 +26,7 @@ _FLOORS = (
 )
 _BRIEF: tuple[Tier, ...] = ("default", "tuned")
 _BRIEF_MODELS = ("ResNet-18", "ResNet-50", "VGG16")
-"""What there is time for on a lent device: no compiling, no floors, and a few models."""
+"""What there is time for on a rented device: no compiling, no floors, and a few models."""
 _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters")
 
 PEERS: tuple[Peer, ...] = (
