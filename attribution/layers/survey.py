@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from attribution.errors import AttributionError, ModelError
 from attribution.execution import running
 from attribution.layers.names import find
+from attribution.modes import devices_of, note_random
 from attribution.nested import tensors
 from attribution.notes import notes
+from attribution.undo import Undo
 from attribution.values import Values
 
 
@@ -147,7 +149,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
     known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
     if key not in known:
         first = inputs[:1].detach().clone()
-        before = Values(model.buffers())
+        before, restart_random = Values(model.buffers()), note_random(Undo(), devices_of(model, first))
         output, failure = None, None
         with torch.no_grad(), record(model) as stops:
             try:
@@ -156,6 +158,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
             except ModelError as error:
                 failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
         before.give_back()  # a forward that counts must not have begun to
+        restart_random()  # nor one that draws to draw others
         restart = notes(model).get("restart", lambda: None)()
         if restart is not None:  # what else it counts in
             restart()

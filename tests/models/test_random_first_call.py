@@ -1,0 +1,34 @@
+"""A model that draws random numbers in eval mode draws the same in the first call as in later ones."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Activations, GradCAM, Occlusion, Technique, explain
+from tests.conftest import noise
+
+TECHNIQUES = [Activations(), GradCAM(), Occlusion(window=5, stride=4, score="logit")]
+
+
+class Draws(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.conv(x))
+        return self.head((y * torch.rand(())).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
+def test_the_first_call_draws_what_later_ones_draw(technique: Technique, backend: str) -> None:
+    model, x = Draws().eval(), noise(1, 3, 13, 17)
+    target = 1 if technique.needs_target else None
+    found = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        found.append(explain(model, x, technique, target=target, backend=backend))
+    for later in found[1:]:
+        for name, map_ in later.maps.items():
+            assert torch.equal(map_, found[0].maps[name])
