@@ -77,6 +77,8 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, 
         last = torch.empty_like(weight, memory_format=torch.channels_last)
         weight = torch.mul(weight, scale.view(-1, 1, 1, 1), out=last)
     groups = module.groups
+    if groups == 1:
+        weight = plain(weight)  # either of both makes torch read the other as channels last
     steps = _steps(kernel, stride)
 
     def call(x: Tensor) -> Tensor:
