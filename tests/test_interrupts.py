@@ -159,6 +159,7 @@ def test_interrupts_between_instructions() -> None:
     assert not sweep(128, seed=0)
 
 
+@SWALLOWED
 @pytest.mark.slow
 def test_three_thousand_interrupts_between_instructions() -> None:
     assert not sweep(3000, seed=1)
