@@ -1,22 +1,18 @@
 """Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from attribution.agreement import coarser
+from attribution.answers import Answer, Rows, answer
 from attribution.errors import AttributionError
-from attribution.execution import Execution, out_of_memory, running
-from attribution.guarded import run_itself
+from attribution.execution import Execution, out_of_memory
 from attribution.guards import Guards
-from attribution.modes import devices_of, note_random, random_states
-from attribution.nested import DEPTH, items
 from attribution.precision import tf32
-from attribution.undo import Undo
 from attribution.upload import upload
 from attribution.values import all_true
 
@@ -39,9 +35,6 @@ _EQUAL = {"cpu": 64, "other": 512, "half": 2}
 _NOISE = {"single": 1024, "half": 64}
 """Units in the last place of the median column, which rounding may leave where a column is all but zero; half precision
 and TF32 take the second. Nets of torchvision leave up to 200 on a CPU and 300 on an H100."""
-
-_Rows = dict[tuple[object, ...], list[Tensor]]
-"""Where in the output a tensor lies → what is in it of each image."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: in
 def _in_a_crowd(
     model: nn.Module,
     inputs: Tensor,
-    alone: "_Answer",
+    alone: Answer,
     places: list[tuple[object, ...]],
     coarsest: torch.dtype,
     *,
@@ -138,7 +131,7 @@ def _in_a_crowd(
     others = inputs[1:] if len(inputs) > 1 else inputs[:1].flip(-1)
     crowd = torch.cat([others[index % len(others)][None] for index in range(CROWD - 1)])
     try:
-        rows = _run(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
+        rows = answer(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
             return None  # so many never go together
@@ -164,21 +157,21 @@ def _rough(size: Tensor, coarsest: torch.dtype) -> Tensor:
 
 def _answers(
     model: nn.Module, inputs: Tensor, *, pairs: bool, inside: bool
-) -> tuple["_Answer", list[tuple[_Rows, _Rows]]] | str:
+) -> tuple[Answer, list[tuple[Rows, Rows]]] | str:
     """What the model returns for [x], and for [a, x, b] and [b, x, d]; or why it returns nothing.
 
     With ``pairs`` no more than two at once: [a, x] and [b, x], [x, a] and [x, b]; a third row stands for none.
     """
 
-    def rows(*images: Tensor) -> _Rows:
-        return _run(model, torch.cat(images), inside=inside).rows
+    def rows(*images: Tensor) -> Rows:
+        return answer(model, torch.cat(images), inside=inside).rows
 
-    def ordered(found: _Rows, *order: int) -> _Rows:
+    def ordered(found: Rows, *order: int) -> Rows:
         return {place: [each[index] for index in order] for place, each in found.items()}
 
     x = inputs[:1]
     try:
-        alone = _run(model, x, inside=inside)
+        alone = answer(model, x, inside=inside)
     except AttributionError:
         return FAILS
     reason = ""
@@ -195,7 +188,7 @@ def _answers(
     return reason
 
 
-def _closed(first: _Rows, second: _Rows) -> tuple[_Rows, _Rows]:
+def _closed(first: Rows, second: Rows) -> tuple[Rows, Rows]:
     """Where no image but x is in both, nothing else can be compared."""
     return first, {p: [first[p][2], *each[1:]] for p, each in second.items() if p in first}
 
@@ -232,63 +225,6 @@ def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
     yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What the model returned of each image, and whether it drew random numbers."""
-
-    rows: _Rows
-    draws: bool
-
-
-def _run(model: nn.Module, images: Tensor, *, inside: bool) -> _Answer:
-    rows: _Rows = {}
-
-    def note(module: nn.Module, args: object, output: object) -> None:
-        _collect(output, len(images), (id(module),), rows)
-
-    undo = Undo()
-    try:
-        try:
-            run_itself(undo, model)  # which gives the hooks back as well
-            for module in model.modules() if inside else ():
-                module.register_forward_hook(note)
-            devices = devices_of(model, images)
-            restart = note_random(undo, devices)
-            before, output = random_states(devices), None
-            try:
-                with torch.no_grad(), running(images):
-                    output = model(images.clone())
-            except AttributionError:
-                if not rows:  # else the layers that ran before it failed tell enough
-                    raise
-            draws = not all(map(torch.equal, before, random_states(devices)))
-            restart()
-        finally:
-            undo.back()
-    finally:
-        undo.back()
-    _collect(output, len(images), (), rows)
-    return _Answer(rows, draws)
-
-
-def _collect(output: Any, images: int, place: tuple[object, ...], rows: _Rows) -> None:
-    """Note the rows of tensors, wherever they lie, and the items of a list that has a dict for each image."""
-    if isinstance(output, Tensor):
-        readable = output.layout == torch.strided and not (output.is_nested or output.is_meta or output.is_quantized)
-        if readable and output.ndim and len(output) == images:
-            rows[place] = [row.detach() for row in output.unbind()]
-        return
-    one_each = isinstance(output, list | tuple) and len(output) == images
-    if one_each and all(isinstance(item, Mapping) for item in output):
-        for name in output[0]:
-            if all(isinstance(item.get(name), Tensor) for item in output):
-                rows[*place, name] = [item[name].detach() for item in output]
-        return
-    if len(place) < DEPTH:  # an object may hold itself
-        for name, item in items(output).items():
-            _collect(item, images, (*place, name), rows)
 
 
 def _columns(row: Tensor) -> Tensor:
