@@ -12,12 +12,12 @@ from attribution.testing.conformance import attributor_checks as attributor_chec
 from attribution.testing.conformance import check_attributor as check_attributor
 from attribution.testing.conformance import parametrize_with_checks as parametrize_with_checks
 from attribution.testing.conformance import run_checks as run_checks
+from attribution.testing.fields import FIELDS as FIELDS
 from attribution.testing.guard import FootprintError as FootprintError
 from attribution.testing.guard import guard as guard
 from attribution.testing.models import calibrated as calibrated
 from attribution.testing.models import small_cnn as small_cnn
 from attribution.testing.models import small_depthwise as small_depthwise
 from attribution.testing.models import small_residual as small_residual
-from attribution.testing.snapshot import FIELDS as FIELDS
 from attribution.testing.snapshot import Change as Change
 from attribution.testing.snapshot import Snapshot as Snapshot
