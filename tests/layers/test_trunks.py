@@ -1,9 +1,8 @@
-"""Default layers of trunks in other people's wrappings: adapters, tuples, dataclasses, pyramids, U-Nets, tokens."""
+"""Default layers of trunks in other people's wrappings: adapters, tuples, dataclasses, pyramids, U-Nets."""
 
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from attribution import Activations, GradCAM, LayerError, compare, explain
+from attribution import Activations, GradCAM, LayerError, explain
 from attribution.layers import activation_layers, grad_cam_layer
 from tests.conftest import build, noise
 
@@ -207,175 +206,9 @@ def test_idle_parts_weigh_nothing() -> None:
     assert grad_cam_layer(model, noise(1, 3, 17, 23)) == "body"
 
 
-class Attention(nn.Module):
-    """Tokens with a table of positional bias and maps of attention, which have the shape of grids."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.bias, self.drop = Bias(), nn.Dropout(0.1)
-        self.mlp = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> tuple[Tensor]:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
-        weights = self.drop((q @ k.mT + self.bias()).softmax(dim=-1))
-        x = x + self.out((weights @ v).transpose(1, 2).flatten(2))
-        return (x + self.mlp(self.norm2(x)),)
-
-
-class Bias(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(1, 2, 13, 13))
-
-    def forward(self) -> Tensor:
-        return self.table
-
-
-class Tokens(nn.Module):
-    def __init__(self, read: Literal["class", "mean"]) -> None:
-        super().__init__()
-        self.read = read
-        self.patch = nn.Conv2d(3, 32, 8, stride=8)
-        self.token = nn.Parameter(torch.randn(1, 1, 32))
-        self.blocks = nn.ModuleList(Attention(32) for _ in range(2))
-        self.norm, self.head = nn.LayerNorm(32), nn.Linear(32, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([self.token.expand(len(x), -1, -1), self.patch(x).flatten(2).mT], dim=1)
-        for block in self.blocks:
-            (x,) = block(x)
-        x = self.norm(x)
-        return self.head(x[:, 0] if self.read == "class" else x.mean(dim=1))  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("read", ["class", "mean"])
-def test_the_error_for_tokens_names_a_layer_that_serves(read: Literal["class", "mean"]) -> None:
-    torch.manual_seed(0)
-    model, inputs = Tokens(read).double().eval(), noise(2, 3, 24, 32, dtype=torch.float64)
-    with pytest.raises(LayerError, match="ends in tokens") as refused:
-        explain(model, inputs, GradCAM())
-    named = re.search(r"e\.g\. layers=\('(.*)',\), tokens=\((\d), (\d), (\d)\)$", str(refused.value))
-    assert named is not None
-    assert named.groups() == ("blocks.1.norm1", "1", "3", "4")
-    both = compare(model, inputs, GradCAM(layers=("blocks.1.norm1",), tokens=(1, 3, 4)), target=1)
-    assert both.holds
-
-
-def test_neither_bias_nor_attention_is_an_activation() -> None:
-    assert activation_layers(Tokens("class").eval(), noise(1, 3, 24, 32)) == ("patch",)
-
-
-class Boxes(nn.Module):
-    """A detector: heads on two levels, each run once, after the trunk."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
-        self.heads = Heads()
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.one(x).relu()
-        boxes = self.heads([first, self.two(first).relu()])
-        return torch.cat([box.flatten(2) for box in boxes], dim=2).sum(dim=2)
-
-
-class Heads(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.boxes = nn.ModuleList([nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(12, 4, 3, padding=1)])
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return [box(map_) for box, map_ in zip(self.boxes, maps, strict=True)]
-
-
-def test_a_box_head_is_neither_activation_nor_the_last_block() -> None:
-    result = explain(Boxes(), noise(1, 3, 32, 48), Activations())
-    assert [*result.maps] == ["one", "two"]
-    assert [*explain(Boxes(), noise(1, 3, 32, 48), GradCAM(), target=0).maps] == ["two"]
-
-
-class Spatial(nn.Module):
-    """Features times a map of where to look: one channel, of the mean and the largest channel; or of more heads."""
-
-    def __init__(self, features: nn.Module, width: int, *, heads: int = 1, deep: bool = False) -> None:
-        super().__init__()
-        self.f, self.softmax = features, heads > 1 or deep or width > 100
-        middle = [nn.Conv2d(width, 8, 1), nn.Tanh(), nn.Conv2d(8, heads, 1)]
-        attention = nn.Sequential(*middle) if deep else nn.Conv2d(width, heads, 1)
-        self.sa = attention if self.softmax else nn.Conv2d(2, 1, 7, padding=3)
-        self.fc = nn.Linear(width, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.f(x)
-        if self.softmax:
-            weights = self.sa(x).flatten(2).softmax(dim=-1).mean(dim=1, keepdim=True)
-            return self.fc((x.flatten(2) * weights).sum(dim=-1))  # type: ignore[no-any-return]
-        x = x * self.sa(torch.cat([x.mean(1, True), x.amax(1, True)], dim=1)).sigmoid()
-        return self.fc(x.mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-
-def small() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU())
-
-
-def residual() -> nn.Module:
-    return nn.Sequential(OrderedDict([*resnet18().named_children()][:-2]))
-
-
-@pytest.mark.parametrize(
-    ("net", "options", "end"),
-    [
-        (small, {}, "f"),
-        (small, {"deep": True}, "f"),
-        (residual, {}, "f.layer4"),
-        (residual, {"heads": 8}, "f.layer4"),
-        (residual, {"heads": 4, "deep": True}, "f.layer4"),
-    ],
-)
-@BACKENDS
-def test_a_map_of_attention_is_not_the_end_of_a_trunk(
-    net: Any, options: dict[str, Any], end: str, backend: str
-) -> None:
-    model, inputs = Spatial(net(), 32 if net is small else 512, **options).eval(), noise(1, 3, 66, 98)
-    (found,) = explain(model, inputs, GradCAM(), backend=backend, target=1).maps
-    assert found == end
-    assert activation_layers(model, inputs)[-1] == end
-
-
-def test_attention_on_the_way_is_no_layer_of_its_resolution() -> None:
-    class Stages(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Conv2d(3, 16, 3, 2), nn.Conv2d(16, 24, 3, 2)
-            self.here, self.there, self.fc = nn.Conv2d(16, 1, 1), nn.Conv2d(24, 1, 1), nn.Linear(24, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.one(x)
-            x = self.two(x * self.here(x).sigmoid())
-            return self.fc((x * self.there(x).sigmoid()).mean(dim=(2, 3)))  # type: ignore[no-any-return]
-
-    assert activation_layers(Stages(), noise(1, 3, 33, 47)) == ("one", "two")
-
-
 def test_one_channel_is_taken_where_there_is_nothing_else() -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 5))
     assert grad_cam_layer(model, noise(1, 3, 17, 23)) == "0"
-
-
-def test_what_magnifies_the_features_is_no_activation() -> None:
-    class Reconstructing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.up, self.fc = small(), nn.Upsample(scale_factor=2), nn.Linear(32, 5)
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            x = self.body(x)
-            return self.fc(x.mean(dim=(2, 3))), self.up(x)
-
-    model, inputs = Reconstructing(), noise(1, 3, 32, 48)
-    assert activation_layers(model, inputs) == ("body.1", "body")
 
 
 class Mirrored(nn.Module):
