@@ -18,15 +18,10 @@ from attribution.agreement import relative_tolerance
 from attribution_hooks.grad_cam import backward
 from tests.conftest import build, noise
 
+pytestmark = pytest.mark.usefixtures("two_are_many")
 LAYERS = ("stem", "stem_relu", "body")
 TARGETS = [[0, 3, 1], [4, 1, 2]]
 INPUTS = noise(2, 3, 17, 23)
-
-
-@pytest.fixture(autouse=True)
-def _two_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few targets are taken one by one, but where the rest is to be seen on small models."""
-    monkeypatch.setattr(backward, "FEW_TARGETS", 1)
 
 
 def one_by_one(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:

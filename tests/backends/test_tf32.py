@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import relative_tolerance
-from attribution_hooks.grad_cam import backward
 from attribution_hooks.last_convolution import LastConvolution
 from attribution_hooks.occlusion import incremental
+from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
 from tests.backends.test_filter_last_convolution import AROUND, Around, net
-from tests.backends.test_grad_cam_closed import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.conftest import build, noise
 from tests.tf32 import as_on_a_gpu, rounded
 
@@ -28,12 +27,6 @@ QUESTIONS: dict[str, Technique] = {
     "occlusion": Occlusion(window=7, stride=5, score="logit"),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 2), steps=3, size=(17, 23)),
 }
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The closed form is tried for few targets, too."""
-    monkeypatch.setattr(backward, "FEW_TARGETS", 1)
 
 
 def test_rounding_keeps_ten_digits_behind_the_point() -> None:
@@ -88,7 +81,7 @@ def test_a_wrong_trace_is_found_out(wrong: Any, kinds: tuple[str, ...], monkeypa
 
 
 @KINDS
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("two_are_many")
 @pytest.mark.parametrize("name", TRUE)
 def test_the_closed_form_is_taken(name: str, kinds: tuple[str, ...]) -> None:
     model, x = Net(TRUE[name], torch.float32), noise(3, 3, *SIZE)
@@ -99,13 +92,13 @@ def test_the_closed_form_is_taken(name: str, kinds: tuple[str, ...]) -> None:
     assert (found - exact).abs().max() <= relative_tolerance(torch.float16) * exact.abs().max()
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("two_are_many")
 def test_it_would_be_refused_by_the_bound_of_float32() -> None:
     with as_on_a_gpu("matmul", known=False):
         assert engine(Net(TRUE["1 × 1 convolution, pool"], torch.float32), noise(3, 3, *SIZE), FEW)[1] == "backward"
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("two_are_many")
 @pytest.mark.parametrize("kinds", [(), ("convolution",), ("matmul", "convolution")], ids=["ieee", "tf32", "both"])
 @pytest.mark.parametrize("name", FOOLING)
 def test_a_wrong_closed_form_is_found_out(name: str, kinds: tuple[str, ...]) -> None:
