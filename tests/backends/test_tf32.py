@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import relative_tolerance
-from attribution_hooks.last_convolution import LastConvolution
 from attribution_hooks.occlusion import incremental
 from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
+from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
-from tests.backends.test_filter_last_convolution import AROUND, Around, net
 from tests.conftest import build, noise
 from tests.tf32 import as_on_a_gpu, rounded
 
@@ -106,20 +105,6 @@ def test_a_wrong_closed_form_is_found_out(name: str, kinds: tuple[str, ...]) -> 
     with as_on_a_gpu(*kinds):
         _, by = engine(Net(FOOLING[name], torch.float32), noise(3, 3, *SIZE), FEW)
     assert by == ("closed form" if name == "logits scaled" and "matmul" in kinds else "backward")
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """What went into the place of a last convolution that was not run."""
-    seen: list[Tensor] = []
-    whole = LastConvolution.entry
-
-    def entry(self: LastConvolution, run: Any, images: Tensor) -> Tensor:
-        seen.append(whole(self, run, images))
-        return seen[-1]
-
-    monkeypatch.setattr(LastConvolution, "entry", entry)
-    return seen
 
 
 def _ascended(model: nn.Module, layer: str) -> Any:
