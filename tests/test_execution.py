@@ -1,7 +1,6 @@
 """How a technique is run does not change what it finds."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from attribution import (
     Attribution,
     FilterVisualization,
     GradCAM,
-    InputError,
     ModelError,
     Occlusion,
     Technique,
@@ -237,33 +235,6 @@ def test_a_bar_is_drawn_when_asked(backend: str, capsys: pytest.CaptureFixture[s
         same(quiet, loud)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"batch_size": 0},
-        {"batch_size": True},
-        {"batch_size": 1.5},
-        {"memory_budget": 0},
-        {"autocast": torch.float32},
-        {"autocast": "bfloat16"},
-        {"output": 1.0},
-        {"output": True},
-    ],
-    ids=str,
-)
-def test_fields_out_of_range(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=rf"Execution\.{next(iter(wrong))} is .*; give "):
-        Execution(**wrong)
-
-
-def test_chunk_sizes() -> None:
-    assert Execution(memory_budget=100).chunk(30, 10) == 3
-    assert Execution(memory_budget=100).chunk(1000, 10) == 1
-    assert Execution(memory_budget=100).chunk(0, 10) == 10
-    assert Execution(batch_size=4).chunk(10**12, 10) == 4
-    assert Execution(batch_size=40).chunk(1, 10) == 10
-
-
 @pytest.mark.parametrize("kind", ["cuda", "cpu", "meta"])
 def test_the_callers_autocast_of_the_host_is_off_wherever_the_model_lies(kind: str) -> None:
     """The host works for a model on a device, too: it makes the noise that filters start from."""
@@ -275,21 +246,6 @@ def test_the_callers_autocast_of_the_host_is_off_wherever_the_model_lies(kind: s
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
         assert torch.is_autocast_cache_enabled()
-
-
-@pytest.mark.parametrize("total", [80 * 2**30, 6 * 2**30, None])
-def test_the_default_budget_is_a_fixed_part_of_a_devices_memory(
-    total: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = SimpleNamespace(get_device_properties=lambda device: SimpleNamespace(total_memory=total))
-    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    there = Execution(batch_size=3).on(torch.device("cuda", 1))
-    assert there.batch_size == 3
-    assert there.budget == (2**30 if total is None else total // 8)
-    assert Execution(memory_budget=7).on(torch.device("cuda")).memory_budget == 7
-    assert Execution().on(torch.device("cpu")).budget == 2**30
-    assert Execution().budget == 2**30
-    assert Execution(memory_budget=7).budget == 7
 
 
 @BACKENDS
