@@ -7,64 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import (
-    Activations,
-    FilterVisualization,
-    GradCAM,
-    ModelError,
-    Occlusion,
-    Technique,
-    compare,
-    explain,
-)
+from attribution import Activations, FilterVisualization, GradCAM, ModelError, compare, explain
 from attribution.execution import Execution
 from attribution.testing import guard
-from tests.conftest import noise
 from tests.models.mixing import ALONE, MIXES, Named, Net
+from tests.one_by_one import OCCLUSION, QUESTIONS, X, occluded, output_of_body
 
 BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 SIZES = (None, 1, 5)
-X = noise(3, 3, 13, 17, dtype=torch.float64)
-OCCLUSION = Occlusion(window=7, stride=5, score="logit", baseline=0.2)
 FILTERS = FilterVisualization(
     layer="body", channels=(0, 2, 3), parametrization="pixel", steps=2, size=(13, 17), jitter=0, in_channels=3
 )
-
-
-def occluded(model: nn.Module, image: Tensor) -> Tensor:
-    """(H, W) for class 1, one image (1, C, H, W) per forward."""
-    total, count = (torch.zeros(image.shape[2:], dtype=torch.float64) for _ in range(2))
-    with torch.no_grad():
-        clean = model(image)[0, 1]
-        for (top, bottom), (left, right) in OCCLUSION.lattice(*image.shape[2:]).windows:
-            covered = image.clone()
-            covered[..., top:bottom, left:right] = 0.2
-            total[top:bottom, left:right] += clean - model(covered)[0, 1]
-            count[top:bottom, left:right] += 1
-    return total / count
-
-
-def weighted(model: Any, image: Tensor) -> Tensor:
-    """Grad-CAM (h, w) of the stem for class 1, before the ReLU."""
-    kept: list[Tensor] = []
-    handle = model.stem.register_forward_hook(lambda module, args, output: kept.append(output))
-    score = model(image)[0, 1]
-    handle.remove()
-    (gradient,) = torch.autograd.grad(score, kept[0])
-    return (gradient.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].detach()
-
-
-def output_of_body(model: Any, image: Tensor) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model.body(model.mix(model.stem(image).relu()))[0]
-        return found
-
-
-QUESTIONS: dict[str, tuple[Technique, Callable[[nn.Module, Tensor], Tensor]]] = {
-    "occlusion": (OCCLUSION, occluded),
-    "grad_cam": (GradCAM(layers=("stem",), relu=False), weighted),
-    "activations": (Activations(layers=("body",)), output_of_body),
-}
 
 
 @BACKENDS
