@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, available
+from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
 from attribution.execution import Execution
 from attribution.registry import get
@@ -31,6 +32,9 @@ TECHNIQUES: dict[str, Technique] = {
     ),
 }
 PAIRS: list[tuple[str, str]] = [pair for pair in available() if pair[0] in TECHNIQUES]
+GRADIENTS = [pair for pair in PAIRS if pair[0] in ("grad_cam", "filter_visualization")]
+OTHERS = [pair for pair in PAIRS if pair not in GRADIENTS]
+OCCLUSIONS = [pair for pair in PAIRS if pair[0] == "occlusion"]
 INPUTS = noise(2, 3, 17, 23)
 
 
@@ -46,6 +50,17 @@ def ask(
     question = technique or TECHNIQUES[pair[0]]
     attributor: Attributor[Any] = get(*pair)(model, question, execution)
     return attributor.attribute(inputs if question.needs_inputs else None, 1 if question.needs_target else None)
+
+
+@cache
+def expected(plain: Build, pair: tuple[str, str]) -> Attribution:
+    return ask(pair, plain())
+
+
+def difference(found: Attribution, wanted: Attribution) -> str:
+    """Empty where two answers agree."""
+    agreements = found.technique.agreement(found, wanted)
+    return "" if all_hold(agreements) else table(agreements)
 
 
 class Parts(nn.Module):

@@ -1,0 +1,70 @@
+"""Quantised models: occlusion from the definition, layers that give floats, and why the rest has no answer."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attribution import Activations, ModelError, Occlusion
+from attribution.execution import Execution
+from attribution.testing import guard, small_cnn
+from tests.models.kinds import (
+    GRADIENTS,
+    INPUTS,
+    OCCLUSIONS,
+    PAIRS,
+    Build,
+    ask,
+    difference,
+    dynamically_quantised,
+    expected,
+    statically_quantised,
+)
+
+
+def occluded(model: nn.Module, image: Tensor) -> Tensor:
+    """The map (H, W) of class 1 from the definition, one image (1, C, H, W) per forward."""
+    total, count = torch.zeros(17, 23), torch.zeros(17, 23)
+    with torch.no_grad():
+        clean = model(image)[0, 1]
+        for (top, bottom), (left, right) in Occlusion(window=9, stride=7).lattice(17, 23).windows:
+            covered = image.clone()
+            covered[..., top:bottom, left:right] = 0
+            total[top:bottom, left:right] += clean - model(covered)[0, 1]
+            count[top:bottom, left:right] += 1
+    return total / count
+
+
+@pytest.mark.filterwarnings("ignore:quantized.*autograd kernel was not registered")
+@pytest.mark.parametrize("build", [dynamically_quantised, statically_quantised], ids=lambda build: build.__name__)
+def test_quantised(build: Build) -> None:
+    """Dynamic quantisation scales by the whole batch, so that its windows go one by one."""
+    model, image = build(), INPUTS[:1]
+    wanted = occluded(model, image)
+    assert wanted.abs().max() > 0.01
+    for pair in OCCLUSIONS:
+        with guard(model, image):
+            found = [ask(pair, model, image, execution=Execution(batch_size=size)) for size in (1, None)]
+        assert all((answer.map[0, 0] - wanted).abs().max() <= 1e-5 for answer in found)
+        assert ("rows" in found[1].provenance) is (build is dynamically_quantised)
+    for pair in PAIRS:
+        if pair[0] == "grad_cam" or (pair in GRADIENTS and build is statically_quantised):
+            with (
+                guard(model, INPUTS),
+                pytest.raises(ModelError, match=r"model is quantised: no gradient passes torch\.ao"),
+            ):
+                ask(pair, model)
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] in ("activations", "filter_visualization")])
+def test_float_layers_of_a_quantised_model(pair: tuple[str, str]) -> None:
+    found = ask(pair, dynamically_quantised())
+    assert not difference(found, expected(small_cnn, pair))
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] == "activations"])
+def test_integer_layers_have_no_map(pair: tuple[str, str]) -> None:
+    model = statically_quantised()
+    with pytest.raises(ModelError, match=r"gives integers .*name a layer that gives floats"):
+        ask(pair, model)
+    with torch.no_grad():
+        assert torch.equal(ask(pair, model, technique=Activations(layers=("leave",))).map, model(INPUTS))
