@@ -12,6 +12,7 @@ from attribution.testing import small_cnn, small_depthwise, small_residual
 from tests.simulated_device.option import prepare
 from tests.whole_groups import WholeGroups
 
+BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depthwise}
 
 

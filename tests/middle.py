@@ -1,13 +1,11 @@
 """A small net whose middle part may be replaced, and its own answer."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.conftest import noise
 
 X = noise(3, 3, 9, 11)
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 
 
 class Net(nn.Module):

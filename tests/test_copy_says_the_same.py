@@ -13,8 +13,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from attribution import Activations, FilterVisualization, GradCAM, ModelError, Technique, explain, proof
 from attribution.execution import Execution
 from attribution.testing import guard
-from tests.conftest import noise
-from tests.middle import BACKENDS, Net, X, exact
+from tests.conftest import BACKENDS, noise
+from tests.middle import Net, X, exact
 
 
 def test_globals_of_the_same_name_as_an_attribute_are_not_meant() -> None:

@@ -22,9 +22,8 @@ from attribution.agreement import agree
 from attribution.execution import Execution
 from attribution.modes import set_modes
 from attribution.undo import undoing
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body")),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, Occlusion, explain
 from attribution.testing import guard
-from tests.middle import BACKENDS, Net, X, exact
+from tests.conftest import BACKENDS
+from tests.middle import Net, X, exact
 
 
 class Using:

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from attribution import Activations, Attribution, Execution, FilterVisualization, GradCAM, Technique, explain
 from attribution.testing import calibrated
-from tests.conftest import noise
+from tests.conftest import BACKENDS, noise
 from tests.live import Live
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 MIB = 2**20
 X = noise(12, 3, 61, 67)
 

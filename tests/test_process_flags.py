@@ -20,9 +20,8 @@ from attribution import (
 from attribution.process_flags import ProcessFlag
 from attribution.testing import guard
 from attribution.undo import undoing
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 X = noise(2, 3, 17, 23)
 TECHNIQUES: dict[str, tuple[Technique, bool]] = {
     "activations": (Activations(layers=("stem",)), False),

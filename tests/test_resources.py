@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Execution, GradCAM, ModelError, Occlusion, ResourceError, explain
-from tests.conftest import noise
+from tests.conftest import BACKENDS, noise
 
 
 class _Hungry(nn.Module):
@@ -44,7 +44,6 @@ CUDA_LACKS = [
 """As torch words it where CUDA or a library of it finds no memory outside of torch's own cache."""
 
 OUT += [(text, kind) for text in CUDA_LACKS for kind in (RuntimeError, torch.AcceleratorError)]
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 KINDS = pytest.mark.parametrize(("lack", "kind"), OUT)
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from attribution import Activations, FilterVisualization, GradCAM, ModelError, compare, explain
 from attribution.execution import Execution
 from attribution.testing import guard
+from tests.conftest import BACKENDS
 from tests.models.mixing import ALONE, MIXES, Named, Net
 from tests.one_by_one import OCCLUSION, QUESTIONS, X, occluded, output_of_body
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 SIZES = (None, 1, 5)
 FILTERS = FilterVisualization(
     layer="body", channels=(0, 2, 3), parametrization="pixel", steps=2, size=(13, 17), jitter=0, in_channels=3

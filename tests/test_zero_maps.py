@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from attribution import Activations, FilterVisualization, GradCAM, NonFiniteError, Occlusion, compare, explain
 from attribution.blank import zero_maps
 from attribution.guards import Guards
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 X = noise(2, 3, 17, 23)
 
 

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from attribution import Activations, FilterVisualization, GradCAM, LayerError, compare, explain
 from attribution.testing import guard
 from tests.backends.readers import CASES, Forward, Net, Same, of_a
-from tests.conftest import noise
+from tests.conftest import BACKENDS, noise
 
 X = noise(3, 3, 9, 11, dtype=torch.float64)
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 
 
 def nets(name: str, *, frozen: bool = False) -> tuple[Net, Net]:

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, LayerError, ModelError, Occlusion, compare, explain
 from attribution.layers import activation_layers, graph_bytes, peak_bytes, run_once, survey
-from tests.conftest import noise
-
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+from tests.conftest import BACKENDS, noise
 
 
 class Fixed(nn.Module):

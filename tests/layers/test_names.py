@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, InputError, LayerError, compare, explain
 from attribution.layers import LayerName, find
-from tests.conftest import build, noise
-
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+from tests.conftest import BACKENDS, build, noise
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,7 @@ from torchvision.models import resnet18
 
 from attribution import Activations, GradCAM, explain
 from attribution.layers import activation_layers
-from tests.conftest import noise
-
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+from tests.conftest import BACKENDS, noise
 
 
 class Boxes(nn.Module):

@@ -12,9 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from attribution import Activations, GradCAM, LayerError, explain
 from attribution.layers import activation_layers, grad_cam_layer
-from tests.conftest import build, noise
-
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+from tests.conftest import BACKENDS, build, noise
 
 
 class Features(nn.Module):

@@ -21,10 +21,9 @@ from attribution.run import medians
 from attribution.techniques.filter_visualization import transforms
 from attribution.techniques.filter_visualization.resampling import Resampling
 from attribution.testing import guard
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 from tests.nondeterministic import AsOnCuda
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 X = noise(3, 3, 17, 23)
 QUESTIONS: dict[str, tuple[Technique, Execution]] = {
     "activations": (Activations(), Execution(deterministic=True)),

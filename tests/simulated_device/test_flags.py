@@ -20,11 +20,10 @@ from attribution import (
     precision,
 )
 from attribution.execution import HOST_BUDGET
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 from tests.simulated_device.device import tf32
 
 pytestmark = pytest.mark.usefixtures("device")  # no TF32
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 X = noise(3, 3, 17, 23)
 QUESTIONS: dict[str, Technique] = {
     "activations": Activations(),

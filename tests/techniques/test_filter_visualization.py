@@ -10,9 +10,8 @@ from attribution import FilterVisualization, InputError, LayerError, ModelError,
 from attribution.execution import Execution
 from attribution.techniques.filter_visualization import DEAD, DIVERGED, FIRST_STEP, OK
 from attribution.testing import small_cnn
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 SIZE = (17, 23)
 
 

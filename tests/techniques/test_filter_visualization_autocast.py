@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from attribution import Execution, FilterVisualization, explain
+from tests.conftest import BACKENDS
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 TECHNIQUES = {
     "spectrum": FilterVisualization(layer="body", channels=(0, 1), steps=4, size=16, tv=0.1, l2=0.1),
     "pixels": FilterVisualization(layer="body", channels=(1,), steps=4, size=16, parametrization="pixel", scale=0.2),

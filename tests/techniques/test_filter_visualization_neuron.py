@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from attribution import FilterVisualization, LayerError, explain
 from attribution.techniques.filter_visualization import find_crop, receptive_field
 from attribution.testing import calibrated
-from tests.conftest import build, noise
-
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
+from tests.conftest import BACKENDS, build, noise
 
 
 def deep() -> nn.Module:

@@ -14,9 +14,8 @@ from attribution.techniques.filter_visualization import DEAD, DIVERGED, FIRST_ST
 from attribution.techniques.filter_visualization.objectives import penalty
 from attribution.techniques.filter_visualization.parametrization import LIMIT, Fourier
 from attribution.techniques.filter_visualization.transforms import Transforms
-from tests.conftest import build, noise
+from tests.conftest import BACKENDS, build, noise
 
-BACKENDS = pytest.mark.parametrize("backend", ["hooks", "captum"])
 SIZE = (17, 23)
 STILL: dict[str, Any] = {"jitter": 0, "scale": 0.0, "rotate": 0.0}
 OPTIONS: dict[str, dict[str, Any]] = {
