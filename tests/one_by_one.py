@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, Occlusion, Technique
 from tests.conftest import noise
+from tests.oracles.forwards import occlusions
 
 X = noise(3, 3, 13, 17, dtype=torch.float64)
 
@@ -15,16 +16,8 @@ OCCLUSION = Occlusion(window=7, stride=5, score="logit", baseline=0.2)
 
 
 def occluded(model: nn.Module, image: Tensor) -> Tensor:
-    """(H, W) for class 1, one image (1, C, H, W) per forward."""
-    total, count = (torch.zeros(image.shape[2:], dtype=torch.float64) for _ in range(2))
-    with torch.no_grad():
-        clean = model(image)[0, 1]
-        for (top, bottom), (left, right) in OCCLUSION.lattice(*image.shape[2:]).windows:
-            covered = image.clone()
-            covered[..., top:bottom, left:right] = 0.2
-            total[top:bottom, left:right] += clean - model(covered)[0, 1]
-            count[top:bottom, left:right] += 1
-    return total / count
+    """(H, W) for class 1."""
+    return occlusions(model, image, OCCLUSION)[0, 1]
 
 
 def weighted(model: Any, image: Tensor) -> Tensor:

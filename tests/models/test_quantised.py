@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from attribution import Activations, ModelError, Occlusion
 from attribution.execution import Execution
@@ -19,19 +18,9 @@ from tests.models.kinds import (
     expected,
     statically_quantised,
 )
+from tests.oracles.forwards import occlusions
 
-
-def occluded(model: nn.Module, image: Tensor) -> Tensor:
-    """The map (H, W) of class 1 from the definition, one image (1, C, H, W) per forward."""
-    total, count = torch.zeros(17, 23), torch.zeros(17, 23)
-    with torch.no_grad():
-        clean = model(image)[0, 1]
-        for (top, bottom), (left, right) in Occlusion(window=9, stride=7).lattice(17, 23).windows:
-            covered = image.clone()
-            covered[..., top:bottom, left:right] = 0
-            total[top:bottom, left:right] += clean - model(covered)[0, 1]
-            count[top:bottom, left:right] += 1
-    return total / count
+OCCLUSION = Occlusion(window=9, stride=7, score="logit")
 
 
 @pytest.mark.filterwarnings("ignore:quantized.*autograd kernel was not registered")
@@ -39,7 +28,7 @@ def occluded(model: nn.Module, image: Tensor) -> Tensor:
 def test_quantised(build: Build) -> None:
     """Dynamic quantisation scales by the whole batch, so that its windows go one by one."""
     model, image = build(), INPUTS[:1]
-    wanted = occluded(model, image)
+    wanted = occlusions(model, image, OCCLUSION)[0, 1]
     assert wanted.abs().max() > 0.01
     for pair in OCCLUSIONS:
         with guard(model, image):
