@@ -12,28 +12,32 @@ from torchvision.models import get_model
 from attribution import Activations, GradCAM, LayerError, explain
 from attribution.layers import activation_layers, grad_cam_layer
 from tests.conftest import build, noise
+from tests.layers.architectures import TORCHVISION
 
 GRAD_CAM = {
-    "alexnet": "features.10",
-    "vgg16": "features.28",
-    "vgg16_bn": "features.41",
-    "vgg19": "features.34",
-    "resnet18": "layer4",
-    "resnet50": "layer4",
-    "squeezenet1_1": "features.12",
-    "densenet121": "features",
-    "mobilenet_v2": "features",
-    "mobilenet_v3_small": "features",
-    "mobilenet_v3_large": "features",
-    "googlenet": "inception5b",
-    "inception_v3": "Mixed_7c",
-    "shufflenet_v2_x1_0": "conv5",
-    "mnasnet0_5": "layers",
-    "regnet_x_400mf": "trunk_output",
-    "regnet_y_400mf": "trunk_output",
-    "efficientnet_b0": "features",
-    "efficientnet_v2_s": "features",
-    "convnext_tiny": "features",
+    name: TORCHVISION[name]
+    for name in (
+        "alexnet",
+        "vgg16",
+        "vgg16_bn",
+        "vgg19",
+        "resnet18",
+        "resnet50",
+        "squeezenet1_1",
+        "densenet121",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+        "googlenet",
+        "inception_v3",
+        "shufflenet_v2_x1_0",
+        "mnasnet0_5",
+        "regnet_x_400mf",
+        "regnet_y_400mf",
+        "efficientnet_b0",
+        "efficientnet_v2_s",
+        "convnext_tiny",
+    )
 }
 
 ACTIVATIONS = {
