@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from attribution_hooks.occlusion.axis import Array
 from attribution_hooks.occlusion.graph import Program
-from attribution_hooks.occlusion.numbers import Area, Array, Reading, Readings
+from attribution_hooks.occlusion.numbers import Area, Reading, Readings
 from attribution_hooks.occlusion.plan import Group, Plan
 from attribution_hooks.occlusion.steps import channels_first
 from attribution_hooks.occlusion.upload import uploaded
@@ -21,14 +22,20 @@ class _Chunk:
     Attributes:
         rows: (2, B, Σ heights), the numbers of the group's readings in the tiles and in the clean maps.
         columns: (2, B, Σ widths), likewise.
+        images: (B,).
+        exits: For each exit that is less than a map, the rows (B, h) and columns (B, w) of tiles in B whole maps.
         tiles: Of the steps that are still read.
         stored: Steps whose tiles lie in their buffer.
     """
 
-    def __init__(self, rows: Array, columns: Array, device: torch.device) -> None:
-        sent = uploaded(np.concatenate([rows.reshape(-1), columns.reshape(-1)]), device)
-        self.rows = sent[: rows.size].view(rows.shape)
-        self.columns = sent[rows.size :].view(columns.shape)
+    def __init__(self, readings: Readings, first: Array, pairs: Sequence[Pair], device: torch.device) -> None:
+        images, exits = readings.tiles(pairs)
+        made = [*readings.numbers(first, pairs), images, *(numbers for both in exits for numbers in both)]
+        sent = uploaded(np.concatenate([numbers.reshape(-1) for numbers in made]), device)
+        ends = np.cumsum([numbers.size for numbers in made]).tolist()
+        parts = [sent[end - n.size : end].view(n.shape) for end, n in zip(ends, made, strict=True)]
+        self.rows, self.columns, self.images = parts[:3]
+        self.exits = dict(zip(readings.exits, zip(parts[3::2], parts[4::2], strict=True), strict=True))
         self.tiles: dict[int, Tensor] = {}
         self.stored: set[int] = set()
 
@@ -77,10 +84,15 @@ class Engine:
         }
         if 0 in self._rows:
             self._rows[0][-1] = cover.view(-1)
+        exits = {source for of_group in readings for source in of_group.exits}
+        self._clean = {source: self._channels_last(source, maps[source]).contiguous() for source in exits}
+
+    def _channels_last(self, source: int, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1) if self._program.steps[source].layout == "nchw" else maps
 
     def _buffer(self, source: int, areas: Sequence[Area], clean: Tensor, room: int) -> Tensor:
         """Rows of channels: the clean maps with what lies outside of them, then room for tiles."""
-        maps = clean.permute(0, 2, 3, 1) if self._program.steps[source].layout == "nchw" else clean
+        maps = self._channels_last(source, clean)
         images, height, width, channels = maps.shape
         rows = clean.new_empty((images * sum(area.places for area in areas) + room, channels))
         first = 0
@@ -103,8 +115,8 @@ class Engine:
             pairs: For each, the position in ``group.windows`` and the image.
         """
         readings = self._readings[id(group)]
-        begin = np.array([(self._first[r.source, None], self._first[r.source, r.area]) for r in readings.all])
-        chunk = _Chunk(*readings.numbers(begin.T, pairs), self._device)
+        begin = [(self._first[r.source, None], self._first[r.source, r.area]) for r in readings.all]
+        chunk = _Chunk(readings, np.array(begin, dtype=np.int64).reshape(-1, 2).T, pairs, self._device)
         tiles = chunk.tiles
         if readings.image is not None:
             tiles[0] = self._gathered(chunk, readings, readings.image)
@@ -124,7 +136,7 @@ class Engine:
                 if self._last[source] == index:
                     tiles.pop(source, None)
         return {
-            node: self._gathered(chunk, readings, readings.exits[source]) if source in readings.exits else tiles[source]
+            node: self._completed(chunk, source) if source in chunk.exits else tiles[source]
             for node, source in self._program.exits.items()
         }
 
@@ -133,7 +145,7 @@ class Engine:
         source = reading.source
         rows, layout = self._rows[source], self._program.steps[source].layout
         if source and source not in chunk.stored:
-            tile = chunk.tiles[source].permute(0, 2, 3, 1) if layout == "nchw" else chunk.tiles[source]
+            tile = self._channels_last(source, chunk.tiles[source])
             first = self._first[source, None]
             rows[first : first + tile.shape[:3].numel()].view(tile.shape).copy_(tile)
             chunk.stored.add(source)
@@ -141,3 +153,11 @@ class Engine:
         where = torch.maximum(places[0], places[1])
         found = rows.index_select(0, where.view(-1)).view(*where.shape, -1)
         return channels_first(found) if layout == "nchw" else found
+
+    def _completed(self, chunk: _Chunk, source: int) -> Tensor:
+        """A source's whole maps: the clean ones, with the tiles in their places."""
+        found = self._clean[source].index_select(0, chunk.images)
+        rows, columns = chunk.exits[source]
+        tile = self._channels_last(source, chunk.tiles[source]).contiguous()
+        found.flatten(0, 1).index_put_((rows[:, :, None], columns[:, None, :]), tile)
+        return channels_first(found) if self._program.steps[source].layout == "nchw" else found

@@ -23,8 +23,9 @@ FASTER = {torch.float16: 2.0, torch.bfloat16: 3.0}
 """How many times as many with TF32, which counts as float16, and with bfloat16. Measured: TF32 1.4 to 2.7, bfloat16 2.3
 where full forwards gain more than small tiles."""
 
-_GATHER, _STORE, _AREA = 3, 1, 2
-"""Launches for one rectangle (two for its places, one to read), one stored tile, one clean map."""
+_GATHER, _STORE, _AREA, _EXIT = 3, 1, 2, 2
+"""Launches for one rectangle (two for its places, one to read), one stored tile, one clean map, one whole map that a
+tile is written into."""
 
 _BATCH, _PROOF = 15, 100
 """Launches around each forward of the rest, for the differences; and of a proof, beside its forwards."""
@@ -43,7 +44,7 @@ def incremental(program: Program, plan: Plan, readings: Sequence[Readings], imag
     batches = -(-len(plan.lattice.windows) * images // size)
     runs = sum(
         -(-len(group.group.windows) * images // size)
-        * (steps + _GATHER * len(group.all) + _STORE * len(group.stored) + len(program.exits))
+        * (steps + _GATHER * len(group.all) + _STORE * len(group.stored) + _EXIT * len(program.exits))
         for group in readings
     )
     return once + runs + batches * (len(program.rest) + _BATCH)

@@ -8,18 +8,14 @@ column, so that a few thousand integers, computed on the host, say where million
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from attribution.techniques.occlusion import Interval
+from attribution_hooks.occlusion.axis import Array, Axis, Collected
 from attribution_hooks.occlusion.plan import Band, Group, Op, Plan
 
 Pair = tuple[int, int]
-Array = np.ndarray[Any, np.dtype[np.int64]]
-
-ABSENT = -(2**60)
-"""Of a row or column that a tile does not reach: the sum is below every clean one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Reading:
     columns: slice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Readings:
     """All that the steps of one group read, and where, as far as it does not depend on which of its windows run.
 
@@ -67,36 +63,31 @@ class Readings:
         group: Of the plan.
         moves: For each step and each of its inputs, what is read beyond the tile's own place; ``None`` where the tile
             itself serves.
-        image: The image's own tile, where a step takes it as it is.
-        exits: Source → its whole map, where the group has less of it.
+        image: The image's own tile, where a step or an exit takes it as it is.
+        exits: Source → the height of its whole map, which is read, where the group has less of it.
         whole: For each step whether it works on whole maps only.
-        rows: (2, band of rows, Σ heights): in the tile, in the clean map.
-        columns: (2, band of columns, Σ widths), likewise.
+        rows: Of all rectangles.
+        columns: Likewise.
     """
 
     group: Group
     moves: tuple[tuple[Reading | None, ...], ...]
     image: Reading | None
-    exits: Mapping[int, Reading]
+    exits: Mapping[int, int]
     whole: tuple[bool, ...]
-    rows: Array
-    columns: Array
+    rows: Axis
+    columns: Axis
 
     @cached_property
     def all(self) -> list[Reading]:
         """In the order of their numbers."""
         moved = [reading for inputs in self.moves for reading in inputs if reading is not None]
-        return [*([self.image] if self.image else []), *moved, *self.exits.values()]
+        return [*([self.image] if self.image else []), *moved]
 
     @cached_property
     def stored(self) -> set[int]:
         """Sources whose tiles are read from their buffer."""
         return {reading.source for reading in self.all} - {0}
-
-    @cached_property
-    def of(self) -> Array:
-        """(Σ heights,), the position in `all` of the reading that each row number belongs to."""
-        return np.repeat(np.arange(len(self.all)), [reading.rows.stop - reading.rows.start for reading in self.all])
 
     @cached_property
     def places(self) -> Array:
@@ -105,7 +96,7 @@ class Readings:
         sizes = [
             (height * width, reading.area.places) for (height, width), reading in zip(shapes, self.all, strict=True)
         ]
-        return np.array(sizes).T[:, self.of]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2).T[:, self.rows.of]
 
     def numbers(self, first: Array, pairs: Sequence[Pair]) -> tuple[Array, Array]:
         """The rows (2, B, Σ heights) and columns (2, B, Σ widths) that windows read.
@@ -114,12 +105,35 @@ class Readings:
             first: (2, readings), where in its buffer the tiles and the clean maps of each reading begin.
             pairs: For each of the B, the position in ``group.windows`` and the image.
         """
-        windows, images = np.array(pairs).T
-        down, across = np.divmod(windows, len(self.group.columns.positions))
-        rows = self.rows[:, down]
-        rows += first[:, None, self.of]
+        down, across, images = self._split(pairs)
+        rows = self.rows.numbers(down)
+        rows += first[:, None, self.rows.of]
         rows += np.stack([np.arange(len(pairs)), images])[:, :, None] * self.places[:, None]
-        return rows, self.columns[:, across]
+        return rows, self.columns.numbers(across)
+
+    @cached_property
+    def _corners(self) -> list[tuple[Array, Array]]:
+        """For each exit the first rows and first columns of its tiles, by position in the band."""
+        bands = (self.group.rows, self.group.columns)
+        return [(_starts(self.group, bands[0], source), _starts(self.group, bands[1], source)) for source in self.exits]
+
+    def tiles(self, pairs: Sequence[Pair]) -> tuple[Array, list[tuple[Array, Array]]]:
+        """The images (B,), and for each exit the rows (B, h) and columns (B, w) of tiles in B whole maps.
+
+        The maps lie below each other: their rows are counted on.
+        """
+        down, across, images = self._split(pairs)
+        found, maps = [], np.arange(len(pairs))
+        for (source, size), (tops, lefts) in zip(self.exits.items(), self._corners, strict=True):
+            height, width = self.group.shapes[source]
+            first = maps * size + tops[down]
+            found.append((first[:, None] + np.arange(height), lefts[across, None] + np.arange(width)))
+        return images, found
+
+    def _split(self, pairs: Sequence[Pair]) -> tuple[Array, Array, Array]:
+        """Positions in the band of rows, in that of columns, and images."""
+        windows, images = np.array(pairs).T
+        return *np.divmod(windows, len(self.group.columns.positions)), images
 
 
 class _Reader:
@@ -127,54 +141,49 @@ class _Reader:
 
     def __init__(self, plan: Plan, group: Group, areas: Mapping[tuple[int, float], Area]) -> None:
         self._plan, self._group, self._areas = plan, group, areas
-        self._tables: tuple[list[Array], list[Array]] = ([], [])
-        self._ends = [0, 0]
+        self._along = (Collected(), Collected())
 
-    def read(
-        self, op: Op, source: int, fill: float, shape: Pair, starts: tuple[Sequence[int], Sequence[int]]
-    ) -> Reading:
+    def read(self, op: Op, source: int, fill: float, shape: Pair, starts: tuple[Array, Array]) -> Reading:
         """What an op reads of a source for an output of this shape that begins at these rows and columns."""
         area, places = self._areas[source, fill], []
-        for axis in (0, 1):
-            at = _span(op, axis, starts[axis], shape[axis])
-            unit = area.size[1] if axis == 0 else 1
-            table = np.stack([self._own(source, axis, at), (at + area.before[axis]) * unit])
-            self._tables[axis].append(table)
-            places.append(slice(self._ends[axis], self._ends[axis] + at.shape[1]))
-            self._ends[axis] = places[axis].stop
+        for axis, along in enumerate(self._along):
+            steps = _span(op, axis, shape[axis])
+            first = starts[axis] * op.stride[axis] - op.padding[axis]
+            tile, reach, unit = self._tile(source, axis)
+            start = np.stack([first - tile, first + area.before[axis]])
+            places.append(along.add(start, reach, steps, (unit, area.size[1] if axis == 0 else 1)))
         return Reading(source, area, *places)
 
-    def _own(self, source: int, axis: int, at: Array) -> Array:
-        """Where in the source's tile; all of what covers the image is one pixel."""
+    def _tile(self, source: int, axis: int) -> tuple[Array, Array, int]:
+        """Where a source's tile begins and how far it reaches, for each position, and how far its pixels are apart.
+
+        All of what covers the image is one pixel.
+        """
         group, lattice = self._group, self._plan.lattice
         band = group.rows if axis == 0 else group.columns
         if source == 0:
             along: Sequence[Interval] = lattice.rows if axis == 0 else lattice.columns
-            ends = np.array([along[position] for position in band.positions])[:, :, None]
-            return np.where((at >= ends[:, 0]) & (at < ends[:, 1]), 0, ABSENT)
-        own = at - np.array(starts(group, band, source))[:, None]
-        unit = group.shapes[source][1] if axis == 0 else 1
-        return np.where((own >= 0) & (own < group.shapes[source][axis]), own * unit, ABSENT)
+            begin, end = np.array([along[position] for position in band.positions], dtype=np.int64).T
+            return begin, end - begin, 0
+        begin, (height, width) = _starts(group, band, source), group.shapes[source]
+        return begin, np.full(len(begin), (height, width)[axis]), width if axis == 0 else 1
 
-    def tables(self) -> tuple[Array, Array]:
-        bands = (self._group.rows, self._group.columns)
-        rows, columns = (
-            np.concatenate([np.zeros((2, len(band.positions), 0), np.int64), *tables], axis=2)
-            for band, tables in zip(bands, self._tables, strict=True)
-        )
-        return rows, columns
+    def axes(self) -> tuple[Axis, Axis]:
+        rows, columns = self._along
+        return rows.axis(len(self._group.rows.positions)), columns.axis(len(self._group.columns.positions))
 
 
-def starts(group: Group, band: Band, op: int) -> Sequence[int]:
+def _starts(group: Group, band: Band, op: int) -> Array:
     """First row (or column) of an op's tile, for each position of the group's band."""
-    return (0,) * len(band.positions) if group.whole[op] else band.start[op]
+    return np.array((0,) * len(band.positions) if group.whole[op] else band.start[op], dtype=np.int64)
 
 
-def _span(op: Op, axis: int, first: Sequence[int], size: int) -> Array:
-    """Where along an axis an op reads for outputs from ``first`` on: (positions, span)."""
-    kernel, stride, dilation, padding = op.kernel[axis], op.stride[axis], op.dilation[axis], op.padding[axis]
-    span, unit = (size, stride) if kernel == 1 else ((size - 1) * stride + dilation * (kernel - 1) + 1, 1)
-    return (np.array(first, dtype=np.int64) * stride - padding)[:, None] + np.arange(span) * unit
+def _span(op: Op, axis: int, size: int) -> Array:
+    """How far from the first place an op reads along an axis for ``size`` outputs in a row."""
+    kernel, stride, dilation = op.kernel[axis], op.stride[axis], op.dilation[axis]
+    if kernel == 1:
+        return np.arange(size, dtype=np.int64) * stride
+    return np.arange((size - 1) * stride + dilation * (kernel - 1) + 1, dtype=np.int64)
 
 
 def _areas(plan: Plan, fills: Sequence[float]) -> dict[tuple[int, float], Area]:
@@ -188,9 +197,8 @@ def _areas(plan: Plan, fills: Sequence[float]) -> dict[tuple[int, float], Area]:
                 after = reach - op.padding[axis] - (plan.ops[source].size[axis] - 1)
                 border[axis] = max(border[axis], op.padding[axis])
                 border[2 + axis] = max(border[2 + axis], after)
-    for source in range(len(plan.ops)):
-        if not any((source, fill) in borders for fill in (0.0, -np.inf)):
-            borders[source, 0.0] = [0, 0, 0, 0]
+    if not any(source == 0 for source, _ in borders):
+        borders[0, 0.0] = [0, 0, 0, 0]  # the image's own tile is read all the same
     return {
         (source, fill): Area(
             fill, (top, left), (plan.ops[source].size[0] + top + bottom, plan.ops[source].size[1] + left + right)
@@ -215,24 +223,28 @@ def _of(
     plan: Plan, group: Group, areas: Mapping[tuple[int, float], Area], fills: Sequence[float], exits: Iterable[int]
 ) -> Readings:
     reader, ops = _Reader(plan, group, areas), plan.ops
-    at = [(starts(group, group.rows, index), starts(group, group.columns, index)) for index in range(len(ops))]
+    at = [(_starts(group, group.rows, index), _starts(group, group.columns, index)) for index in range(len(ops))]
     still = [
         [
             (group.whole[source] and group.whole[index])
-            or (op.local and group.shapes[source] == group.shapes[index] and at[source] == at[index])
+            or (
+                op.local
+                and group.shapes[source] == group.shapes[index]
+                and all(map(np.array_equal, at[source], at[index]))
+            )
             for source in op.inputs
         ]
         for index, op in enumerate(ops)
     ]
-    some = lambda source: next(fill for fill in (0.0, -np.inf) if (source, fill) in areas)  # noqa: E731  # any serves
     as_it_is = any(
         source == 0 and kept
         for op, keeps in zip(ops, still, strict=True)
         for source, kept in zip(op.inputs, keeps, strict=True)
     )
     image = None
-    if as_it_is or (0 in exits and group.whole[0]):
-        image = reader.read(ops[0], 0, some(0), group.shapes[0], at[0])
+    if as_it_is or 0 in exits:
+        fill = next(fill for source, fill in areas if source == 0)  # any serves
+        image = reader.read(ops[0], 0, fill, group.shapes[0], at[0])
     moves = tuple(
         tuple(
             None if kept else reader.read(op, source, fills[index], group.shapes[index], at[index])
@@ -240,13 +252,8 @@ def _of(
         )
         for index, op in enumerate(ops)
     )
-    zeros = (0,) * len(group.rows.positions), (0,) * len(group.columns.positions)
-    ends = {
-        source: reader.read(Op((source,), ops[source].size), source, some(source), ops[source].size, zeros)
-        for source in exits
-        if not group.whole[source]
-    }
     whole = tuple(
         group.whole[index] and all(group.whole[source] for source in op.inputs) for index, op in enumerate(ops)
     )
-    return Readings(group, moves, image, ends, whole, *reader.tables())
+    ends = {source: ops[source].size[0] for source in exits if not group.whole[source]}
+    return Readings(group, moves, image, ends, whole, *reader.axes())
