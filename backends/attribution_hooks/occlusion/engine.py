@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from attribution.upload import upload
 from attribution_hooks.occlusion.graph import Program
 from attribution_hooks.occlusion.numbers import Area, Array, Reading, Readings
 from attribution_hooks.occlusion.plan import Group, Plan
 from attribution_hooks.occlusion.steps import channels_first
-from attribution_hooks.occlusion.upload import uploaded
 
 Pair = tuple[int, int]
 
@@ -26,7 +26,7 @@ class _Chunk:
     """
 
     def __init__(self, rows: Array, columns: Array, device: torch.device) -> None:
-        sent = uploaded(np.concatenate([rows.reshape(-1), columns.reshape(-1)]), device)
+        sent = upload(np.concatenate([rows.reshape(-1), columns.reshape(-1)]), device)
         self.rows = sent[: rows.size].view(rows.shape)
         self.columns = sent[rows.size :].view(columns.shape)
         self.tiles: dict[int, Tensor] = {}
