@@ -22,7 +22,7 @@ class Lane(Protocol):
 
 
 def copies_beside(device: torch.device) -> bool:
-    """Whether a device copies to the host while it computes: it has streams."""
+    """Whether a device copies from and to page-locked memory while it computes; Apple's share the host's memory."""
     return device.type not in ("cpu", "meta", "mps")
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Literal
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, registry
+from benchmarks.devices import on_host
 from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
 Size = Literal["smoke", "full", "families", "device"]
@@ -31,7 +32,7 @@ class Question:
         whole: The models for which agreement is checked on the whole question rather than on the stand-in.
         batches: Images, by size of the run.
         models: Which subjects, by size of the run.
-        dtypes: On CUDA; the CPU runs float32.
+        dtypes: On an accelerator; the CPU runs float32.
     """
 
     label: str
@@ -233,7 +234,7 @@ def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
 
     Args:
         size: ``"smoke"``, ``"full"``, ``"families"``: one net of every torchvision family, or ``"device"``: `DEVICE`.
-        device: ``"cpu"`` or ``"cuda"``; large batches are 16 on the CPU and 64 on CUDA.
+        device: As torch names it; large batches are 16 on the CPU and 64 elsewhere.
         technique: Only this one.
     """
     found = []
@@ -243,9 +244,9 @@ def cases(size: Size, device: str, technique: str | None = None) -> list[Case]:
             if technique and question.technique(MODELS[model]).name != technique:
                 continue
             for batch in question.batches.get(size, (1,)):
-                if device == "cpu" and model in SLOW_IN_BATCHES and batch > 1:
+                if on_host(device) and model in SLOW_IN_BATCHES and batch > 1:
                     continue
-                large = 64 if device == "cuda" and batch == 16 and size != "device" else batch
-                dtypes = question.dtypes if device == "cuda" else ("float32",)
+                large = 64 if not on_host(device) and batch == 16 and size != "device" else batch
+                dtypes = ("float32",) if on_host(device) else question.dtypes
                 found += [Case(question, model, large, dtype) for dtype in dtypes]
     return found

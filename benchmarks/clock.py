@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import numpy as np
-import torch
+
+from benchmarks.devices import module, on_host
 
 MOVED = 0.05
 """A pair counts as disturbed when the canary before and after it differ by more than this part."""
@@ -32,7 +33,7 @@ def length(seconds: float, *, worth: float = WORTH) -> dict[str, int]:
 
 
 def timed(call: Callable[[], object], device: str) -> float:
-    """Seconds for one call; on CUDA from an idle device to an idle device."""
+    """Seconds for one call; on an accelerator from an idle device to an idle device."""
     _settle(device)
     start = time.perf_counter()
     call()
@@ -90,7 +91,7 @@ def race(
         other: What it is held against, B.
         against: B's name.
         canary: A dense forward whose time should not change.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: As torch names it.
         pairs: How many quiet pairs are wanted.
         spare: How many more are run to get them.
         scale: Factor from what A runs to the whole question.
@@ -137,5 +138,5 @@ def _canary(canary: Callable[[], object], device: str) -> float:
 
 
 def _settle(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if not on_host(device):
+        module(device).synchronize(device)

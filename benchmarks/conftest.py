@@ -16,6 +16,7 @@ from benchmarks.clock import DEVICE_WORTH, LONG, WORTH, Race, length, race, time
 from benchmarks.models import missing
 from benchmarks.peers import left_out
 from benchmarks.rows import Settled, settle, subject_of
+from tests.simulated_device.option import prepare
 
 PAIRS = {"smoke": 2, "full": 7}
 SWEPT = ("full", "device")
@@ -34,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set what both CPU and CUDA rows depend on."""
+    """Set what all rows depend on."""
+    prepare(config)
     allowed = bool(config.getoption("--tf32", default=False))
     torch.backends.cudnn.allow_tf32 = allowed  # by the older interface, which torch's compiler reads
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -106,11 +108,8 @@ def kept(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterato
 
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
-    """``"cpu"`` or ``"cuda"``."""
-    name: str = pytestconfig.getoption("--device")
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.exit("--device cuda: torch sees no CUDA device", returncode=2)
-    return name
+    """As torch names it."""
+    return str(pytestconfig.getoption("--device"))
 
 
 @pytest.fixture(scope="session")

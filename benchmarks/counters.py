@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from benchmarks.devices import module, on_host
 
 T = TypeVar("T")
 
@@ -98,13 +99,14 @@ def count(model: nn.Module, call: Callable[[], T], *, warm: Callable[[], object]
 def peak_bytes(call: Callable[[], object], device: str) -> int | None:
     """Bytes that a call needs at its peak beyond what was there before; ``None`` where the system does not tell."""
     gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if not on_host(device):
+        memory = module(device)
+        memory.synchronize(device)
+        memory.reset_peak_memory_stats(device)
+        before = memory.memory_allocated(device)
         call()
-        torch.cuda.synchronize()
-        return int(torch.cuda.max_memory_allocated() - before)
+        memory.synchronize(device)
+        return int(memory.max_memory_allocated(device) - before)
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory stays resident and hides what the call needs
         Path("/proc/self/clear_refs").write_text("5")

@@ -8,8 +8,8 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,18 +142,30 @@ QUESTIONS = (
 
 
 def counts(device: str, questions: Sequence[Question] = QUESTIONS) -> Iterator[Count]:
-    """Count warm calls on a simulated device, question by question."""
+    """Count warm calls on a simulated device, question by question.
+
+    What a call does once, and not again for the same question, is not counted. Captum keeps nothing between calls, and
+    our backend by Captum nothing that the first target does not ask for already.
+    """
     model = _model(device)
     source = torch.Generator().manual_seed(0)
     for question in questions:
         x = torch.randn(question.images, 3, question.pixels, question.pixels, generator=source).to(device)
+        warm = _calls(question, model, x) | {"captum.attr": lambda: None}
+        if isinstance(question.target, list):
+            warm |= {"captum": _calls(_of_first_targets(question), model, x)["captum"]}
         for who, call in _calls(question, model, x).items():
-            call()
+            warm[who]()
             with counted() as seen:
                 call()
             yield Count(question.name, who, seen.launches, seen.waits)
 
 
+def _of_first_targets(question: Question) -> Question:
+    return replace(question, target=[of_image[:1] for of_image in question.target])
+
+
+@cache
 def _model(device: str) -> nn.Module:
     """Random weights count as trained ones do. Positive ones of the head leave no map zero, which would be told."""
     with torch.random.fork_rng(devices=[]):

@@ -16,6 +16,7 @@ from attribution.targets import Target
 from benchmarks.cases import Case
 from benchmarks.clock import timed
 from benchmarks.counters import Counts, count, peak_bytes
+from benchmarks.devices import module, on_host
 from benchmarks.models import inputs_of, model_of
 
 REFERENCE = "captum"
@@ -129,9 +130,9 @@ def sweep_of(case: Case, device: str) -> dict[int, float]:
     """Seconds of the reference on the stand-in by windows per forward; looked for once per model and batch."""
     key = (case.model, case.dtype, case.batch, device)
     if key not in _sweeps:
-        chunks = CHUNKS if device == "cpu" else DEVICE_CHUNKS
+        chunks = CHUNKS if on_host(device) else DEVICE_CHUNKS
         calls = {chunk: ask(case, REFERENCE, case.timed, device, case.target(), chunk) for chunk in chunks}
-        if device != "cpu":
+        if not on_host(device):
             for call in calls.values():
                 call()  # each size is new to the device's libraries
         _sweeps[key] = {chunk: timed(call, device) for chunk, call in calls.items()}
@@ -197,9 +198,9 @@ def environment(device: str) -> dict[str, str | int | bool]:
         except PackageNotFoundError:
             continue
     return {
-        "accelerator": torch.cuda.get_device_name() if device == "cuda" else "none",
+        "accelerator": "none" if on_host(device) else str(module(device).get_device_name(device)),
         "threads": torch.get_num_threads(),
-        "tf32": device == "cuda" and precision.FLAGS["convolution"]().fp32_precision == "tf32",
+        "tf32": not on_host(device) and precision.FLAGS["convolution"]().fp32_precision == "tf32",
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
         "heap_trimmed": True,
         "python": platform.python_version(),

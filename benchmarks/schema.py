@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmarks.devices import SIMULATED
+
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -153,6 +155,10 @@ def read(path: Path) -> ResultsFile:
         data = json.loads(text)
     results = []
     for benchmark in data.get("benchmarks", []):
+        device = benchmark.get("extra_info", {}).get("device")
+        if str(device).partition(":")[0] == SIMULATED:
+            name = benchmark.get("name")
+            raise ValueError(f"{path.name}: {name}: a rehearsal: device {device!r} is simulated, its times say nothing")
         try:
             row = Row.model_validate(benchmark["extra_info"])
         except (ValidationError, KeyError) as error:

@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[Callable[[], object], bool | None, bool]] = {
     "all tf32": (_set(backends, "tf32"), True, True),
     "convolutions ieee": (_set(backends.cudnn.conv, "ieee"), False, False),
     "cudnn ieee": (_set(backends.cudnn, "ieee"), None, False),
+    "recurrent ieee": (_set(backends.cudnn.rnn, "ieee"), True, False),
     "matrices tf32": (_set(backends.cuda.matmul, "tf32"), True, True),
     "matrices tf32, cudnn off by the older interface": (_mixed, False, True),
     "off by the older interface": (lambda: _old(cudnn=False, matmul=False), False, False),

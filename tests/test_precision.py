@@ -47,6 +47,11 @@ def test_flags_are_read_whoever_set_them(setting: str, found: dict[str, dict[str
     assert seen["record"] == seen["told"]
 
 
+def test_the_record_tells_recurrent_products_from_convolutions(found: dict[str, dict[str, object]]) -> None:
+    assert found["recurrent ieee"]["record"] == "convolution tf32, matmul ieee, recurrent ieee"
+    assert str(found["convolutions ieee"]["record"]).startswith("convolution ieee, matmul ieee, recurrent tf32")
+
+
 def test_a_cpu_and_other_dtypes_know_no_tf32() -> None:
     double: Any = SimpleNamespace(dtype=torch.float64, device=torch.device("cuda"))
     assert precision.tf32(torch.empty(1)) is None

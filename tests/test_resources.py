@@ -37,6 +37,7 @@ CUDA_LACKS = [
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "cuFFT error: CUFFT_ALLOC_FAILED",
     "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "CUDA error: CUSPARSE_STATUS_ALLOC_FAILED when calling `cusparseCreate(handle)`",
     "Unable to find a valid cuDNN algorithm to run convolution",
     "FIND was unable to find an engine to execute this computation",
     "GET was unable to find an engine to execute this computation",

@@ -32,7 +32,7 @@ _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters"
 PEERS: tuple[Peer, ...] = (
     Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
     DenseEngine(questions=(FAMILY_OCCLUSION,)),
-    DenseEngine(questions=_OCCLUSION, on="cuda"),
+    DenseEngine(questions=_OCCLUSION, accelerated=True),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),
     CaptumActivations(tier="tuned", questions=_ACTIVATIONS, models=_QUICK),
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),

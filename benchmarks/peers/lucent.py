@@ -71,6 +71,8 @@ class Lucent(Peer):
         """It returns numpy arrays, and puts what it makes on CUDA wherever there is one."""
         if device == "cpu" and torch.cuda.is_available():
             return "lucent always takes CUDA where there is one"
+        if torch.device(device).type not in ("cpu", "cuda"):
+            return "lucent knows CUDA and the CPU only"
         return no_numpy(case)
 
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attribution import Attribution
 from attribution.agreement import Agreement, coarser, relative_tolerance
 from benchmarks.cases import Case
+from benchmarks.devices import on_host
 
 Tier = Literal["default", "tuned", "compiled", "floor"]
 """As its documentation shows it, at its best setting, that with ``torch.compile`` on the model it is given, and what
@@ -66,7 +67,7 @@ class Peer(ABC):
         tier: How it is used.
         questions: The labels of `benchmarks.cases` that it can answer.
         models: The only models it is asked about; empty: all.
-        on: The only device it runs on; empty: every one.
+        accelerated: It runs on accelerators only.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Peer(ABC):
     tier: Tier
     questions: tuple[str, ...]
     models: tuple[str, ...] = ()
-    on: str = ""
+    accelerated: bool = False
 
     @abstractmethod
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
@@ -106,9 +107,9 @@ class Peer(ABC):
         """Whether the case is one of the peer's, be it refused or not."""
         if case.question.label not in self.questions or (self.models and case.model not in self.models):
             return False
-        if self.on not in ("", device):
+        if self.accelerated and on_host(device):
             return False
-        return case.batch == 1 or device == "cuda" or case.model in LARGE_BATCHES
+        return case.batch == 1 or not on_host(device) or case.model in LARGE_BATCHES
 
     @property
     def distribution(self) -> str:

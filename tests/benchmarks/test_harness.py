@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.technique import Maps
-from benchmarks import clock, report
+from benchmarks import clock, conftest, report
 from benchmarks.cases import QUESTIONS, cases, strangers
 from benchmarks.models import SUBJECTS
 from benchmarks.rows import row, settle, windows
@@ -218,3 +219,18 @@ def test_a_row_that_breaks_the_schema_is_refused(
     assert report.main([str(path), "--out", str(tmp_path / "docs")]) == 2
     assert "machine.json" in capsys.readouterr().err
     assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize("device", ["sim", "sim:1"])
+def test_no_report_takes_the_times_of_a_simulated_device(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main([str(_file(tmp_path, device=device)), "--out", str(tmp_path / "docs")]) == 2
+    assert f"a rehearsal: device '{device}' is simulated" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+
+
+def test_a_device_that_is_none_ends_the_suite_before_it_begins() -> None:
+    options: Any = SimpleNamespace(getoption=lambda name, default=None: "nowhere" if name == "--device" else default)
+    with pytest.raises(pytest.UsageError, match="--device nowhere: "):
+        conftest.pytest_configure(options)

@@ -25,7 +25,7 @@ from benchmarks.rows import subject_of
 from benchmarks.schema import Row
 
 
-class _Small(Case):
+class Small(Case):
     """A case on the small model, which has five classes."""
 
     def target(self, count: int | None = None) -> list[list[int]] | None:
@@ -33,7 +33,7 @@ class _Small(Case):
 
 
 def _case(technique: Technique, batch: int = 2) -> Case:
-    return _Small(Question("a question", lambda _: technique, pixels=32), SMALL.name, batch, "float32")
+    return Small(Question("a question", lambda _: technique, pixels=32), SMALL.name, batch, "float32")
 
 
 def _ours(case: Case) -> Attribution:

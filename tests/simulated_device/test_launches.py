@@ -1,9 +1,10 @@
 """How many kernels a call launches and how often it waits for the device: numbers that no noise can move."""
 
 from functools import cache
+from importlib.metadata import version
+from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import launches
 from benchmarks.launches import QUESTIONS, RESULTS, Count, Question
@@ -35,6 +36,9 @@ def counted(question: Question, device: str) -> dict[str, Count]:
     return {count.who: count for count in launches.counts(device, [question])}
 
 
+COMMITTED: Any = launches.read(RESULTS)
+"""Versions, and counts."""
+
 GATED = [question for question in QUESTIONS if any(name == question.name for name, _ in MOST)]
 
 
@@ -49,10 +53,18 @@ def test_no_call_launches_or_waits_more(question: Question, device: str) -> None
 
 @pytest.mark.parametrize("question", GATED, ids=lambda question: question.name)
 def test_the_page_tells_what_is_counted(question: Question, device: str) -> None:
-    """The committed numbers, also Captum's own, are those of this torch and this Captum."""
-    known = launches.read(RESULTS)
-    assert known is not None
-    if known[0]["torch"] != torch.__version__.partition("+")[0]:
-        pytest.skip(f"counted with torch {known[0]['torch']}")
-    found = counted(question, device)
-    assert {count.who: count for count in known[1] if count.question == question.name} == found
+    """The committed numbers, also Captum's own; another torch or Captum may launch a few kernels more or fewer."""
+    versions, told = COMMITTED
+    found, known = counted(question, device), {count.who: count for count in told if count.question == question.name}
+    assert found.keys() == known.keys()
+    same = all(versions[name] == version(name).partition("+")[0] for name in ("torch", "captum"))
+    for who, count in found.items():
+        assert count.waits == known[who].waits, count
+        assert count.launches == pytest.approx(known[who].launches, rel=0 if same else 0.05), count
+
+
+def test_the_page_tells_of_no_call_that_launches_or_waits_more() -> None:
+    _, told = COMMITTED
+    known = {(count.question, count.who): (count.launches, count.waits) for count in told}
+    over = {key: known[key] for key, most in MOST.items() if known[key][0] > most[0] or known[key][1] > most[1]}
+    assert not over

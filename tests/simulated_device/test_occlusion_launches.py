@@ -16,17 +16,21 @@ from tests.conftest import noise
 from tests.simulated_device.counted import Seen, counted
 
 TECHNIQUE = Occlusion(window=40, stride=20, score="logit")
-MOST = {"always": 1900, False: 240}
-"""Launches of one image; 15,000 and 830 with one operation per window and per index."""
+MOST = {"incremental": 1900, "dense": 240, "dense, weighed": 290}
+"""Launches of one image; 15,000 and 830 with one operation per window and per index. Weighing traces the model."""
 
 
-def asked(tiles: Any) -> tuple[Seen, Any]:
+def asked(technique: Occlusion = TECHNIQUE, tiles: bool = True) -> tuple[Seen, Any]:
     model, x = MODELS["ResNet-18"].build().to("sim:0"), noise(1, 3, 224, 224).to("sim:0")
-    execution = Execution(incremental=tiles)
     explain(model, x, Occlusion(window=224, stride=224, score="logit"), target=[[7]])  # what is done once per model
     with counted() as seen:
-        result = explain(model, x, TECHNIQUE, target=[[7]], execution=execution)
+        result = explain(model, x, technique, target=[[7]], execution=Execution(incremental=tiles))
     return seen, result.provenance
+
+
+def waits_of_occlusion(seen: Seen) -> list[str]:
+    """Also for what it sends to the device."""
+    return [line for _, line in seen.lines if line.startswith(("occlusion/", "attribution/upload.py"))]
 
 
 @pytest.fixture
@@ -42,23 +46,34 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("tiles", ["always", False])
-def test_launches_and_waits(tiles: Any) -> None:
-    seen, provenance = asked(tiles)
-    assert provenance["engine"] == ("incremental" if tiles else "dense")
-    assert seen.launches <= MOST[tiles], seen.launch_lines.most_common(10)
-    own = [line for _, line in seen.lines if line.startswith("occlusion/")]
-    assert len(own) <= bool(tiles), own  # the checks of the proof, read at once
-
-
-def test_one_image_runs_dense_and_says_why(estimates: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, provenance = asked(True)
+def test_one_image_runs_dense_and_says_why() -> None:
+    seen, provenance = asked()
     assert provenance["engine"] == "dense"
     assert "more launches" in provenance["reason"]
+    assert provenance["windows_per_forward"] == len(TECHNIQUE.lattice(224, 224).windows) == 121
+    assert seen.launches <= MOST["dense, weighed"], seen.launch_lines.most_common(10)
+    assert waits_of_occlusion(seen) == []
+
+
+def test_windows_that_go_together_launch_no_more_and_wait_for_nothing() -> None:
+    """Few of them: those of one forward launch as much however many they are."""
+    few = Occlusion(window=80, stride=80, score="logit")
+    seen, provenance = asked(few, tiles=False)
+    assert (provenance["engine"], provenance["windows_per_forward"]) == ("dense", len(few.lattice(224, 224).windows))
+    assert seen.launches <= MOST["dense"], seen.launch_lines.most_common(10)
+    assert waits_of_occlusion(seen) == []
+
+
+def test_tiles_launch_and_wait_no_more_and_as_often_as_was_weighed(
+    estimates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(launches, "SECONDS", 0.0)
-    seen, provenance = asked(True)
+    seen, provenance = asked()
     assert provenance["engine"] == "incremental"
+    assert seen.launches <= MOST["incremental"], seen.launch_lines.most_common(10)
     assert estimates[-1] == pytest.approx(seen.launches, rel=0.1)
+    waits = waits_of_occlusion(seen)
+    assert len(waits) <= 1, waits  # the checks of the proof, read at once
 
 
 def test_what_was_weighed_is_not_weighed_again(estimates: list[int]) -> None:

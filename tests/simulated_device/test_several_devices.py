@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attribution import Activations, Attribution, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain
+from attribution.testing import small_residual
 from tests.conftest import noise
 from tests.simulated_device.device import COUNT
 from tests.simulated_device.models import Drawing, Returning, Split
@@ -96,3 +97,16 @@ def test_dense_occlusion_draws_what_it_would_have_drawn_had_nothing_else_been_tr
     )
     assert tried.provenance["reason"] == "the traced model gives other logits than the model"
     assert torch.equal(tried.map, at_once.map)
+
+
+def test_a_known_model_whose_data_moved_in_place_answers_from_where_it_lies() -> None:
+    """Each tensor stays the same object, with the same shape and dtype, so that only its device tells of the move."""
+    model, x = small_residual().to("sim:0"), noise(2, 3, 17, 23)
+    expected = explain(model, x.to("sim:0"), GradCAM(layers=("body",)), target=1)
+    before = [*model.parameters(), *model.buffers()]
+    for tensor in before:
+        tensor.data = tensor.data.to("sim:1")
+    assert all(a is b for a, b in zip(before, [*model.parameters(), *model.buffers()], strict=True))
+    found = explain(model, x.to("sim:1"), GradCAM(layers=("body",)), target=1)
+    assert found.map.device == torch.device("sim:1")
+    assert torch.equal(found.map.cpu(), expected.map.cpu())

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from attribution.techniques.occlusion import Interval, Lattice
-from attribution_hooks.occlusion.upload import uploaded
+from attribution.upload import upload
 
 
 class Covers:
@@ -22,7 +22,7 @@ class Covers:
         self._inputs = inputs
         self._across = len(lattice.columns)
         sides = [inside(lattice.rows, inputs.shape[2]), inside(lattice.columns, inputs.shape[3])]
-        both = uploaded(np.concatenate([side.reshape(-1) for side in sides]), inputs.device)
+        both = upload(np.concatenate([side.reshape(-1) for side in sides]), inputs.device)
         self._rows = both[: sides[0].size].view(sides[0].shape)
         self._columns = both[sides[0].size :].view(sides[1].shape)
 

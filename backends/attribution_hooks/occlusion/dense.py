@@ -8,9 +8,9 @@ from torch import Tensor
 
 from attribution.attributor import Run
 from attribution.techniques import Occlusion
+from attribution.upload import upload
 from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.covers import Covers
-from attribution_hooks.occlusion.upload import uploaded
 
 
 def differences(
@@ -29,7 +29,7 @@ def differences(
     """
     count = len(run.inputs)
     deltas = clean.new_empty((windows * count, clean.shape[1]), dtype=torch.promote_types(clean.dtype, torch.float32))
-    pairs = uploaded(np.stack(np.divmod(np.arange(windows * count), count)), clean.device)
+    pairs = upload(np.stack(np.divmod(np.arange(windows * count), count)), clean.device)
 
     def work(part: Sequence[int]) -> None:
         rows = slice(part[0], part[-1] + 1)

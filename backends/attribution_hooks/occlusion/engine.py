@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from attribution.upload import upload
 from attribution_hooks.occlusion.axis import Array
 from attribution_hooks.occlusion.graph import Program
 from attribution_hooks.occlusion.numbers import Area, Reading, Readings
 from attribution_hooks.occlusion.plan import Group, Plan
 from attribution_hooks.occlusion.steps import channels_first
-from attribution_hooks.occlusion.upload import uploaded
 
 Pair = tuple[int, int]
 
@@ -31,7 +31,7 @@ class _Chunk:
     def __init__(self, readings: Readings, first: Array, pairs: Sequence[Pair], device: torch.device) -> None:
         images, exits = readings.tiles(pairs)
         made = [*readings.numbers(first, pairs), images, *(numbers for both in exits for numbers in both)]
-        sent = uploaded(np.concatenate([numbers.reshape(-1) for numbers in made]), device)
+        sent = upload(np.concatenate([numbers.reshape(-1) for numbers in made]), device)
         ends = np.cumsum([numbers.size for numbers in made]).tolist()
         parts = [sent[end - n.size : end].view(n.shape) for end, n in zip(ends, made, strict=True)]
         self.rows, self.columns, self.images = parts[:3]

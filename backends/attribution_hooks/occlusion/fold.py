@@ -4,8 +4,8 @@ import numpy as np
 from torch import Tensor
 
 from attribution.techniques.occlusion import Lattice
+from attribution.upload import upload
 from attribution_hooks.occlusion.covers import inside
-from attribution_hooks.occlusion.upload import uploaded
 
 AT_ONCE = 2**24
 """Pixels of maps in float64 at once."""
@@ -24,7 +24,7 @@ def fold(deltas: Tensor, lattice: Lattice, size: tuple[int, int]) -> Tensor:
         covered / covered.sum(axis=0).clip(min=1)
         for covered in (inside(lattice.rows, height), inside(lattice.columns, width))
     )
-    both = uploaded(np.concatenate([rows.reshape(-1), columns.reshape(-1)]).astype(wide), deltas.device)
+    both = upload(np.concatenate([rows.reshape(-1), columns.reshape(-1)]).astype(wide), deltas.device)
     down, across = both[: rows.size].view(rows.shape).T, both[rows.size :].view(columns.shape)
     flat = deltas.reshape(len(lattice.rows), len(lattice.columns), -1)
     maps = deltas.new_empty((flat.shape[2], height, width))

@@ -12,9 +12,9 @@ from attribution.precision import tf32
 from attribution.run import MASK, medians
 from attribution.techniques import Occlusion
 from attribution.techniques.occlusion import Lattice
+from attribution.upload import upload
 from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.covers import Covers
-from attribution_hooks.occlusion.upload import uploaded
 
 Pair = tuple[int, int]
 
@@ -57,7 +57,7 @@ class Proof:
     ) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
         pairs = chosen(lattice, len(run.inputs))
-        windows, images = uploaded(np.array(pairs).T, clean.device)
+        windows, images = upload(np.array(pairs).T, clean.device)
         found: list[Tensor] = []
 
         def work(part: Sequence[int]) -> None:
@@ -114,7 +114,7 @@ class Proof:
 
     def images(self, rows: Sequence[int]) -> Tensor:
         """(rows,), which image each of the pairs covers."""
-        return uploaded(np.array([self.pairs[row][1] for row in rows]), self.clean.device)
+        return upload(np.array([self.pairs[row][1] for row in rows]), self.clean.device)
 
     def rows(self, images: slice) -> list[int]:
         """Which of the pairs cover these images."""

@@ -8,9 +8,9 @@ from torch import Tensor, fx
 
 from attribution.attributor import Run
 from attribution.techniques import Occlusion
+from attribution.upload import upload
 from attribution_hooks.occlusion.chunks import in_parts
 from attribution_hooks.occlusion.graph import Program
-from attribution_hooks.occlusion.upload import uploaded
 
 Pair = tuple[int, int]
 
@@ -68,7 +68,7 @@ class Sink:
     def asked(self) -> tuple[Tensor, Tensor]:
         """(P,) rows of ``deltas`` of the pairs that were asked for, and their logits (P, K)."""
         at = np.array([window * self.images + image for window, image in self._asked])
-        return uploaded(at, self.deltas.device), torch.stack([row for row in self._asked.values() if row is not None])
+        return upload(at, self.deltas.device), torch.stack([row for row in self._asked.values() if row is not None])
 
     @property
     def strongest(self) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ class Sink:
         parts = {node: [v[node][: len(part)] for v, part in self._waiting] for node in self._program.exits}
         values = {node: torch.cat(of) if len(of) > 1 else of[0] for node, of in parts.items()}
         self._waiting = [(values, pairs)]
-        rows_of = uploaded(np.array([window * self.images + image for window, image in pairs]), self.deltas.device)
+        rows_of = upload(np.array([window * self.images + image for window, image in pairs]), self.deltas.device)
 
         def work(rows: Sequence[int]) -> None:
             part = slice(rows[0], rows[-1] + 1)
