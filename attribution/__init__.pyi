@@ -1,12 +1,12 @@
 """The public names; what each is stands where it is defined."""
 
 from .agreement import Agreement as Agreement
-from .api import Comparison as Comparison
-from .api import compare as compare
 from .api import explain as explain
 from .api import load as load
 from .attributor import Attributor as Attributor
 from .attributor import Run as Run
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
 from .errors import AttributionError as AttributionError
 from .errors import BackendNotInstalledError as BackendNotInstalledError
 from .errors import InputError as InputError
@@ -18,10 +18,10 @@ from .errors import PluginError as PluginError
 from .errors import ResourceError as ResourceError
 from .errors import TargetError as TargetError
 from .errors import UnknownAttributorError as UnknownAttributorError
-from .execution import Execution as Execution
 from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
+from .running.execution import Execution as Execution
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import FilterVisualization as FilterVisualization

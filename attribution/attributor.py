@@ -10,11 +10,8 @@ from typing import ClassVar, Generic, Literal, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from attribution import inputs as inputs_
-from attribution import process_flags
 from attribution.agreement import coarser
 from attribution.beginning import Beginning
-from attribution.blank import zero_maps
 from attribution.errors import (
     AttributionError,
     InputError,
@@ -22,22 +19,25 @@ from attribution.errors import (
     NonFiniteError,
     PluginError,
 )
-from attribution.execution import Execution, first_line, in_backward, lost, out_of_memory
-from attribution.guards import Guards
-from attribution.isolation import admit, alone, isolate, unwrap
-from attribution.kinds import Weights, accelerator_failed, explained
-from attribution.modes import devices_of, keep_random, set_modes
-from attribution.notes import notes as notes_of
-from attribution.offload import AcceleratorLane, Offload, copies_beside
-from attribution.precision import tf32
-from attribution.provenance import provenance
+from attribution.inputs import checks
+from attribution.isolation import process_flags
+from attribution.isolation.context import admit, alone, isolate, unwrap
+from attribution.isolation.notes import notes as notes_of
+from attribution.isolation.rows import CROWD, NO_ROOM, mixing
+from attribution.isolation.torch_modes import devices_of, keep_random, set_modes
+from attribution.isolation.undo import Undo
+from attribution.isolation.unsupported import Weights, accelerator_failed, explained
 from attribution.result import Attribution
-from attribution.room import no_room, room
-from attribution.rows import CROWD, NO_ROOM, mixing
 from attribution.run import Run as Run
-from attribution.targets import Target
+from attribution.running.execution import Execution, first_line, in_backward, lost, out_of_memory
+from attribution.running.guards import Guards
+from attribution.running.memory import no_room, room
+from attribution.running.offload import AcceleratorLane, Offload, copies_beside
+from attribution.running.precision import tf32
+from attribution.running.provenance import provenance
+from attribution.scores.targets import Target
 from attribution.technique import Maps, Technique
-from attribution.undo import Undo
+from attribution.zero_maps import zero_maps
 
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
@@ -114,7 +114,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
-            shown = inputs_.check(inputs, inner, autocast=self.execution.autocast is not None)
+            shown = checks.check(inputs, inner, autocast=self.execution.autocast is not None)
         elif inputs is not None:
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
@@ -123,7 +123,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         device = devices[0] if devices else torch.device("cpu")
         guards.late = self.technique.batch_of != "windows" and device.type != "cpu"
         if shown is not None:
-            guards.finite(shown, partial(inputs_.not_finite, shown))
+            guards.finite(shown, partial(checks.not_finite, shown))
         execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()

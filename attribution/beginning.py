@@ -4,10 +4,11 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from attribution import layers, targets
+from attribution import layers
 from attribution.errors import TargetError
-from attribution.guards import Guards
-from attribution.targets import Target
+from attribution.running.guards import Guards
+from attribution.scores import targets
+from attribution.scores.targets import Target
 from attribution.technique import Technique
 
 

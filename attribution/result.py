@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import class_names, paths, saved
+from attribution import class_names, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
 from attribution.technique import Technique
@@ -109,7 +109,7 @@ class Attribution:
         """
         from safetensors.torch import save
 
-        path = saved.writable(path)
+        path = saving.writable(path)
         if not self.maps:
             raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
@@ -118,10 +118,10 @@ class Attribution:
         header = {
             "schema": _SCHEMA,
             "technique": self.technique.name,
-            "parameters": saved.text(asdict(self.technique)),
+            "parameters": saving.text(asdict(self.technique)),
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
-            "provenance": saved.text(dict(self.provenance)),
+            "provenance": saving.text(dict(self.provenance)),
             "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
@@ -201,7 +201,7 @@ class Attribution:
                 f"the header of {path} does not fit {getattr(technique_type, '__name__', technique_type)} as "
                 f"installed: {said}"
             ) from error
-        flaw = saved.flaw(technique, shapes, tensors)
+        flaw = saving.flaw(technique, shapes, tensors)
         if flaw:
             raise OutputError(f"{path} holds no whole answer: {flaw}; save it anew with Attribution.save")
         dtype = getattr(torch, header["computes_in"], None)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from attribution import targets
 from attribution.errors import ModelError, NonFiniteError
-from attribution.execution import Execution, running
-from attribution.guards import Guards
+from attribution.running.execution import Execution, running
+from attribution.running.guards import Guards
+from attribution.scores import targets
 
 MASK = 64
 """How many times larger than the median class and the classes asked for a score may be that says how those round."""

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, Execution, Occlusion, Technique, precision, registry
+from attribution import Attribution, Execution, Occlusion, Technique, registry
 from attribution.agreement import Agreement, all_hold, table
-from attribution.targets import Target
+from attribution.running import precision
+from attribution.scores.targets import Target
 from benchmarks.cases import Case
 from benchmarks.clock import timed
 from benchmarks.counters import Counts, count, peak_bytes

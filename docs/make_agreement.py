@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, explain
 from attribution.agreement import Agreement, all_hold
-from attribution.budget import Judgement, Verdict, judge_all, shaken, shaken_model
+from attribution.comparison.rounding import Judgement, Verdict, judge_all, shaken, shaken_model
 from attribution.layers import activation_layers
 from attribution.techniques.filter_visualization import LOGITS
 from benchmarks.families import NETS, family

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from attribution import Attribution, explain, precision
+from attribution import Attribution, explain
+from attribution.running import precision
 from attribution.techniques import GradCAM
 from tests.conftest import build, noise
 

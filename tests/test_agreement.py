@@ -6,7 +6,7 @@ import torch
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import Agreement, agree, all_hold, coarser, relative_tolerance, table
 from attribution.errors import InputError
-from attribution.targets import Target
+from attribution.scores.targets import Target
 from tests.conftest import build, noise
 
 DTYPES = [torch.float32, torch.float64]

@@ -18,7 +18,7 @@ from attribution import (
     Technique,
     explain,
 )
-from attribution.budget import PLAIN, Judgement, budget_factor, judge, judge_all, shaken, shaken_model
+from attribution.comparison.rounding import PLAIN, Judgement, budget_factor, judge, judge_all, shaken, shaken_model
 from attribution.techniques.filter_visualization import FIRST_STEP
 from tests.conftest import build, noise
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from attribution import Activations, FilterVisualization, GradCAM, ModelError, Technique, explain, proof
-from attribution.execution import Execution
+from attribution import Activations, FilterVisualization, GradCAM, ModelError, Technique, explain
+from attribution.isolation import proof
+from attribution.running.execution import Execution
 from attribution.testing import guard
 from tests.conftest import BACKENDS, noise
 from tests.middle import Net, X, exact

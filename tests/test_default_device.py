@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
-from attribution.budget import judge_all, shaken, shaken_model
+from attribution.comparison.rounding import judge_all, shaken, shaken_model
 from tests.conftest import build, noise
 
 QUESTIONS: dict[str, Technique] = {

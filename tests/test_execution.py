@@ -19,9 +19,9 @@ from attribution import (
     explain,
 )
 from attribution.agreement import agree
-from attribution.execution import Execution
-from attribution.modes import set_modes
-from attribution.undo import undoing
+from attribution.isolation.torch_modes import set_modes
+from attribution.isolation.undo import undoing
+from attribution.running.execution import Execution
 from tests.conftest import BACKENDS, build, noise
 
 TECHNIQUES: dict[str, Technique] = {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attribution import InputError
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from attribution import GradCAM, explain
-from attribution.execution import Execution
-from attribution.isolation import isolated
-from attribution.modes import modes
-from attribution.testing.snapshot import Snapshot
+from attribution.isolation.context import isolated
+from attribution.isolation.torch_modes import modes
+from attribution.running.execution import Execution
+from attribution.testing.footprint.snapshot import Snapshot
 from tests.conftest import noise
 
 X = noise(1, 3, 9, 11)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, available, explain
-from attribution.isolation import isolated
+from attribution.isolation.context import isolated
 from attribution.testing import guard
 from tests.conftest import noise
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, Attribution, GradCAM, NonFiniteError, Occlusion, Technique, explain, guards
+from attribution import Activations, Attribution, GradCAM, NonFiniteError, Occlusion, Technique, explain
 from attribution.errors import AttributionError
-from attribution.guards import Guards
+from attribution.running import guards
+from attribution.running.guards import Guards
 from tests.conftest import build, noise
 
 X = noise(2, 3, 17, 23)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-from attribution import colours, images
+from attribution import images
 from attribution.errors import InputError
+from attribution.images import colours
 
 # Two rows of three pixels, no two alike, so that every turn and mirror image differs.
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [9, 9, 9]]], dtype=np.uint8)

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 import attribution
 import attribution_captum
 import attribution_hooks
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, available, isolation
+from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, available
 from attribution import explain as explained
-from attribution.execution import Execution
+from attribution.isolation import context as isolation
+from attribution.running.execution import Execution
 from attribution.testing import small_residual
-from attribution.testing.snapshot import Snapshot
+from attribution.testing.footprint.snapshot import Snapshot
 from tests.conftest import noise
 
 TECHNIQUES: dict[str, Technique] = {

@@ -19,8 +19,8 @@ from attribution import (
     available,
 )
 from attribution.attributor import Attributor
-from attribution.execution import Execution
 from attribution.registry import get
+from attribution.running.execution import Execution
 from tests.conftest import build, noise
 
 TECHNIQUES: dict[str, Technique] = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from attribution.nested import items, leaves, tensors
+from attribution.running.nested import items, leaves, tensors
 
 A, B = torch.tensor([1.0]), torch.tensor([2.0])
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attribution import Activations, Execution, GradCAM, explain
-from attribution.offload import Offload
+from attribution.running.offload import Offload
 from tests.conftest import build, noise
 
 

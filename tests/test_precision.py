@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from attribution import explain, precision
+from attribution import explain
+from attribution.running import precision
 from attribution.techniques import GradCAM
 from tests.conftest import build, noise
 from tests.float32_flags import SETTINGS

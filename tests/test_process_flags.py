@@ -6,20 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import (
-    Activations,
-    Execution,
-    FilterVisualization,
-    GradCAM,
-    ModelError,
-    Occlusion,
-    Technique,
-    explain,
-    process_flags,
-)
-from attribution.process_flags import ProcessFlag
+from attribution import Activations, Execution, FilterVisualization, GradCAM, ModelError, Occlusion, Technique, explain
+from attribution.isolation import process_flags
+from attribution.isolation.process_flags import ProcessFlag
+from attribution.isolation.undo import undoing
 from attribution.testing import guard
-from attribution.undo import undoing
 from tests.conftest import BACKENDS, build, noise
 
 X = noise(2, 3, 17, 23)
@@ -132,7 +123,8 @@ def test_tiles_are_not_tuned_for(incremental: bool, wanted: set[bool], monkeypat
 
 @pytest.mark.usefixtures("on_cuda")
 def test_where_tiles_fail_the_flag_comes_back_before_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attribution_hooks.occlusion import dense, incremental
+    from attribution_hooks.incremental import differences as incremental
+    from attribution_hooks.perturbation import dense
 
     seen: list[bool] = []
     plain = dense.differences

@@ -8,8 +8,8 @@ import tqdm.auto
 from torch import Tensor, nn
 
 from attribution import Execution, FilterVisualization, Occlusion, Technique, explain
-from attribution_hooks.occlusion import incremental
-from attribution_hooks.occlusion.engine import Engine
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental.engine import Engine
 from tests.conftest import build, noise
 
 

@@ -29,7 +29,7 @@ BUILT_IN = [
 ]
 
 GOOD = """
-from attribution_hooks.grad_cam import HooksGradCAM
+from attribution_hooks.cam import HooksGradCAM
 from attribution import GradCAM
 from attribution.attributor import Attributor
 

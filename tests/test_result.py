@@ -78,7 +78,7 @@ def test_a_coarser_library_is_told_after_loading(tmp_path: Path) -> None:
 
 def test_the_provenance_says_who_and_what() -> None:
     result = answer("occlusion")
-    assert result.provenance["attributor"] == "attribution_hooks.occlusion.attributor:HooksOcclusion"
+    assert result.provenance["attributor"] == "attribution_hooks.perturbation.occlusion:HooksOcclusion"
     assert result.provenance["inputs"] == "(2, 3, 17, 23)"
     assert result.provenance["dtype"] == "float32"
     assert result.provenance["torch"] == torch.__version__

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, ModelError, compare, explain
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from attribution.testing import guard
 from tests.conftest import BACKENDS
 from tests.models.mixing import ALONE, MIXES, Named, Net

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import rows
-from attribution.execution import Execution
-from attribution.guards import Guards
+from attribution.isolation import rows
+from attribution.running.execution import Execution
+from attribution.running.guards import Guards
 from tests.conftest import noise
 
 X = noise(2, 3, 9, 11)

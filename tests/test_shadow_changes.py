@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, explain, isolation, shadow
-from attribution.isolation import isolated
+from attribution import Activations, explain
+from attribution.isolation import context as isolation
+from attribution.isolation import structural_copy as shadow
+from attribution.isolation.context import isolated
 from tests.conftest import noise
 
 INPUTS = noise(2, 3, 9, 11)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attribution import Activations, GradCAM, InputError, Occlusion, TargetError, explain
-from attribution.targets import check, resolve
+from attribution.scores.targets import check, resolve
 from tests.conftest import build, noise
 
 LOGITS = torch.tensor([[0.0, 2.0, 1.0], [3.0, 1.0, 2.0]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution.upload import upload
+from attribution.running.upload import upload
 
 
 @pytest.fixture

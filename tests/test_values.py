@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution import GradCAM, explain, values
-from attribution.isolation import isolated
-from attribution.values import Values, differ, write
+from attribution import GradCAM, explain
+from attribution.isolation.context import isolated
+from attribution.running import values
+from attribution.running.values import Values, differ, write
 from tests.conftest import build, noise
 
 

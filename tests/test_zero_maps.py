@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, NonFiniteError, Occlusion, compare, explain
-from attribution.blank import zero_maps
-from attribution.guards import Guards
+from attribution.running.guards import Guards
+from attribution.zero_maps import zero_maps
 from tests.conftest import BACKENDS, build, noise
 
 X = noise(2, 3, 17, 23)

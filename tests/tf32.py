@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attribution import precision
+from attribution.running import precision
 
 _FACTORS: dict[str, tuple[str, tuple[int, ...]]] = {
     "convolution": ("convolution", (0, 1)),

@@ -8,7 +8,7 @@ import typer
 
 from attribution import api, layers, plots
 from attribution.cli import parameters
-from attribution.cli.files import ResultFolder
+from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.errors import LayerError
 from attribution.paths import short

@@ -66,7 +66,7 @@ def demo(
 ) -> None:
     """All four techniques on one photo: what the model sees, likes, looks at and needs."""
     from attribution.cli import demo
-    from attribution.cli.files import result_folder
+    from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     photo = demo.photo(image, backend)
@@ -90,7 +90,7 @@ def explain(
 ) -> None:
     """One technique on one or more images: a picture and the maps for each."""
     from attribution.cli import question
-    from attribution.cli.files import result_folder
+    from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     asked = question.parse(technique, backend, images or [], layer or [], target or [], param or [])
@@ -113,7 +113,7 @@ def compare(
 ) -> None:
     """One technique by every installed backend, and whether they agree; exit code 1 if not."""
     from attribution.cli import question
-    from attribution.cli.files import result_folder
+    from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     images = [image] if image else []
@@ -136,7 +136,7 @@ def atlas(
 ) -> None:
     """What excites every channel of a layer, strongest first, on one page."""
     from attribution.cli import atlas
-    from attribution.cli.files import result_folder
+    from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     with result_folder(out) as folder:

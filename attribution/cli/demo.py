@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from attribution import api, images, plots, registry, zoo
-from attribution.cli.files import ResultFolder
-from attribution.cli.report import summary
+from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
+from attribution.cli.text import summary
 from attribution.errors import LayerError, OutputError
 from attribution.layers import Stop, survey
 from attribution.result import Attribution

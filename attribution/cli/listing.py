@@ -3,8 +3,8 @@
 from PIL import Image
 
 from attribution import registry
-from attribution.cli.report import table
 from attribution.cli.setting import Setting
+from attribution.cli.text import table
 from attribution.errors import ModelError
 from attribution.layers import Stop, survey
 

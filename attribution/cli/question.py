@@ -11,13 +11,13 @@ import typer
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from attribution import api, images, layers, plots, registry
+from attribution import api, comparison, images, layers, plots, registry
 from attribution.cli import parameters
-from attribution.cli.files import ResultFolder, stems
-from attribution.cli.report import summary
+from attribution.cli.output_folder import ResultFolder, stems
 from attribution.cli.setting import Setting
+from attribution.cli.text import summary
 from attribution.errors import InputError, TargetError
-from attribution.targets import Target
+from attribution.scores.targets import Target
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 
@@ -99,7 +99,7 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
     technique, target = setting.fitted(question.technique), _checked(question, setting)
     ((stem, inputs, picture),) = _asked(question, setting)
-    found = api.compare(setting.model, inputs, technique, target=target, execution=setting.execution)
+    found = comparison.compare(setting.model, inputs, technique, target=target, execution=setting.execution)
     typer.echo(found.table())
     for names in found.agreements:
         a, b = (found.attributions[name].raw for name in names)

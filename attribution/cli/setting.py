@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from attribution import zoo
 from attribution.attributor import Run
 from attribution.errors import InputError, TargetError
-from attribution.execution import Execution
-from attribution.targets import Target
+from attribution.running.execution import Execution
+from attribution.scores.targets import Target
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 

@@ -13,10 +13,10 @@ from attribution.layers.names import not_a_map as not_a_map
 from attribution.layers.names import not_a_tensor as not_a_tensor
 from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often
-from attribution.layers.survey import Stop as Stop
-from attribution.layers.survey import graph_bytes as graph_bytes
-from attribution.layers.survey import missing as missing
-from attribution.layers.survey import peak_bytes as peak_bytes
-from attribution.layers.survey import record as record
-from attribution.layers.survey import run_once as run_once
-from attribution.layers.survey import survey as survey
+from attribution.layers.trace import Stop as Stop
+from attribution.layers.trace import graph_bytes as graph_bytes
+from attribution.layers.trace import missing as missing
+from attribution.layers.trace import peak_bytes as peak_bytes
+from attribution.layers.trace import record as record
+from attribution.layers.trace import run_once as run_once
+from attribution.layers.trace import survey as survey

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attribution.errors import AttributionError, LayerError
 from attribution.layers.grids import channels_last, patch_grids
-from attribution.layers.survey import Stop, Survey, missing, survey
+from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
 
 _Tokens = str | tuple[int, int, int]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor, nn
 
 from attribution.layers.grids import channels_last, flat, magnified, sequence, spatial
-from attribution.layers.survey import Stop, Survey
+from attribution.layers.trace import Stop, Survey
 
 POOLS = (
     nn.MaxPool2d,

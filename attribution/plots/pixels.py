@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attribution.colours import rgb
 from attribution.errors import InputError, NonFiniteError, nearest
+from attribution.images.colours import rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,6 +1,6 @@
 """The four built-in techniques."""
 
 from attribution.techniques.activations import Activations as Activations
+from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.filter_visualization import FilterVisualization as FilterVisualization
-from attribution.techniques.grad_cam import GradCAM as GradCAM
-from attribution.techniques.occlusion import Occlusion as Occlusion
+from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from attribution.layers import activation_layers
 from attribution.technique import Kind, Maps, Technique
-from attribution.techniques.fields import choice, layer_names
+from attribution.techniques.parameters import choice, layer_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 
 from attribution.attributor import Attributor
 from attribution.errors import AttributionError, InputError, nearest
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.technique import Technique
 from attribution.testing.checks import TEMPLATES, Check, CheckFailure, Subject
 

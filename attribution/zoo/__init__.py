@@ -1,5 +1,5 @@
 """From a model's name to the model, the transform that belongs to its weights, and its class names."""
 
+from attribution.images.samples import sample_photo as sample_photo
 from attribution.zoo.loaded import LoadedModel as LoadedModel
-from attribution.zoo.photos import sample_photo as sample_photo
 from attribution.zoo.spec import load as load

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attribution.errors import ModelError, nearest
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
 from attribution.zoo.weights import fill

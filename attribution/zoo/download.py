@@ -11,7 +11,7 @@ import torch
 
 from attribution import paths
 from attribution.errors import ModelError
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.zoo import bundled
 
 _PATIENCE = 10.0  # seconds until a server that does not answer counts as unreachable

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attribution import paths
 from attribution.errors import ModelError, nearest
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
 from attribution.zoo.weights import fill, read_state

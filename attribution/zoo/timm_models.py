@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from attribution.errors import ModelError, nearest
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.zoo.download import cached_path, probe, unreachable
 from attribution.zoo.loaded import LoadedModel
 from attribution.zoo.weights import fill, read_state

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from attribution import paths
 from attribution.errors import ModelError
-from attribution.execution import first_line
+from attribution.running.execution import first_line
 from attribution.zoo import archives
 
 _KEYS = ("state_dict", "model")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.modes import devices_of
+from attribution.isolation.torch_modes import devices_of
 from attribution.technique import Maps
 from attribution.techniques import Activations
 from attribution_captum.layer import Truncated, check, modules, typed

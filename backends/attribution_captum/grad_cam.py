@@ -14,7 +14,7 @@ from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
-from attribution.techniques.tokens import Grid
+from attribution.techniques.cam.tokens import Grid
 from attribution_captum.layer import check, connected, modules, typed
 
 

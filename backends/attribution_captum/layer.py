@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import AttributionError, LayerError, ModelError
-from attribution.execution import in_backward
 from attribution.layers import Stop
+from attribution.running.execution import in_backward
 
 _CUT = ("appears to not have been used", "does not require grad")
 

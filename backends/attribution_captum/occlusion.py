@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.execution import CPU_WINDOWS, out_of_memory
+from attribution.running.execution import CPU_WINDOWS, out_of_memory
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution_captum.layer import typed

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attribution import layers
-from attribution.isolation import alone
+from attribution.isolation.context import alone
 from attribution.layers import LayerName
-from attribution.nested import tensors
+from attribution.running.nested import tensors
 
 Keep = Callable[[LayerName, Tensor], Tensor]
 Gradients = Literal["from the layers", "to the layers", "to the images"]

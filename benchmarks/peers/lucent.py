@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from attribution import Attribution, Attributor, FilterVisualization, registry
 from attribution.agreement import Agreement, agree
-from attribution.techniques.fields import pair
 from attribution.techniques.filter_visualization import FIRST_STEP
+from attribution.techniques.parameters import pair
 from benchmarks.cases import Case
 from benchmarks.peers.peer import Check, Contestant, Peer, largest, no_numpy, own, tolerance
 from benchmarks.peers.tap import tapped

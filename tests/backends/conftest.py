@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from attribution_hooks.grad_cam import backward
-from attribution_hooks.last_convolution import LastConvolution
+from attribution_hooks.cam import backward
+from attribution_hooks.filter_visualization.last_convolution import LastConvolution
 
 
 @pytest.fixture

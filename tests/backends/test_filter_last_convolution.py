@@ -12,11 +12,11 @@ from torch.nn.utils import parametrizations
 
 from attribution import Execution, FilterVisualization, LayerError, compare, explain
 from attribution.techniques.filter_visualization import FIRST_STEP, OK
-from attribution_hooks.last_convolution import LastConvolution
+from attribution_hooks.filter_visualization.last_convolution import LastConvolution
 from tests.backends.last_convolution import AROUND, CONVOLUTIONS, Around, net
 from tests.conftest import noise
 
-LAST = "attribution_hooks.filter_visualization.last_convolution"
+LAST = "attribution_hooks.filter_visualization.attributor.last_convolution"
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

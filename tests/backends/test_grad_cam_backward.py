@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attribution import Execution, GradCAM, LayerError, explain
 from attribution.agreement import relative_tolerance
-from attribution_hooks.grad_cam import backward
+from attribution_hooks.cam import backward
 from tests.conftest import build, noise
 
 pytestmark = pytest.mark.usefixtures("two_are_many")

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from attribution import GradCAM, explain
 from attribution.agreement import relative_tolerance
-from attribution.techniques.tokens import Grid
-from attribution_hooks.grad_cam import closed
+from attribution.techniques.cam.tokens import Grid
+from attribution_hooks.cam import closed_form as closed
 from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, D, K, Net, engine, expected, head
 from tests.conftest import noise
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Attribution, Execution, GradCAM, TargetError, explain
-from attribution_hooks.grad_cam import graphs
+from attribution_hooks.cam import graphs
 from tests.conftest import build, noise
 
 X = noise(4, 3, 17, 23)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import relative_tolerance
-from attribution_hooks.occlusion import incremental
+from attribution_hooks.incremental import differences as incremental
 from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image

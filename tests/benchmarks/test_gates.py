@@ -13,9 +13,9 @@ from torchvision import models
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain, registry
 from attribution.testing import calibrated, small_cnn, small_depthwise, small_residual
-from attribution_hooks.occlusion.graph import Program, build
-from attribution_hooks.occlusion.plan import Plan
-from attribution_hooks.occlusion.tracing import trace
+from attribution_hooks.incremental.graph import Program, build
+from attribution_hooks.incremental.plan import Plan
+from attribution_hooks.incremental.tracing import trace
 from benchmarks.counters import Macs, count
 
 TO_HOST = ("_local_scalar_dense", "nonzero", "is_nonzero")
@@ -158,7 +158,7 @@ def test_executed_macs_stay_near_the_least_possible(name: str, dense: float) -> 
 
 
 def test_one_tile_size_for_all_windows_would_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attribution_hooks.occlusion.plan.SLACK", float("inf"))
+    monkeypatch.setattr("attribution_hooks.incremental.plan.SLACK", float("inf"))
     plan = _plan("vgg16")
     assert len(plan.groups) == 1
     assert plan.executed / plan.floor > LIMIT

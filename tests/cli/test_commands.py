@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import attribution as core
 from attribution import Attributor, GradCAM, Occlusion, Run, Technique, zoo
 from attribution.cli import app
-from attribution.images import read
+from attribution.images.files import read
 from attribution.technique import Kind, Maps
 
 Command = Callable[..., Any]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attribution import api
+from attribution import api, comparison
 
 Refused = Callable[..., str]
 
@@ -21,7 +21,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("work began")
 
     monkeypatch.setattr(api, "explain", explain)
-    monkeypatch.setattr(api, "compare", explain)
+    monkeypatch.setattr(comparison, "compare", explain)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attribution import OutputError
-from attribution.cli.files import result_folder, stems
+from attribution.cli.output_folder import result_folder, stems
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attribution import Execution, GradCAM, explain
-from attribution_hooks.occlusion import incremental
+from attribution_hooks.incremental import differences as incremental
 from tests.drawn import truth
 from tests.drawn.case import Case, case
 

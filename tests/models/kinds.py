@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, available
 from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
-from attribution.execution import Execution
 from attribution.registry import get
+from attribution.running.execution import Execution
 from attribution.testing import small_cnn, small_residual
 from tests.conftest import noise
 

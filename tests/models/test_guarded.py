@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, LayerError
 from attribution import explain as explained
-from attribution.execution import Execution
-from attribution.isolation import isolated
-from attribution.modes import modes
+from attribution.isolation.context import isolated
+from attribution.isolation.torch_modes import modes
+from attribution.running.execution import Execution
 from attribution.testing import guard
 from tests.models.stateful import Base, X
 

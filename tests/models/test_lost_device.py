@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Execution, ModelError, attributor
-from attribution.execution import lost
+from attribution.running.execution import lost
 from attribution.testing import guard
 from tests.conftest import noise
 from tests.models.kinds import PAIRS, ask
@@ -52,7 +52,8 @@ def test_a_lost_device_is_named_and_no_other_way_is_tried(last: int, pair: tuple
 
 
 def test_dense_occlusion_does_not_take_over_from_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    from attribution_hooks.occlusion import dense, incremental
+    from attribution_hooks.incremental import differences as incremental
+    from attribution_hooks.perturbation import dense
 
     def broken(*args: object) -> Tensor:
         raise torch.AcceleratorError(FAILURE)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique
 from attribution.agreement import relative_tolerance
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from attribution.testing import guard, small_cnn, small_residual
 from tests.models.kinds import INPUTS, PAIRS, ask
 

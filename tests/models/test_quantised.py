@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attribution import Activations, ModelError, Occlusion
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from attribution.testing import guard, small_cnn
 from tests.models.kinds import (
     GRADIENTS,

@@ -17,9 +17,9 @@ from attribution import (
     Technique,
     compare,
     explain,
-    precision,
 )
-from attribution.execution import HOST_BUDGET
+from attribution.running import precision
+from attribution.running.execution import HOST_BUDGET
 from tests.conftest import BACKENDS, build, noise
 from tests.simulated_device.device import tf32
 

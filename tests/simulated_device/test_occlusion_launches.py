@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from attribution import Execution, Occlusion, explain
 from attribution.testing import small_cnn
-from attribution_hooks.occlusion import incremental, launches
-from attribution_hooks.occlusion.proof import Proof
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental import launches
+from attribution_hooks.incremental.proof import Proof
 from benchmarks.models import MODELS
 from tests.conftest import noise
 from tests.simulated_device.counted import Seen, counted

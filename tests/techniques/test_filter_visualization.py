@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import FilterVisualization, InputError, LayerError, ModelError, compare, explain, zoo
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from attribution.techniques.filter_visualization import DEAD, DIVERGED, FIRST_STEP, OK
 from attribution.testing import small_cnn
 from tests.conftest import BACKENDS, build, noise

@@ -41,7 +41,7 @@ def test_the_crop_of_a_neuron_gives_the_image_of_the_whole(
         layer="6", channels=(0, 3), neuron=neuron, steps=10, size=(48, 64), parametrization=parametrization
     )
     cropped = explain(model, None, technique)
-    monkeypatch.setattr("attribution_hooks.filter_visualization.find_crop", lambda *_: None)
+    monkeypatch.setattr("attribution_hooks.filter_visualization.attributor.find_crop", lambda *_: None)
     whole = explain(model, None, technique)
     assert str(cropped.provenance["crop"]).startswith("rows ")
     assert whole.provenance["crop"] == "none found"

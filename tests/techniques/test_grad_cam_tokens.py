@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from attribution import Attribution, GradCAM, InputError, LayerError, compare, explain, load
-from attribution.techniques.tokens import Grid
+from attribution.techniques.cam.tokens import Grid
 from tests.conftest import noise
 
 BACKENDS = ["hooks", "captum"]

@@ -22,7 +22,7 @@ from attribution import (
     load,
     numbers,
 )
-from attribution.budget import budget_factor
+from attribution.comparison.rounding import budget_factor
 from tests.conftest import build, noise
 
 

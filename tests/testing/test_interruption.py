@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attribution.testing.interruption import Place, Swallowed, interrupted, places
+from attribution.testing.footprint.interruption import Place, Swallowed, interrupted, places
 
 DONE: list[str] = []
 

@@ -4,7 +4,7 @@ import skimage.data
 
 from attribution import zoo
 from attribution.errors import InputError
-from attribution.zoo import photos
+from attribution.images import samples as photos
 
 
 def test_the_photo_is_the_packages_own() -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attribution.upload import upload
+from attribution.running.upload import upload
 
 LIMIT = 2.5
 """Fourier images stay within ± this many spreads, as photos stay within black and white."""

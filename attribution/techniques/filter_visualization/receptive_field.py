@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from attribution.errors import AttributionError
-from attribution.execution import lost
-from attribution.precision import tf32
-from attribution.upload import upload
+from attribution.running.execution import lost
+from attribution.running.precision import tf32
+from attribution.running.upload import upload
 
 Activation = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) → the layer's output (B, D, h, w)."""

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError, ModelError
-from attribution.modes import autocast_as_now, without_autocast
+from attribution.isolation.torch_modes import autocast_as_now, without_autocast
+from attribution.running.upload import upload
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
-from attribution.techniques.fields import choice, integer, layer_names, pair, real
 from attribution.techniques.filter_visualization import objectives
-from attribution.techniques.filter_visualization.ascent import DEAD, Gradient, climb
 from attribution.techniques.filter_visualization.objectives import LOGITS
+from attribution.techniques.filter_visualization.optimisation import DEAD, Gradient, climb
 from attribution.techniques.filter_visualization.parametrization import Fourier, Parametrization, Pixels
 from attribution.techniques.filter_visualization.transforms import Transforms, generator
-from attribution.upload import upload
+from attribution.techniques.parameters import choice, integer, layer_names, pair, real
 
 FIRST_STEP = "first_step"
 """Key of the raw maps that holds the images after one step, which is where two backends are compared."""

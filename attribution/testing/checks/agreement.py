@@ -9,7 +9,7 @@ from attribution import registry
 from attribution.errors import BackendNotInstalledError
 from attribution.testing.checks.check import Template, require
 from attribution.testing.checks.subject import Subject
-from attribution.testing.models import small_cnn, small_depthwise, small_residual
+from attribution.testing.models.small import small_cnn, small_depthwise, small_residual
 
 _MODELS = {"cnn": small_cnn, "residual": small_residual, "depthwise": small_depthwise}
 

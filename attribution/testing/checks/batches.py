@@ -4,13 +4,13 @@ import warnings
 
 import torch
 
-from attribution.execution import Execution
-from attribution.modes import keep_random
+from attribution.isolation.torch_modes import keep_random
+from attribution.isolation.undo import undoing
+from attribution.running.execution import Execution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import Subject, knows_several_layers, needs_inputs, part
-from attribution.testing.guard import guard
-from attribution.testing.models import small_cnn, small_residual
-from attribution.undo import undoing
+from attribution.testing.footprint.guard import guard
+from attribution.testing.models.small import small_cnn, small_residual
 
 
 @check("Agreement: chunks", needs_inputs)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from attribution.attributor import Attributor
 from attribution.errors import InputError, ModelError, NonFiniteError
-from attribution.execution import Execution
 from attribution.result import Attribution
-from attribution.testing.awkward import Watch, Wrapped, awkward
+from attribution.running.execution import Execution
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import Subject, makes_inputs, needs_inputs, needs_target
-from attribution.testing.guard import guard
-from attribution.testing.models import small_cnn, small_residual
+from attribution.testing.footprint.guard import guard
+from attribution.testing.models.awkward import Watch, Wrapped, awkward
+from attribution.testing.models.small import small_cnn, small_residual
 
 
 @contextmanager

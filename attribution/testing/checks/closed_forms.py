@@ -11,7 +11,7 @@ from attribution.technique import Technique
 from attribution.techniques import Activations, FilterVisualization, GradCAM, Occlusion
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import CLASSES, IMAGES, Subject
-from attribution.testing.models import calibrated, small_cnn
+from attribution.testing.models.small import calibrated, small_cnn
 
 _DOUBLE = torch.float64
 

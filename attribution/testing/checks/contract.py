@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from attribution.attributor import Attributor
 from attribution.errors import InputError, ModelError
 from attribution.result import Attribution
-from attribution.testing.awkward import Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import CLASSES, IMAGES, SIZE, Subject, needs_target
-from attribution.testing.guard import guard
-from attribution.testing.models import small_cnn
+from attribution.testing.footprint.guard import guard
+from attribution.testing.models.awkward import Planned, Watch, awkward
+from attribution.testing.models.small import small_cnn
 
 
 @check("Attributors: what they are")

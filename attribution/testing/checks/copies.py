@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from attribution.errors import AttributionError
 from attribution.result import Attribution
-from attribution.testing.awkward import Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import IMAGES, Subject
-from attribution.testing.deceptive import COPIED, SELF_REFERRING, Saving, fronted
-from attribution.testing.guard import guard
+from attribution.testing.footprint.guard import guard
+from attribution.testing.models.awkward import Planned, Watch, awkward
+from attribution.testing.models.deceptive import COPIED, SELF_REFERRING, Saving, fronted
 
 
 @check("Untouched model")

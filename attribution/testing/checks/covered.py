@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from attribution.techniques import Occlusion
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import CLASSES, Subject, needs_target
-from attribution.testing.deceptive import NUMBERS, UNDER_A_WINDOW
+from attribution.testing.models.deceptive import NUMBERS, UNDER_A_WINDOW
 
 
 def occludes(subject: Subject) -> bool:

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from attribution.testing.awkward import AWKWARD, Planned, Watch, awkward
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import Subject
-from attribution.testing.guard import guard
-from attribution.testing.models import small_residual
+from attribution.testing.footprint.guard import guard
+from attribution.testing.models.awkward import AWKWARD, Planned, Watch, awkward
+from attribution.testing.models.small import small_residual
 
 _EXITS = ("normal", "raise_in_forward", "raise_in_backward", "keyboard_interrupt")
 _CALLS = 3

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import IMAGES, Subject
-from attribution.testing.interruption import Place, interrupted, places
-from attribution.testing.models import small_residual
-from attribution.testing.snapshot import Snapshot
+from attribution.testing.footprint.interruption import Place, interrupted, places
+from attribution.testing.footprint.snapshot import Snapshot
+from attribution.testing.models.small import small_residual
 
 _INTERRUPTS = 12
 """Per model."""

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from attribution.errors import InputError, LayerError
-from attribution.testing.awkward import Watch, awkward
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import Subject, knows_layers, knows_several_layers
-from attribution.testing.models import small_cnn
+from attribution.testing.models.awkward import Watch, awkward
+from attribution.testing.models.small import small_cnn
 
 
 def _twins_agree(subject: Subject, habit: str, *, exact: bool) -> None:

@@ -10,7 +10,7 @@ import torch
 from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import Subject, equal, needs_inputs
-from attribution.testing.models import small_cnn
+from attribution.testing.models.small import small_cnn
 
 
 @check("Record: files")

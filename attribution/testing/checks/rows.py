@@ -7,15 +7,15 @@ from functools import cache, partial
 from torch import Tensor, nn
 
 from attribution.errors import LayerError, ModelError, PluginError
-from attribution.execution import Execution
 from attribution.result import Attribution
+from attribution.running.execution import Execution
 from attribution.techniques import FilterVisualization, Occlusion
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.contract import tensors
 from attribution.testing.checks.covered import occluded
 from attribution.testing.checks.subject import Subject, knows_layers, needs_inputs, part
-from attribution.testing.deceptive import MIXING, OTHER_ROWS, Folded, Plain, fronted
-from attribution.testing.models import small_cnn
+from attribution.testing.models.deceptive import MIXING, OTHER_ROWS, Folded, Plain, fronted
+from attribution.testing.models.small import small_cnn
 
 
 @check("Models: what is taken", needs_inputs)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
-from attribution.execution import Execution
 from attribution.result import Attribution
-from attribution.targets import Target
+from attribution.running.execution import Execution
+from attribution.scores.targets import Target
 from attribution.technique import Technique
 
 IMAGES, SIZE, CLASSES = 2, (17, 23), 5

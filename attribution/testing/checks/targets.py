@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from attribution.errors import InputError, TargetError
-from attribution.targets import Target
-from attribution.testing.awkward import Watch, awkward
+from attribution.scores.targets import Target
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import (
     CLASSES,
@@ -16,7 +15,8 @@ from attribution.testing.checks.subject import (
     needs_target,
     part,
 )
-from attribution.testing.models import small_cnn
+from attribution.testing.models.awkward import Watch, awkward
+from attribution.testing.models.small import small_cnn
 
 _NESTED = [[3, 1], [0, 2]]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import Subject
-from attribution.testing.models import small_residual
+from attribution.testing.models.small import small_residual
 from attribution.testing.threads import together
 
 _THREADS, _CALLS = 4, 3

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attribution_hooks.occlusion import incremental
-from attribution_hooks.occlusion.proof import Proof
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental.proof import Proof
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from attribution import Execution, Occlusion, ResourceError, explain
 from attribution.testing import Watch, guard, small_cnn, small_depthwise, small_residual
-from attribution.testing.awkward import Watched
-from attribution_hooks.occlusion.chunks import in_parts
+from attribution.testing.models.awkward import Watched
+from attribution_hooks.chunks import in_parts
 from tests.conftest import noise
 
 FULL = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"

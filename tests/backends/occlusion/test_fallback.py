@@ -11,10 +11,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from attribution import Attribution, Execution
 from attribution.agreement import all_hold
-from attribution.isolation import unwrap
+from attribution.isolation.context import unwrap
 from attribution.testing import guard
-from attribution_hooks.occlusion import incremental
-from attribution_hooks.occlusion.graph import build
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental.graph import build
 from tests.backends.occlusion.awkward import MODELS, Base, Build, Named, Several, made, part
 from tests.backends.occlusion.truth import LOGITS, ask, error, image
 

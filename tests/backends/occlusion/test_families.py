@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Execution, Occlusion
-from attribution_hooks.occlusion.engine import Engine
+from attribution_hooks.incremental.engine import Engine
 from benchmarks.families import NETS, family
 from tests.backends.occlusion.truth import ask
 from tests.conftest import noise

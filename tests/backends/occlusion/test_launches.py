@@ -9,12 +9,13 @@ from torchvision import models
 
 from attribution import Execution, InputError, Occlusion, explain
 from attribution.testing import small_cnn
-from attribution_hooks.occlusion import incremental, launches
-from attribution_hooks.occlusion.graph import Known, Program, build
-from attribution_hooks.occlusion.numbers import Readings
-from attribution_hooks.occlusion.plan import Plan
-from attribution_hooks.occlusion.proof import Proof
-from attribution_hooks.occlusion.tracing import trace
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental import launches
+from attribution_hooks.incremental.graph import Known, Program, build
+from attribution_hooks.incremental.numbers import Readings
+from attribution_hooks.incremental.plan import Plan
+from attribution_hooks.incremental.proof import Proof
+from attribution_hooks.incremental.tracing import trace
 from tests.conftest import noise
 
 Planned = tuple[Program, Plan, list[Readings]]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
 
 from attribution import Execution, Occlusion
-from attribution_hooks.occlusion import steps
+from attribution_hooks.incremental import steps
 from tests.backends.occlusion.truth import ask, error, image, net
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attribution_hooks.occlusion import steps
+from attribution_hooks.incremental import steps
 from tests.conftest import noise
 
 CASES = [

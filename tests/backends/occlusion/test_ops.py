@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from attribution import Occlusion
-from attribution_hooks.occlusion.plan import Op
+from attribution_hooks.incremental.plan import Op
 from tests.backends.occlusion.reached import changed_by, off
 
 

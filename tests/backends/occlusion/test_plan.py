@@ -9,10 +9,10 @@ from torch import nn
 from torchvision import models
 
 from attribution import Occlusion
-from attribution.techniques.occlusion import Interval, Lattice
+from attribution.techniques.perturbation.occlusion import Interval, Lattice
 from attribution.testing import small_cnn, small_depthwise, small_residual
-from attribution_hooks.occlusion import plan as planning
-from attribution_hooks.occlusion.plan import DENSE_FROM, SLACK, Op, Plan, reach
+from attribution_hooks.incremental import plan as planning
+from attribution_hooks.incremental.plan import DENSE_FROM, SLACK, Op, Plan, reach
 from tests.backends.occlusion.reached import changed_by, off
 
 Reach = Callable[[Sequence[Op], int, Interval], list[Interval]]

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from attribution import Execution, Occlusion, explain
 from attribution.testing import small_cnn
-from attribution_hooks.occlusion import incremental
-from attribution_hooks.occlusion.engine import Engine
-from attribution_hooks.occlusion.proof import Proof, chosen, sizes
-from attribution_hooks.occlusion.sink import Sink
-from attribution_hooks.occlusion.tracing import trace
+from attribution_hooks.incremental import differences as incremental
+from attribution_hooks.incremental.engine import Engine
+from attribution_hooks.incremental.proof import Proof, chosen, sizes
+from attribution_hooks.incremental.sink import Sink
+from attribution_hooks.incremental.tracing import trace
 from benchmarks.counters import count
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import (

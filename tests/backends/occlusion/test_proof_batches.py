@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attribution import Execution, Occlusion, explain
-from attribution_hooks.occlusion.sink import Sink
+from attribution_hooks.incremental.sink import Sink
 from tests.conftest import noise
 
 pytestmark = pytest.mark.usefixtures("eager")

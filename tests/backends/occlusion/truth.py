@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from attribution import Attribution, Occlusion, explain
-from attribution.execution import Execution
+from attribution.running.execution import Execution
 from tests.conftest import noise
 from tests.oracles import forwards
 

@@ -1,0 +1,254 @@
+"""A model to work on that is not the user's: same parameters, own hooks, flags and mode."""
+
+import copy
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from attribution.isolation import notes, proof
+from attribution.isolation.reach import Reach, says_itself
+from attribution.isolation.restore import Whole, keep_values, name_backward_hooks, run_itself, turn
+from attribution.isolation.structural_copy import Shadow, entangled, own_modes
+from attribution.isolation.torch_modes import devices_of, note_random
+from attribution.isolation.undo import Undo, undoing
+from attribution.isolation.unsupported import explained, refuse, scripted
+from attribution.running.execution import lost
+
+Example = Callable[[nn.Module], Tensor]
+"""The first image (1, C, H, W) of a call, given a model to make it for."""
+
+
+_REQUIRES_GRAD = attrgetter("requires_grad")
+
+
+@dataclass
+class _Known(threading.local):
+    """By model and thread, so that one thread's hooks never see another's forward.
+
+    Attributes:
+        shadows: One per model.
+        apart: Models of which no copy will do, with the modules that each runs without having registered them.
+    """
+
+    shadows: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
+    apart: WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = field(default_factory=WeakKeyDictionary)
+
+
+_known = _Known()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The eager module inside ``torch.compile``, ``DistributedDataParallel`` and ``DataParallel``."""
+    while True:
+        modules = vars(model).get("_modules")
+        if isinstance(modules, dict) and isinstance(inner := modules.get("_orig_mod"), nn.Module):
+            model = inner
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        else:
+            return model
+
+
+def admit(model: nn.Module) -> None:
+    """Refuse what has no values. Nothing is looked at twice: a shadow tells when a model changed.
+
+    Raises:
+        ModelError: The model was never run and has lazy parameters, or it lies on the meta device.
+    """
+    model = unwrap(model)
+    if model in _known.shadows:
+        return
+    refuse(model)
+
+
+def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tuple[nn.Module, str]:
+    """The model to run until ``undo`` runs, in eval mode, and how it was had: see `isolated`.
+
+    Args:
+        undo: Of the run. Torch's inference mode is off by now.
+        model: The user's.
+        example: Asked where a copy must be proved first: once per copy.
+
+    Raises:
+        ModelError: See `admit`.
+    """
+    inner = unwrap(model)
+    wrapper = "" if inner is model else f", unwrapped from {type(model).__name__}"
+    shadow = _shadow(inner)
+    if shadow is None or shadow.own_modes:
+        own = _own_copy(inner, example)
+        if own is not None:
+            name_backward_hooks(own.modules())
+            notes.begin(own)
+            return own, f"copy{wrapper}"
+    if shadow is not None and _proved(inner, shadow, example):
+        _hold(undo, shadow)
+        keep_values(undo, shadow.shared)
+        _keep_flags(undo, shadow.model)
+        return shadow.model, f"shadow{wrapper}"
+    turn.take(undo)
+    run_itself(undo, inner, _beside(inner))
+    whole = Whole(inner) if scripted(inner) else inner
+    notes.begin(whole)
+    return whole, f"guarded{wrapper}"
+
+
+@contextmanager
+def isolated(model: nn.Module, example: Example | None = None) -> Iterator[tuple[nn.Module, str]]:
+    """The model to run, in eval mode, and how it was had: ``"shadow"``, ``"copy"`` or ``"guarded"``, of which wrapper.
+
+    A shadow is a structural copy that shares every parameter: no memory for weights, and nothing done to its
+    hooks, flags or buffers reaches the user's model. It is used once it was found to say of an example what the model
+    itself says. A model in train mode whose own ``train`` or ``eval`` does more than set flags (merge weights, fill a
+    cache) is copied whole, with its weights, for that call. A model that cannot be copied (it holds a lock, its
+    ``forward`` was replaced by a closure, a function of it uses its modules), or whose copy says something else, is
+    run itself under a lock, its mode, attributes, hooks and buffers restored on every exit. TorchScript is run as one
+    layer, since nothing in it takes a hook.
+
+    Args:
+        model: The user's.
+        example: The first image; without one nothing is proved.
+
+    Raises:
+        ModelError: See `admit`; or what was asked cannot be had of such a model: the text says why.
+    """
+    with undoing() as undo, explained(unwrap(model)):
+        with torch.inference_mode(False):
+            found = isolate(undo, model, example)
+        yield found
+
+
+def alone(tensor: Tensor) -> bool:
+    """Whether a tensor is the only one on its memory, and fills it: nobody else can read or write its values."""
+    storage = tensor.untyped_storage() if tensor.layout == torch.strided else None
+    return (
+        storage is not None
+        and storage.nbytes() == tensor.nbytes
+        and torch._C._storage_Use_Count(storage._cdata) <= 2  # the tensor, and ``storage``
+    )
+
+
+def _shadow(model: nn.Module) -> Shadow | None:
+    known = _known.shadows.get(model)
+    if known is not None and not known.busy and (known.fits(model) or known.reset().fits(model)):
+        known.refresh()
+        return known
+    _known.shadows.pop(model, None)
+    refuse(model)
+    if model in _known.apart or scripted(model) or any("forward" in vars(module) for module in model.modules()):
+        return None
+    try:
+        with turn.lock:  # another thread may be proving its copy of this model meanwhile
+            # a part may be made anew for its copy, and draw its weights
+            restart = note_random(Undo(), devices_of(model))
+            try:
+                shadow = Shadow(model)
+            finally:
+                restart()
+    except (TypeError, ValueError):  # it holds what has no copy, or its code does
+        _set_apart(model)
+        return None
+    except Exception as error:  # whatever a part of the model raises, it cannot be copied now
+        if lost(error):
+            raise
+        return None
+    if shadow.reusable:
+        _known.shadows[model] = shadow
+    return shadow
+
+
+def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
+    """Whether a copy may stand in for the model. One in train mode is not run for it, unless its copy is in doubt."""
+    if shadow.proved or example is None or not (shadow.doubtful or not _training(model)):
+        return True
+    found = proof.same(model, shadow.model, _beside(model), example(shadow.model))
+    shadow.proved = found is True
+    shadow.restart()
+    if found is False:
+        _known.shadows.pop(model, None)
+        _set_apart(model)
+    return found is not False
+
+
+def _hold(undo: Undo, shadow: Shadow) -> None:
+    """A copy that saw an interrupt may hold anything, half-set hooks too, and serves no more."""
+
+    def free() -> None:
+        error = sys.exc_info()[1]
+        shadow.busy = error is not None and not isinstance(error, Exception)
+
+    undo.add(free)
+    shadow.busy = True
+
+
+def _keep_flags(undo: Undo, model: nn.Module) -> None:
+    """A forward that freezes parameters freezes those that the copy shares with the user's model."""
+    parameters: list[nn.Parameter] = notes.notes(model).get("parameters") or list(model.parameters())
+    flags = list(map(_REQUIRES_GRAD, parameters))
+
+    def give_back() -> None:
+        if list(map(_REQUIRES_GRAD, parameters)) != flags:
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)
+
+    undo.add(give_back)
+
+
+def _training(model: nn.Module) -> bool:
+    return any(getattr(module, "training", False) for module in model.modules())
+
+
+def _own_copy(model: nn.Module, example: Example | None) -> nn.Module | None:
+    """A copy with its own weights, put into eval mode by the model's own code, where that does more than set flags."""
+    if model in _known.apart or scripted(model):
+        return None
+    if not any(own_modes(module) for module in model.modules() if getattr(module, "training", False)):
+        return None
+    mine, memo = list(model.modules()), dict[int, Any]()
+    try:
+        restart = note_random(Undo(), devices_of(model))
+        try:
+            own = copy.deepcopy(model, memo)
+        finally:
+            restart()
+    except Exception as error:  # it cannot be copied: the flags alone
+        if lost(error):
+            raise
+        return None
+    reach = Reach(own, mine)
+    if entangled(reach, mine, {*map(id, own.modules()), *map(id, memo.values())}, map(id, model.buffers())):
+        return None
+    doubtful = reach.doubtful or any(says_itself(type(module)) for module in mine)
+    if example is not None and doubtful and proof.same(model, own, _beside(model), example(own)) is False:
+        _set_apart(model)
+        return None
+    try:
+        return own.eval()
+    except Exception:  # it refuses: the flags alone
+        return None
+
+
+def _set_apart(model: nn.Module) -> None:
+    _known.apart[model] = [weakref.ref(module) for module in _unregistered(model)]
+
+
+def _beside(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model runs without having registered them."""
+    known = _known.apart.get(model)
+    if known is None:
+        return _unregistered(model)
+    return [module for module in (reference() for reference in known) if module is not None]
+
+
+def _unregistered(model: nn.Module) -> list[nn.Module]:
+    own = {*map(id, model.modules())}
+    return [module for module in Reach(model).modules if id(module) not in own]

@@ -1,0 +1,184 @@
+"""What each layer of a model puts out, seen in one forward."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution.errors import AttributionError, ModelError
+from attribution.isolation.notes import notes
+from attribution.isolation.torch_modes import devices_of, note_random
+from attribution.isolation.undo import Undo
+from attribution.layers.names import find
+from attribution.running.execution import running
+from attribution.running.nested import tensors
+from attribution.running.values import Values
+
+
+@dataclass(eq=False)
+class Stop:
+    """One module that ran.
+
+    Attributes:
+        name: As ``named_modules()`` prints it.
+        module: The module.
+        calls: How often it ran.
+        order: Position by the end of its last run; a container comes after its children.
+        shape: Of its last output; ``None`` where that is not a tensor.
+        input_shape: Of the first tensor that its last run was given; ``None`` where it was given none.
+        output_type: ``"Tensor"``, ``"tuple"``, …
+        bytes: Size of its last output.
+    """
+
+    name: str
+    module: nn.Module
+    calls: int
+    order: int
+    shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None
+    output_type: str
+    bytes: int
+
+    @property
+    def leaf(self) -> bool:
+        """Whether the module has no children."""
+        return next(self.module.children(), None) is None
+
+    @property
+    def parametrised(self) -> bool:
+        """Whether the module, or one inside it, has parameters."""
+        return next(self.module.parameters(), None) is not None
+
+
+class Survey(tuple[Stop, ...]):
+    """Every module that ran on one image, by the order in which they ended.
+
+    Attributes:
+        outputs: Shapes of the tensors that the model returned.
+        failure: Why the model failed, in which case the modules that ended before it did are here; else ``None``.
+        chosen: The layers that a technique takes by default, by its name.
+    """
+
+    outputs: tuple[tuple[int, ...], ...] = ()
+    failure: str | None = None
+    chosen: dict[str, tuple[str, ...]]
+
+    def __init__(self, stops: Iterable[Stop]) -> None:
+        self.chosen = {}
+
+
+@contextmanager
+def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
+    """Note every module that runs inside the block, in this thread: name → `Stop`. Nothing is kept alive."""
+    stops: dict[str, Stop] = {}
+    owner, armed = threading.get_ident(), True
+    ended = 0
+
+    def note(name: str, module: nn.Module, given: Iterable[Any], output: Any) -> None:
+        nonlocal ended
+        if not armed or threading.get_ident() != owner:
+            return
+        known, first = stops.get(name), next(tensors(given), None)
+        stops[name] = Stop(
+            name=name,
+            module=module,
+            calls=1 + (known.calls if known else 0),
+            order=(ended := ended + 1),
+            shape=tuple(output.shape) if isinstance(output, Tensor) else None,
+            input_shape=None if first is None else tuple(first.shape),
+            output_type="Tensor" if isinstance(output, Tensor) else type(output).__name__,
+            bytes=output.numel() * output.element_size() if isinstance(output, Tensor) else 0,
+        )
+
+    def hook_for(name: str) -> Any:
+        return lambda module, args, options, output: note(name, module, (args, options), output)
+
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if name:
+                handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
+        yield stops
+    finally:
+        armed = False
+        for handle in handles:
+            handle.remove()
+
+
+def peak_bytes(model: nn.Module, inputs: Tensor) -> int:
+    """Bytes per image that a forward without graph needs at its widest: input and output of the largest leaf."""
+    return max((2 * stop.bytes for stop in survey(model, inputs) if stop.leaf), default=0)
+
+
+def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
+    """Whether each of these layers is settled once it was seen, so that a forward may end after the last of them.
+
+    That is a module that runs exactly once, or a run ``name#k`` that does occur.
+
+    Raises:
+        LayerError: A layer does not exist; nothing has run then.
+    """
+    found = [find(model, text) for text in names]
+    stops = survey(model, inputs)
+    for name, module in found:
+        count = next((stop.calls for stop in stops if stop.module is module), 0)
+        if not count or (count > 1 and name.call is None) or (name.call or 0) >= count:
+            return False
+    return True
+
+
+def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
+    """Bytes per image that a forward with graph keeps alive: the outputs of all leaves."""
+    return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
+
+
+def survey(model: nn.Module, inputs: Tensor) -> Survey:
+    """Every module that runs on these inputs, in the order in which they end. One forward, kept in the model's notes.
+
+    A model that fails on these inputs may have layers that do not: they are here, and ``failure`` says why it failed.
+
+    Args:
+        model: Eval mode.
+        inputs: (N, C, H, W); only its first image is used.
+    """
+    key = (inputs.shape[1:], inputs.dtype)
+    known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
+    if key not in known:
+        first = inputs[:1].detach().clone()
+        before, restart_random = Values(model.buffers()), note_random(Undo(), devices_of(model, first))
+        output, failure = None, None
+        with torch.no_grad(), record(model) as stops:
+            try:
+                with running(first):
+                    output = model(first)
+            except ModelError as error:
+                failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
+        before.give_back()  # a forward that counts must not have begun to
+        restart_random()  # nor one that draws to draw others
+        restart = notes(model).get("restart", lambda: None)()
+        if restart is not None:  # what else it counts in
+            restart()
+        seen = Survey(sorted(stops.values(), key=lambda stop: stop.order))
+        seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in tensors(output)), failure
+        known[key] = seen
+    return known[key]
+
+
+def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> AttributionError:
+    """The error for a layer that a survey does not have: ``otherwise``, unless the model failed before it.
+
+    Raises:
+        ModelError: The model's own failure, for which it is run once more.
+    """
+    failure = survey(model, inputs).failure
+    if failure is None:
+        return otherwise
+    notes(model).pop("survey", None)  # what failed may work the next time
+    first = inputs[:1].detach().clone()
+    with torch.no_grad(), running(first):
+        model(first)
+    return ModelError(failure)

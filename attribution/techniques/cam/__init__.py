@@ -1,0 +1,1 @@
+"""Techniques that weigh the maps of a layer."""

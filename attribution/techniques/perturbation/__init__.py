@@ -1,0 +1,1 @@
+"""Techniques that cover parts of an input."""

@@ -1,0 +1,1 @@
+"""What a block of code leaves changed: of a model, of torch, of the process."""

@@ -1,0 +1,65 @@
+"""Maps that are zero everywhere: an answer that shows nothing, so that it is said which."""
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from attribution.running.guards import Guards
+from attribution.technique import Kind, Maps
+
+SAMPLES = 64
+"""Values of a map that are looked at first: one that is not zero tells, and most maps have many."""
+
+NAMED = 5
+"""Maps that are named one by one before the rest is counted."""
+
+
+def zero_maps(maps: Maps, kind: Kind, target: Tensor | None, guards: Guards) -> str:
+    """Which maps are zero everywhere, e.g. ``"body · image 0 · target 3"``; ``""`` where none is.
+
+    Args:
+        maps: As the user sees them.
+        kind: Of the technique; a heatmap is looked at by image and target, others by their first axis.
+        target: (N, T).
+        guards: Of the call, which are settled by the same look where looks are put off.
+
+    Raises:
+        AttributionError: See `Guards.settle`.
+    """
+    axes = 2 if kind == "heatmap" and all(map_.ndim > 2 for map_ in maps.values()) else 1
+    pieces = [map_.flatten(axes) if map_.ndim > axes else map_[..., None] for map_ in maps.values()]
+    if guards.late:
+        sizes = guards.settle([_size(piece) for piece in pieces])
+    elif bool(torch.stack([_sampled(piece).any(dim=-1).all() for piece in pieces]).all()):
+        return ""
+    else:
+        sizes = [piece.any(dim=-1).flatten().tolist() for piece in pieces]
+    if all(map(all, sizes)):
+        return ""
+    classes = None if target is None else target.tolist()
+    found = []
+    for name, piece, flat in zip(maps, pieces, sizes, strict=True):
+        places = product(*map(range, piece.shape[:-1]))
+        found += [_named(name, kind, place, classes) for place, size in zip(places, flat, strict=True) if not size]
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return ", ".join(found[:NAMED]) + more
+
+
+def _size(piece: Tensor) -> Tensor:
+    """The largest |value| of each map, or for integers whether any is not zero."""
+    if piece.is_floating_point() and piece.numel():
+        size: Tensor = torch.linalg.vector_norm(piece, float("inf"), dim=-1)
+        return size
+    return piece.any(dim=-1)
+
+
+def _sampled(piece: Tensor) -> Tensor:
+    return piece[..., :: max(1, piece.shape[-1] // SAMPLES)]
+
+
+def _named(name: str, kind: Kind, place: tuple[int, ...], target: list[list[int]] | None) -> str:
+    if kind == "image":
+        return f"{name} · picture {place[0]}"
+    label = f" · target {target[place[0]][place[1]]}" if len(place) > 1 and target is not None else ""
+    return f"{name} · image {place[0]}{label}"

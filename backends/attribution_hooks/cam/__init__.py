@@ -1,0 +1,3 @@
+"""Grad-CAM from one forward: in closed form where the tail is linear, else by batched gradients."""
+
+from attribution_hooks.cam.grad_cam import HooksGradCAM as HooksGradCAM

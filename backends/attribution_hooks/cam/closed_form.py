@@ -1,0 +1,142 @@
+"""Tails that are a mean and a linear layer, whose weights are the gradients: found and proved in every call."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attribution.attributor import Run
+from attribution.running.precision import tf32
+from attribution.techniques.cam.tokens import Grid
+
+ROUNDING = 32
+"""How many units in the last place of the largest value a true closed form may be off."""
+
+TF32_ROUNDING = 4
+"""The same in units of TF32, which rounds the factors of a product and not their sum."""
+
+
+def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
+    """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
+
+    It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
+    eval mode, linear. Then ∂logits[n, c] / ∂A[n, k, i, j] = W[c, k] / (h·w) everywhere, and Σ over i, j of the map is
+    logits[n, c] without its bias. Every linear layer of the right size is tried. Any hook of the user's rules the form
+    out.
+
+    Args:
+        run: Its model gave the logits.
+        logits: (N, K), with graph.
+        output: The layer's, from which the graph starts.
+        grid: Where the output's values lie.
+        target: (N, T) classes.
+    """
+    model = run.model
+    if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or hooked(model):
+        return None
+    activation = grid.map(output.detach())
+    logits, target = logits.to(output.device), target.to(output.device)
+    for module in _linear(model, logits.shape[1], activation.shape[1]):
+        weight = module.weight.detach().flatten(1).to(output.device)
+        bias = None if module.bias is None else module.bias.to(output.device)
+        if weight.dtype != output.dtype:
+            continue
+        within = _within(logits, module)
+        maps = _maps(weight, target, activation, run.asked)
+        if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
+            within, (F.linear(activation.mean((2, 3)), weight, bias), logits.detach())
+        ):
+            continue
+        if has_gradient(weight, logits, output, grid, target, within):
+            return maps
+    return None
+
+
+def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, target: Tensor, within: float) -> bool:
+    """Whether the gradient is that of the closed form on this very forward: of a mixture of all classes, and of two.
+
+    The gradient of Σ v[n, c] · logits[n, c] is compared with autograd's at every position of every image. v is drawn so
+    that each class has about the same share. Whatever changes no value but the gradient (a second use of the layer, a
+    backward of its own) changes it. A backward that is not linear (a clipped gradient) may spare the mixture and not a
+    class, so the classes asked for with the largest and with the smallest weights are compared as they are.
+    """
+    largest = weight.abs().amax(dim=1)
+    sizes = largest[target]
+    ends = [target.gather(1, pick[:, None]) for pick in (sizes.argmax(dim=1), sizes.argmin(dim=1))]
+    seeds = [drawn(logits) / largest.clamp(min=torch.finfo(weight.dtype).tiny)]
+    seeds += [torch.zeros_like(logits).scatter_(1, end, 1.0) for end in ends]
+    pairs = []
+    for seed, product in zip(seeds, torch.stack(seeds) @ weight, strict=True):
+        (gradient,) = torch.autograd.grad(logits, output, seed, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            return False
+        found = grid.map(gradient)
+        pairs.append((found, (product / found[0, 0].numel())[..., None, None]))
+    return _close(within, *pairs)
+
+
+def drawn(like: Tensor) -> Tensor:
+    """Weights of a mixture, the same in every call: of either sign, of sizes from 0.5 to 1.5."""
+    return _drawn(tuple(like.shape), like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    source = torch.Generator("cpu").manual_seed(0)
+    number = torch.rand((2, *shape), generator=source, dtype=dtype, device="cpu")
+    return ((number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)).to(device)
+
+
+def _maps(weight: Tensor, target: Tensor, activation: Tensor, asked: Tensor | Literal["all"] | None) -> Tensor:
+    """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets.
+
+    What was asked for is known on the host, so that no target need be looked at.
+    """
+    if isinstance(asked, Tensor):
+        same = bool((asked == asked[0]).all())
+        every = asked.shape[1] == len(weight) and bool(asked[0].diff().eq(1).all())
+    else:
+        same = every = asked == "all"
+    rows = (weight if every else weight[target[0]]).expand(len(target), -1, -1) if same else weight[target]
+    found = torch.matmul(rows, activation.flatten(2)).view(*target.shape, *activation.shape[2:])
+    return found.div_(activation[0, 0].numel())
+
+
+def _values(maps: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
+    """The logits (N, T) that the maps add up to."""
+    values = maps.sum((2, 3))
+    return values if bias is None else values + bias.detach()[target]
+
+
+def _linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear | nn.Conv2d]:
+    """The linear layers and 1×1 convolutions of this size."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weight = module.weight
+            if weight.shape[:2] == (classes, channels) and weight.numel() == classes * channels:
+                yield module
+
+
+def hooked(model: nn.Module) -> bool:
+    """Whether anybody hooked into the model: a hook may do to other gradients what it did not do to the mixture's."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in model.modules()
+    )
+
+
+def _within(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
+    """What rounding may do to a product of this layer, or to our own of the same factors, as a part of the largest."""
+    coarse = tf32(logits, "matmul", *(["convolution"] if isinstance(module, nn.Conv2d) else []))
+    if coarse is None:
+        return ROUNDING * torch.finfo(logits.dtype).eps
+    return TF32_ROUNDING * torch.finfo(coarse).eps
+
+
+def _close(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
+    """Whether the two of each pair are the same within a part of the largest; one look at all of them."""
+    sizes = torch.stack([torch.linalg.vector_norm(x, float("inf")) for a, b in pairs for x in (a - b, b)]).tolist()
+    return all(off <= within * size for off, size in zip(sizes[::2], sizes[1::2], strict=True))

@@ -1,3 +1,0 @@
-"""Grad-CAM from one forward: in closed form where the tail is linear, else by batched gradients."""
-
-from attribution_hooks.grad_cam.attributor import HooksGradCAM as HooksGradCAM

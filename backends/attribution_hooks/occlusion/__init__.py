@@ -1,3 +1,0 @@
-"""Occlusion by windows written into batches."""
-
-from attribution_hooks.occlusion.attributor import HooksOcclusion as HooksOcclusion

@@ -1,0 +1,3 @@
+"""Covered inputs, sent through the model in batches."""
+
+from attribution_hooks.perturbation.occlusion import HooksOcclusion as HooksOcclusion
