@@ -22,6 +22,15 @@ from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
 from .running.execution import Execution as Execution
+from .scores.boxes import BoxScore as BoxScore
+from .scores.classes import ClassScore as ClassScore
+from .scores.difference import DifferenceScore as DifferenceScore
+from .scores.functions import FunctionScore as FunctionScore
+from .scores.layers import LayerScore as LayerScore
+from .scores.regions import RegionScore as RegionScore
+from .scores.score import Score as Score
+from .scores.similarity import SimilarityScore as SimilarityScore
+from .scores.values import ValueScore as ValueScore
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import FilterVisualization as FilterVisualization

@@ -8,7 +8,7 @@ from attribution import registry
 from attribution.errors import InputError, OutputError
 from attribution.result import Attribution
 from attribution.running.execution import Execution
-from attribution.scores.targets import Target
+from attribution.scores.reading import Asked
 from attribution.technique import Technique
 
 
@@ -18,7 +18,7 @@ def explain(
     technique: Technique,
     *,
     backend: str = "hooks",
-    target: Target = None,
+    target: Asked = None,
     execution: Execution = Execution(),
 ) -> Attribution:
     """Compute a technique by a backend; only ``backend=`` changes between two of them.
@@ -28,7 +28,8 @@ def explain(
         inputs: Float (N, C, H, W) on the model's device; ``None`` for `FilterVisualization`.
         technique: What to compute, e.g. ``GradCAM(layers=("features.28",))``.
         backend: ``"hooks"``, ``"captum"`` or an installed plugin's.
-        target: An int for all images, one int per image, (N, T) ints, ``"all"``, or ``None`` for the prediction.
+        target: An int for all images, one int per image, (N, T) ints, ``"all"``, or ``None`` for the prediction; a
+            score, such as ``RegionScore(channel=12)``; or a function of the model's output that gives (N,) or (N, T).
         execution: How to run it.
 
     Raises:

@@ -2,10 +2,10 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Generic, Literal, TypeVar, final
+from typing import ClassVar, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,9 @@ from attribution.running.memory import no_room, room
 from attribution.running.offload import AcceleratorLane, Offload, copies_beside
 from attribution.running.precision import tf32
 from attribution.running.provenance import provenance
-from attribution.scores.targets import Target
+from attribution.scores.classes import ClassScore
+from attribution.scores.reading import Asked
+from attribution.scores.score import Score, whole
 from attribution.technique import Maps, Technique
 from attribution.zero_maps import zero_maps
 
@@ -84,12 +86,13 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
 
     @final
-    def attribute(self, inputs: Tensor | None = None, target: Target = None) -> Attribution:
+    def attribute(self, inputs: Tensor | None = None, target: Asked = None) -> Attribution:
         """Check, isolate, compute, finish. The model, the inputs and torch's modes are as found on every exit.
 
         Args:
             inputs: Float (N, C, H, W) on the model's device; ``None`` for a technique that makes its own.
-            target: One class for all images, one per image, (N, T), ``"all"``, or ``None`` for the prediction.
+            target: One class for all images, one per image, (N, T), ``"all"``, or ``None`` for the prediction; a score;
+                or a function of the model's output.
 
         Raises:
             AttributionError: Bad input, before any work; see the technique for what it refuses.
@@ -110,7 +113,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         finally:
             undo.back()
 
-    def _answer(self, undo: Undo, guards: Guards, inputs: Tensor | None, target: Target) -> Attribution:
+    def _answer(self, undo: Undo, guards: Guards, inputs: Tensor | None, target: Asked) -> Attribution:
         inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
@@ -135,7 +138,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             keep_random(undo, devices)
             start, asked = beginning.of(model)
             answered: set[Hashable] = notes_of(model).setdefault("answered", set())
-            question = self._question(start)
+            question = self._question(start, asked)
             if question not in answered:  # what is found out in the first call of a question is kept
                 guards.settle()
             worker = copy.copy(self)
@@ -151,14 +154,13 @@ class Attributor(ABC, Generic[TechniqueT]):
                     model,
                     part,
                     execution,
-                    asked=rows,
-                    score_of=worker.technique.scores,
+                    asked=score,
                     apart=apart,
                     name=name,
                     guards=guards,
                     compares_scores=worker.technique.compares_scores,
                 )
-                for part, rows in _parts(start, asked, at_once)
+                for part, score in _parts(start, asked, at_once)
             ]
             offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [worker._checked(run, offload) for run in runs]
@@ -172,8 +174,10 @@ class Attributor(ABC, Generic[TechniqueT]):
         notes = {key: value for run in runs for key, value in run.notes.items()}
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"
-        target = _joined([run.target for run in runs])
-        if blank := zero_maps(maps, worker.technique.kind, asked if isinstance(asked, Tensor) else target, guards):
+        score = whole([run.score for run in runs if run.score is not None]) if runs[0].score is not None else None
+        columns = _joined([run.target for run in runs])
+        target = columns if isinstance(score, ClassScore) else None
+        if blank := zero_maps(maps, worker.technique.kind, partial(_labels, asked, score, columns), guards):
             notes["zero everywhere"] = blank
         answered.add(question)
         if execution.offload:
@@ -184,7 +188,8 @@ class Attributor(ABC, Generic[TechniqueT]):
             technique=worker.technique,
             backend=self.backend,
             target=target,
-            scores=_joined([run.scores for run in runs]),
+            score=score,
+            scores=_joined([run.clean for run in runs]),
             extras={name: _own(_whole([run.extras[name] for run in runs])) for name in runs[0].extras},
             provenance={**provenance(type(self), self.model, start, isolation), **notes},
             raw=raw,
@@ -251,7 +256,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             run.guards.finite(kept[name], partial(_not_finite, who, name, kept))
         run.guards.measure()
         if self.technique.needs_target and run.target is None:
-            raise PluginError(f"{who}: compute did not call run.select on its logits")
+            raise PluginError(f"{who}: compute did not call run.scores on the model's output for the clean inputs")
         if offload is None:
             return {name: map_.to(run.inputs.device) for name, map_ in kept.items()}
         kept.update(
@@ -259,9 +264,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         )
         return kept
 
-    def _question(self, start: Tensor) -> Hashable:
+    def _question(self, start: Tensor, asked: Score) -> Hashable:
         """What is asked, of images of this kind; equal for equal questions."""
-        question = (type(self), self.technique, self.execution, start.shape, start.dtype)
+        question = (type(self), self.technique, self.execution, type(asked), start.shape, start.dtype)
         try:
             hash(question)
         except TypeError:  # a plugin's technique may hold what has no hash
@@ -269,13 +274,19 @@ class Attributor(ABC, Generic[TechniqueT]):
         return question
 
 
-def _parts(
-    inputs: Tensor, asked: Tensor | Literal["all"] | None, size: int | None
-) -> Iterator[tuple[Tensor, Tensor | Literal["all"] | None]]:
+def _parts(inputs: Tensor, asked: Score, size: int | None) -> Iterator[tuple[Tensor, Score]]:
     size = size or len(inputs)
     for first in range(0, len(inputs), size):
-        rows = asked[first : first + size] if isinstance(asked, Tensor) else asked
-        yield inputs[first : first + size], rows
+        rows = slice(first, first + size)
+        yield inputs[rows], asked.rows(rows) if size < len(inputs) else asked
+
+
+def _labels(asked: Score, score: Score | None, target: Tensor | None) -> Sequence[Sequence[str]]:
+    """What each image and target is called where a map of it is zero; classes that the user named lie on the host."""
+    if isinstance(score, ClassScore) and target is not None:
+        named = asked.target if isinstance(asked, ClassScore) and isinstance(asked.target, Tensor) else target
+        return [[f"target {index}" for index in row] for row in named.tolist()]
+    return [] if score is None or target is None else score.names(target)
 
 
 def _own(tensor: Tensor) -> Tensor:

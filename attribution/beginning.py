@@ -1,14 +1,12 @@
-"""``Beginning``: the images and classes that a call starts from, made and checked once, before any forward."""
-
-from typing import Literal
+"""``Beginning``: the images and the score that a call starts from, made and checked once, before any forward."""
 
 from torch import Tensor, nn
 
 from attribution import layers
 from attribution.errors import TargetError
 from attribution.running.guards import Guards
-from attribution.scores import targets
-from attribution.scores.targets import Target
+from attribution.scores.reading import Asked, score_of
+from attribution.scores.score import Score
 from attribution.technique import Technique
 
 
@@ -22,12 +20,12 @@ class Beginning:
         guards: Of the call. What is found by running a model on an example is kept, so that they are settled before.
     """
 
-    def __init__(self, technique: Technique, inputs: Tensor | None, target: Target, guards: Guards) -> None:
+    def __init__(self, technique: Technique, inputs: Tensor | None, target: Asked, guards: Guards) -> None:
         self._technique, self._inputs, self._target, self._guards = technique, inputs, target, guards
-        self._found: tuple[Tensor, Tensor | Literal["all"] | None] | None = None
+        self._found: tuple[Tensor, Score] | None = None
 
-    def of(self, model: nn.Module) -> tuple[Tensor, Tensor | Literal["all"] | None]:
-        """The images (N, C, H, W), a copy that is nobody else's, and the classes; ``model`` is not run.
+    def of(self, model: nn.Module) -> tuple[Tensor, Score]:
+        """The images (N, C, H, W), a copy that is nobody else's, and the score; ``model`` is not run.
 
         Raises:
             AttributionError: The technique refuses the images, the target fits neither it nor them, or the model has no
@@ -40,8 +38,8 @@ class Beginning:
             start = technique.start(model) if self._inputs is None else self._inputs.detach().clone()
             technique.check(start)
             if not technique.needs_target and target is not None:
-                raise TargetError(f"{technique.name} explains no class; leave target out (found {target!r})")
-            self._found = start, targets.check(target, len(start))
+                raise TargetError(f"{technique.name} explains no score; leave target out (found {target!r})")
+            self._found = start, score_of(target, technique.default_score).check(len(start))
         return self._found
 
     def example(self, model: nn.Module) -> Tensor:

@@ -16,12 +16,15 @@ from torch import Tensor
 from attribution import class_names, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
+from attribution.scores.score import Score
 from attribution.technique import Technique
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SCHEMA = "1"
+_SCHEMA = "2"
+_READ = ("1", "2")
+"""Schema 1 had no score: what was explained was a class, and how was a parameter of the technique."""
 _HEADER = ("technique", "parameters", "backend", "computes_in", "provenance")
 
 
@@ -35,8 +38,10 @@ class Attribution:
             the inputs (float32 below that), without graph.
         technique: With what was left open filled in (default layers).
         backend: Who computed it.
-        target: (N, T) class indices, or ``None``.
-        scores: (N, T), of the clean inputs, in the technique's own score.
+        target: (N, T) class indices; ``None`` where the score is not one of classes, or the technique explains none.
+        score: What was explained, settled: the predicted classes and regions are part of it. ``None`` where the
+            technique explains no score.
+        scores: (N, T), of the clean inputs.
         extras: What else the backend told, e.g. ``"objective"``.
         provenance: Versions, device, dtype, engine, notes.
         raw: The backend's maps before the shared finish; what `compare` compares. Saved only if asked.
@@ -47,6 +52,7 @@ class Attribution:
     technique: Technique
     backend: str
     target: Tensor | None = None
+    score: Score | None = None
     scores: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     provenance: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -65,6 +71,14 @@ class Attribution:
                 f"there are {len(self.maps)} maps: {', '.join(map(repr, self.maps))}; choose one from .maps"
             )
         return next(iter(self.maps.values()))
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """A few words for each image and target (N × T): ``"class 7"``, ``"channel 2"``; empty where there are none."""
+        if self.score is None or self.scores is None:
+            return ()
+        columns = self.target if self.target is not None else self.scores  # of other scores only their number counts
+        return self.score.names(columns)
 
     @property
     def on_host(self) -> bool:
@@ -124,6 +138,10 @@ class Attribution:
             "provenance": saving.text(dict(self.provenance)),
             "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
+        if self.score is not None:
+            header["score"], held = saving.score_text(self.score)
+            tensors |= held
+            header["tensors"] = json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()})
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
         temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
         try:
@@ -153,7 +171,7 @@ class Attribution:
                 header = file.metadata() or {}
         except (OSError, ValueError, SafetensorError) as error:
             raise OutputError(f"cannot read {path}: {error}") from error
-        if header.get("schema") != _SCHEMA:
+        if header.get("schema") not in _READ:
             raise OutputError(
                 f"{path} was not written by Attribution.save (schema {header.get('schema')!r}, expected {_SCHEMA!r})"
             )
@@ -189,6 +207,7 @@ class Attribution:
 
         try:
             parameters = json.loads(header["parameters"])
+            score = saving.score_of(header, parameters, technique_type, tensors)
             technique = technique_type(
                 **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
             )
@@ -210,6 +229,7 @@ class Attribution:
             technique=technique,
             backend=header["backend"],
             target=tensors.get("target"),
+            score=score,
             scores=tensors.get("scores"),
             extras=group("extras"),
             provenance=provenance,
@@ -235,9 +255,12 @@ class Attribution:
 
     def _target_titles(self, labels: ClassNames | None) -> list[str]:
         """One title per image × target: the class and its score."""
-        if self.target is None or self.scores is None:
+        if self.scores is None:
             return []
-        names = class_names.titles(labels, self.target.flatten().tolist())
+        if self.target is None:
+            names = [name for row in self.names for name in row]
+        else:
+            names = class_names.titles(labels, self.target.flatten().tolist())
         return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
 
     def _image_titles(self) -> list[str]:

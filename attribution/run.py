@@ -1,17 +1,20 @@
 """``Run``: one call, as a backend gets it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attribution.errors import ModelError, NonFiniteError
+from attribution.errors import NonFiniteError, PluginError
+from attribution.layers import ended_at
 from attribution.running.execution import Execution, running
 from attribution.running.guards import Guards
-from attribution.scores import targets
+from attribution.scores.classes import ClassScore
+from attribution.scores.outputs import select
+from attribution.scores.score import Score, whole
 
 MASK = 64
 """How many times larger than the median class and the classes asked for a score may be that says how those round."""
@@ -21,11 +24,20 @@ MASK = 64
 class Run:
     """One call: all that a backend gets, and all that it may tell.
 
+    Wherever ``examples`` (B,) is asked for, it says which rows of ``inputs`` a batch shows; ``None``: all of them, once
+    and in order.
+
     Attributes:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
         inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
         execution: How to run; one image per forward where the model mixes the images of a batch.
         extras: Tensors to hand on beside the maps; first axis images or filters.
+        asked: The score, as it is before the clean output settled what depends on it.
+        score: The same, settled; ``None`` before.
+        target: (N, T), the columns of `matrix` that are explained: classes, where the score is one of classes.
+        clean: (N, T), the scores of the inputs.
+        scale: (N, K), for a score that is not one of classes the size by which the rounding of each column of `matrix`
+            goes; 0 for classes, whose logits tell it themselves.
         name: Technique and backend, for the progress bar.
         apart: Why images, windows and filters go through the model one by one; ``None`` where they need not.
         guards: What must be finite, and when that is looked at.
@@ -36,68 +48,116 @@ class Run:
     inputs: Tensor
     execution: Execution
     extras: dict[str, Tensor] = field(default_factory=dict)
-    asked: Tensor | Literal["all"] | None = None
-    score_of: Callable[[Tensor], Tensor] = lambda logits: logits
+    asked: Score = field(default_factory=ClassScore)
+    score: Score | None = None
     target: Tensor | None = None
-    scores: Tensor | None = None
+    clean: Tensor | None = None
+    scale: Tensor = field(default_factory=lambda: torch.zeros(()))
     notes: dict[str, str | int | float] = field(default_factory=dict)
     apart: str | None = None
     name: str = "work"
     guards: Guards = field(default_factory=Guards)
     compares_scores: bool = True
+    _parts: list["_Part"] = field(default_factory=list)
 
-    def call(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
+
+        For a `LayerScore` that is the layer's output, and nothing behind the layer runs.
 
         Raises:
             ModelError: The model fails on these inputs.
         """
+        layer = self.asked.of_layer
         with running(x):
-            return self.model(x.clone())
+            return self.model(x.clone()) if layer is None else ended_at(self.model, layer, x.clone())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The model's logits (B, K) for a batch (B, C, H, W).
+    def scores(self, output: Any, examples: Tensor | None = None) -> Tensor:
+        """(B, T): the score of each row and target, with graph where the output has one.
 
-        Raises:
-            ModelError: The model fails on these inputs, or does not return a matrix of logits, one row per image.
-        """
-        logits = self.logits(self.call(x))
-        if len(logits) != len(x):
-            raise ModelError(
-                f"the model returns {len(logits)} rows of logits for {len(x)} images; expected one row per image"
-            )
-        return logits
-
-    def logits(self, output: Any) -> Tensor:
-        """The logits (B, K) in what the model returned, on the inputs' device, wherever the model left them.
+        The clean output comes first: it settles what depends on it (the predicted class or region), and its scores are
+        recorded. It may come in parts, in the order of the inputs.
 
         Raises:
-            ModelError: There are none.
-        """
-        return _logits(output, self.execution.output).to(self.inputs.device)
-
-    def select(self, logits: Tensor) -> Tensor:
-        """The classes to explain: (N, K) logits of ``inputs`` → (N, T) int64. Records target and scores.
-
-        Where the technique compares scores, ``extras["largest_score"]`` (N,) is the largest finite |score| of any
-        class, the size that rounding goes by; at most `MASK` times the median class's and the asked ones', since a
-        masked class says nothing of the others.
-
-        Raises:
-            TargetError: A class is out of range.
+            ModelError: The output has no such score, or not one row per example.
+            TargetError: A class, channel or index is out of range.
             NonFiniteError: The score of a class that is asked about is NaN or infinite. Other classes may be masked.
                 On a device other than the host it may come at the end of the call.
         """
-        logits = logits.detach()
-        self.target = targets.resolve(self.asked, logits)
-        scores = self.score_of(logits)
-        self.scores = scores.gather(1, self.target)
-        self.guards.finite(self.scores, _lost)
+        matrix = self.matrix(output, examples)
+        if self.score is None or self.target is None:  # a part of the clean output: what is known so far
+            part = self._parts[-1]
+            return part.score.score_of(matrix).gather(1, part.score.columns(matrix))
+        rows = self.target if examples is None else self.target[examples.to(self.target.device)]
+        return self.score.score_of(matrix).gather(1, rows)
+
+    def matrix(self, output: Any, examples: Tensor | None = None) -> Tensor:
+        """(B, K), on the inputs' device: what the scores are picked from, by `target`.
+
+        A classifier's logits, of which closed forms and proofs know more; else the scores themselves. The clean output
+        settles as in `scores`.
+        """
+        if examples is None:
+            examples = torch.arange(len(self.inputs), device=self.inputs.device)
+        if self.score is not None:
+            return self.score.matrix(output, examples).to(self.inputs.device)
+        matrix, score = self._chosen(output, examples)
+        own = torch.arange(len(examples), device=examples.device)
+        wanted = self.compares_scores and not isinstance(score, ClassScore)
+        scale = score.scale(output, own, matrix) if wanted else matrix.detach()
+        self._parts.append(_Part(matrix.detach(), scale, score, len(examples)))
+        if sum(part.size for part in self._parts) >= len(self.inputs):
+            self._settle()
+        return matrix
+
+    def _chosen(self, output: Any, examples: Tensor) -> tuple[Tensor, Score]:
+        """The matrix of a part of the clean output, and the score as that part settles it."""
+        first = sum(part.size for part in self._parts)
+        part = self.asked.rows(slice(first, first + len(examples)))
+        own = torch.arange(len(examples), device=examples.device)
+        score = part.chosen(part.choose(output, own))
+        return score.matrix(output, own).to(self.inputs.device), score
+
+    def _settle(self) -> None:
+        """Record what the whole clean output says.
+
+        Where the technique compares scores, ``extras["largest_score"]`` (N,) is the largest finite |score| of any
+        column, the size that rounding goes by; at most `MASK` times the median column's and the asked ones', since a
+        masked class says nothing of the others.
+        """
+        parts, self._parts = self._parts, []
+        score = whole([part.score for part in parts]).on(self.inputs.device)
+        matrix = _whole([part.matrix for part in parts])
+        self.target = score.columns(matrix)
+        scores = score.score_of(matrix)
+        self.score, self.clean = score, scores.gather(1, self.target)
+        self.guards.finite(self.clean, _lost)
         if self.compares_scores:
             sizes = scores.abs().nan_to_num(0.0, 0.0)  # a masked class has no size
-            usual = torch.maximum(medians(sizes), self.scores.abs().amax(dim=1))
+            if not isinstance(score, ClassScore):
+                sizes = self.scale = _whole([part.scale for part in parts]).to(sizes.device, sizes.dtype)
+            usual = torch.maximum(medians(sizes), self.clean.abs().amax(dim=1))
             self.extras["largest_score"] = torch.minimum(sizes.amax(dim=1), MASK * usual)
-        return self.target
+
+    @property
+    def settled(self) -> tuple[Score, Tensor]:
+        """The score, and the columns (N, T) of `matrix` that are explained, once the clean output was given.
+
+        Raises:
+            PluginError: It was not.
+        """
+        if self.score is None or self.target is None:
+            raise PluginError(f"{self.name}: run.scores was not given the whole output for the clean inputs yet")
+        return self.score, self.target
+
+    def logits(self, output: Any) -> Tensor:
+        """(B, K): the matrix of logits in an output, whatever score is explained.
+
+        Raises:
+            ModelError: There is none.
+        """
+        matrix = select(output, None)
+        return ClassScore().matrix(matrix, torch.arange(len(matrix), device=matrix.device)).to(self.inputs.device)
 
     def note(self, key: str, value: str | int | float) -> None:
         """Put a fact into the result's provenance: engine, counts, what could not be honoured."""
@@ -137,29 +197,22 @@ def medians(rows: Tensor) -> Tensor:
     return rows.sort(dim=1).values.gather(1, ((count - 1) // 2).clamp(min=0))[:, 0]
 
 
-def _logits(output: Any, item: str | int | None) -> Tensor:
-    if item is not None:
-        try:
-            output = output[item]
-        except Exception as error:  # the output may be an object with code of its own
-            raise ModelError(f"Execution.output is {item!r}, but the model returns {_described(output)}") from error
-    readable = (
-        isinstance(output, Tensor) and output.layout == torch.strided and not (output.is_nested or output.is_meta)
-    )
-    if readable and output.ndim == 2 and output.is_floating_point():
-        return output  # type: ignore[no-any-return]
-    hint = "" if isinstance(output, Tensor) else "; name the item that holds them: Execution(output=…)"
-    raise ModelError(f"the model returns {_described(output)}; expected logits (N, K){hint}")
+@dataclass(frozen=True)
+class _Part:
+    """What a part of the clean output settled.
+
+    Attributes:
+        matrix: (B, K).
+        scale: (B, K), by which its rounding goes.
+        score: Of these examples.
+        size: B.
+    """
+
+    matrix: Tensor
+    scale: Tensor
+    score: Score
+    size: int
 
 
-def _described(output: Any) -> str:
-    if isinstance(output, Tensor):
-        if output.is_nested or output.is_meta or output.layout != torch.strided:
-            kind = "nested" if output.is_nested else "meta" if output.is_meta else str(output.layout)
-            return f"a {kind} tensor"
-        return f"a tensor {tuple(output.shape)} of {output.dtype}"
-    if isinstance(output, dict):
-        return f"a {type(output).__name__} with keys {[*output]}"
-    if isinstance(output, tuple | list):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))

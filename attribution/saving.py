@@ -10,6 +10,9 @@ from torch import Tensor
 
 from attribution import paths
 from attribution.errors import OutputError
+from attribution.scores.classes import ClassScore
+from attribution.scores.score import Score
+from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
 
 _SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
@@ -51,6 +54,30 @@ def text(value: object) -> str:
         raise OutputError(f"the parameters or notes cannot be written: {error}") from error
 
 
+def score_text(score: Score) -> tuple[str, dict[str, Tensor]]:
+    """A score as JSON, and its tensors by their names in the file.
+
+    Raises:
+        OutputError: JSON has no form for a field.
+    """
+    held, tensors = stored(score)
+    return text(held), tensors
+
+
+def score_of(
+    header: Mapping[str, str], parameters: dict[str, Any], technique: type[Technique], tensors: Mapping[str, Tensor]
+) -> Score | None:
+    """The score of a file; of a file of schema 1 the classes, ``parameters`` being freed of what moved to the score.
+
+    Raises:
+        KeyError, TypeError, AttributionError: The header is none that was saved.
+    """
+    if header.get("schema") == "1":
+        of = parameters.pop("score", technique.default_score.of)
+        return ClassScore(tensors["target"], of=of) if "target" in tensors else None
+    return restored(json.loads(header["score"]), tensors) if "score" in header else None
+
+
 def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str | None:
     """What is wrong with the tensors of a file; ``None`` where nothing is.
 
@@ -75,8 +102,8 @@ def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: M
 
 def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | None:
     target, scores = tensors.get("target"), tensors.get("scores")
-    if technique.needs_target and (target is None or scores is None):
-        return "it has no target, or no scores"
+    if technique.needs_target and scores is None:
+        return "it has no scores"
     if target is not None and (target.ndim != 2 or target.dtype != torch.int64 or not target.numel()):
         return f"its target is {tuple(target.shape)} of {target.dtype}; expected (N, T) of int64"
     if target is not None and scores is not None and scores.shape != target.shape:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.agreement import Agreement, agree, coarser, relative_tolerance
+from attribution.scores.classes import ClassScore
 
 Kind = Literal["activation", "heatmap", "image"]
 """What a map is: layer values (N, D, h, w), one plane per target (N, T, h, w), or pictures (K, C, H, W)."""
@@ -56,6 +57,8 @@ class Technique(ABC):
     name: ClassVar[str]
     kind: ClassVar[Kind]
     needs_target: ClassVar[bool]
+    default_score: ClassVar[ClassScore] = ClassScore(of="logit")
+    """By what classes are explained where the user names them alone."""
     needs_inputs: ClassVar[bool] = True
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "images"
     """What ``Execution.batch_size`` counts. Images are split by the core; the rest by the backend."""
@@ -93,10 +96,6 @@ class Technique(ABC):
     def start(self, model: nn.Module) -> Tensor:
         """The inputs of a technique that makes its own (``needs_inputs`` is False)."""
         raise NotImplementedError(f"{type(self).__name__} needs inputs")
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """The quantity that is explained, from (N, K) logits to (N, K); the logits themselves by default."""
-        return logits
 
     @abstractmethod
     def finish(self, raw: Maps, inputs: Tensor) -> Maps:
@@ -138,6 +137,6 @@ def paired_maps(
                 pieces.append((f"{key} · image {n}", x[n], y[n], dtype))
                 continue
             for t in range(x.shape[1]):
-                label = int(a.target[n, t]) if a.target is not None else t
+                label = int(a.target[n, t]) if a.target is not None else t  # of other scores their place
                 pieces.append((f"{key} · image {n} · target {label}", x[n, t], y[n, t], dtype))
     return pieces

@@ -1,5 +1,6 @@
 """Maps that are zero everywhere: an answer that shows nothing, so that it is said which."""
 
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 from attribution.running.guards import Guards
 from attribution.technique import Kind, Maps
 
+Labels = Callable[[], Sequence[Sequence[str]]]
+
 SAMPLES = 64
 """Values of a map that are looked at first: one that is not zero tells, and most maps have many."""
 
@@ -15,13 +18,13 @@ NAMED = 5
 """Maps that are named one by one before the rest is counted."""
 
 
-def zero_maps(maps: Maps, kind: Kind, target: Tensor | None, guards: Guards) -> str:
+def zero_maps(maps: Maps, kind: Kind, labels: Labels, guards: Guards) -> str:
     """Which maps are zero everywhere, e.g. ``"body · image 0 · target 3"``; ``""`` where none is.
 
     Args:
         maps: As the user sees them.
         kind: Of the technique; a heatmap is looked at by image and target, others by their first axis.
-        target: (N, T).
+        labels: A name for each image and target, asked for where a map is zero.
         guards: Of the call, which are settled by the same look where looks are put off.
 
     Raises:
@@ -37,11 +40,11 @@ def zero_maps(maps: Maps, kind: Kind, target: Tensor | None, guards: Guards) -> 
         sizes = [piece.any(dim=-1).flatten().tolist() for piece in pieces]
     if all(map(all, sizes)):
         return ""
-    classes = None if target is None else target.tolist()
+    words = labels()
     found = []
     for name, piece, flat in zip(maps, pieces, sizes, strict=True):
         places = product(*map(range, piece.shape[:-1]))
-        found += [_named(name, kind, place, classes) for place, size in zip(places, flat, strict=True) if not size]
+        found += [_named(name, kind, place, words) for place, size in zip(places, flat, strict=True) if not size]
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return ", ".join(found[:NAMED]) + more
 
@@ -58,8 +61,8 @@ def _sampled(piece: Tensor) -> Tensor:
     return piece[..., :: max(1, piece.shape[-1] // SAMPLES)]
 
 
-def _named(name: str, kind: Kind, place: tuple[int, ...], target: list[list[int]] | None) -> str:
+def _named(name: str, kind: Kind, place: tuple[int, ...], words: Sequence[Sequence[str]]) -> str:
     if kind == "image":
         return f"{name} · picture {place[0]}"
-    label = f" · target {target[place[0]][place[1]]}" if len(place) > 1 and target is not None else ""
+    label = f" · {words[place[0]][place[1]]}" if len(place) > 1 and words else ""
     return f"{name} · image {place[0]}{label}"

@@ -94,7 +94,8 @@ class Setting:
             ModelError: the model fails, or does not return a matrix of logits.
         """
         with torch.no_grad():
-            return Run(self.model, inputs, self.execution).forward(inputs)
+            run = Run(self.model, inputs, self.execution)
+            return run.logits(run.forward(inputs))
 
     def top(self, inputs: Tensor) -> list[tuple[str, int, float]]:
         """The five most probable classes of one image: (label, index, probability).

@@ -13,6 +13,10 @@ def summary(result: Attribution, loaded: LoadedModel) -> str:
         pairs = list(zip(result.target[0].tolist(), result.scores[0].tolist(), strict=True))
         told = [f"{loaded.label(index)} ({index}) {score:.3g}" for index, score in pairs[:_MOST]]
         parts.append(", ".join(told) + (f" and {len(pairs) - _MOST} more" if len(pairs) > _MOST else ""))
+    elif result.scores is not None:
+        parts += [
+            f"{name} {score:.3g}" for name, score in zip(result.names[0], result.scores[0].tolist(), strict=True)
+        ][:_MOST]
     return " · ".join(filter(None, [*parts, result.backend]))
 
 

@@ -11,7 +11,7 @@ from attribution.agreement import Agreement, all_hold, table
 from attribution.errors import InputError
 from attribution.result import Attribution
 from attribution.running.execution import Execution
-from attribution.scores.targets import Target
+from attribution.scores.reading import Asked
 from attribution.technique import Technique
 
 
@@ -48,7 +48,7 @@ def compare(
     technique: Technique,
     *,
     backends: Sequence[str] | None = None,
-    target: Target = None,
+    target: Asked = None,
     execution: Execution = Execution(),
 ) -> Comparison:
     """Ask several backends the same question and hold their raw maps against each other.
@@ -71,8 +71,8 @@ def compare(
     attributions: dict[str, Attribution] = {}
     for name, cls in zip(names, classes, strict=True):
         attributions[name] = cls(model, technique, execution).attribute(inputs, target)
-        if technique.needs_target and target is None:
-            target = attributions[name].target
+        if attributions[name].score is not None:
+            target = attributions[name].score  # what the clean output settled is asked of the others
     agreements = {
         (a, b): attributions[a].technique.agreement(attributions[a], attributions[b]) for a, b in combinations(names, 2)
     }

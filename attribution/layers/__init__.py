@@ -2,6 +2,8 @@
 
 from attribution.layers.defaults import activation_layers as activation_layers
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
+from attribution.layers.ending import ended_at as ended_at
+from attribution.layers.ending import outputs_until as outputs_until
 from attribution.layers.grids import patch_grids as patch_grids
 from attribution.layers.names import LayerName as LayerName
 from attribution.layers.names import cut_off as cut_off

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from itertools import pairwise
 from types import FrameType
 from typing import Literal, Self
@@ -39,7 +39,6 @@ class Execution:
             to be faster; ``"always"``: also where it does not.
         deterministic: Ask torch for deterministic kernels during the run.
         progress: Show a progress bar on long work.
-        output: The key or index of the logits where the model returns a dict, tuple or list.
         offload: Bring the maps of each forward to the host while the next one runs, so that a device holds those of
             one ``batch_size`` only. Nothing to do where the model is on the CPU.
         graphs: Let an engine capture on CUDA what a call launches, and replay it in later calls of the same question.
@@ -55,11 +54,16 @@ class Execution:
     incremental: bool | Literal["always"] = True
     deterministic: bool = False
     progress: bool = False
-    output: str | int | None = None
+    output: InitVar[None] = None
     offload: bool = False
     graphs: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, output: None) -> None:
+        if output is not None:
+            raise InputError(
+                f"Execution has no output any more: it says of which number is spoken, so that it went to the target; "
+                f"give target=ClassScore(…, output={output!r})"
+            )
         for name in ("batch_size", "memory_budget"):
             value = getattr(self, name)
             if value is None:
@@ -79,11 +83,6 @@ class Execution:
             object.__setattr__(self, name, answer)
         if self.autocast not in (None, torch.bfloat16, torch.float16):
             raise InputError(f"Execution.autocast is {self.autocast!r}; give torch.bfloat16, torch.float16 or None")
-        if self.output is not None and not isinstance(self.output, str):
-            index = numbers.integer(self.output)
-            if index is None:
-                raise InputError(f"Execution.output is {self.output!r}; give a key (str), an index (int) or None")
-            object.__setattr__(self, "output", index)
 
     def on(self, device: torch.device) -> Self:
         """The same with the memory budget of an accelerator filled in, if the user left it open and torch tells it."""

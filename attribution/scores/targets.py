@@ -28,9 +28,7 @@ def check(target: Target, images: int) -> Tensor | Literal["all"] | None:
     """
     if target is None or (isinstance(target, str) and target == "all"):
         return target
-    if isinstance(target, str | bytes):
-        raise TargetError(f"target is {target!r}; give {_FORMS} (the command line takes label names)")
-    values = _integers(target)
+    values = integers(target)
     if values.ndim == 0:
         values = values.expand(images, 1)
     elif values.ndim == 1:
@@ -65,7 +63,14 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
     return upload(target, logits.device)
 
 
-def _integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:
+def integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:
+    """Ints in any form as int64 on the host.
+
+    Raises:
+        TargetError: Bools, floats, label names, ragged rows.
+    """
+    if isinstance(target, str | bytes):
+        raise TargetError(f"target is {target!r}; give {_FORMS} (the command line takes label names)")
     if isinstance(target, Tensor):
         _check_plain(target)
         if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:

@@ -44,7 +44,7 @@ class CaptumActivations(Attributor[Activations]):
             values = [
                 value
                 for some in ([[module] for module in asked] if apart else [asked])
-                for value in LayerActivation(Truncated(run, some) if fails else run.call, some).attribute(run.inputs)
+                for value in LayerActivation(Truncated(run, some) if fails else run.forward, some).attribute(run.inputs)
             ]
         for name, value in zip(names, values, strict=True):
             layers.per_image(name, value.shape, len(run.inputs))

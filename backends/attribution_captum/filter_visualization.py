@@ -23,7 +23,7 @@ class Logits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, K)."""
-        return self._run.forward(images)
+        return self._run.logits(self._run.forward(images))
 
 
 class CaptumFilterVisualization(Attributor[FilterVisualization]):

@@ -32,7 +32,7 @@ class CaptumGradCAM(Attributor[GradCAM]):
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
     def compute(self, run: Run) -> Maps:
-        """(N, T, h, w) for each layer. Classes are selected in the forward that Captum makes anyway."""
+        """(N, T, h, w) for each layer. The score is settled in the forward that Captum makes anyway."""
         names = self.technique.layers
         asked = modules(run.model, names)
         shapes = [stop.shape or () for stop in check(run.model, names, run.inputs)]
@@ -109,13 +109,11 @@ def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
 
 
 class _Score:
-    """One target's logit for each image: the forward function that Captum is given."""
+    """One target's score for each image: the forward function that Captum is given."""
 
     def __init__(self, run: Run, column: int) -> None:
         self.run = run
         self.column = column
 
     def __call__(self, x: Tensor) -> Tensor:
-        logits = self.run.forward(x)
-        target = self.run.select(logits) if self.run.target is None else self.run.target
-        return logits.gather(1, target)[:, self.column]
+        return self.run.scores(self.run.forward(x))[:, self.column]

@@ -1,9 +1,7 @@
 """What Captum can be asked about a layer, settled before it is asked."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,34 +64,8 @@ class Truncated:
 
     def __call__(self, images: Tensor) -> Tensor:
         """The images themselves: Captum keeps what the layers gave and looks at no output."""
-        halt, left = _Halt(), {*self._asked}
-        owner, armed = threading.get_ident(), True
-
-        def stop(module: nn.Module, args: Any, output: Any) -> None:
-            if not armed or threading.get_ident() != owner:
-                return
-            left.discard(module)
-            if not left:
-                raise halt
-
-        handles = []
-        try:
-            for module in self._asked:
-                handles.append(module.register_forward_hook(stop))  # noqa: PERF401  # each is removed if the next fails
-            self._run.call(images)
-        except _Halt as reached:
-            if reached is not halt:
-                raise
-            reached.__traceback__ = None  # it holds the forward's frames, they hold it
-        finally:
-            armed = False  # an interrupt may have hidden a handle
-            for handle in handles:
-                handle.remove()
+        layers.outputs_until(self._asked, lambda: self._run.forward(images))
         return images
-
-
-class _Halt(BaseException):
-    """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
 
 
 @contextmanager

@@ -42,16 +42,14 @@ class CaptumOcclusion(Attributor[Occlusion]):
         fits = [chunk * len(inputs)]
         with torch.no_grad(), typed(), ExitStack() as stack:
 
-            def score(covered: Tensor) -> Tensor:
+            def score(covered: Tensor, examples: Tensor) -> Tensor:
                 images = inputs.repeat(len(covered) // len(inputs), 1, 1, 1)
                 images[..., :height, :width] = covered
-                logits = _logits(run, images, fits)
-                target = run.select(logits) if run.target is None else run.target
+                scores = _scores(run, images, examples, fits)
                 if not advances:  # how many targets there are shows in the first forward
-                    advances.append(stack.enter_context(run.progress(forwards * target.shape[1], "forward")))
+                    advances.append(stack.enter_context(run.progress(forwards * scores.shape[1], "forward")))
                 advances[0]()
-                own = target[:, len(maps)].repeat(len(covered) // len(inputs))
-                return technique.scores(logits).gather(1, own[:, None])[:, 0]
+                return scores[:, len(maps)]
 
             method = CaptumOcclusionMethod(score)
             while run.target is None or len(maps) < run.target.shape[1]:
@@ -60,6 +58,7 @@ class CaptumOcclusion(Attributor[Occlusion]):
                     sliding_window_shapes=(inputs.shape[1], *technique.size),
                     strides=(inputs.shape[1], *technique.step),
                     baselines=technique.cover(inputs),
+                    additional_forward_args=(torch.arange(len(inputs), device=inputs.device),),
                     perturbations_per_eval=chunk,
                 )
                 whole = torch.zeros((len(inputs), *inputs.shape[2:]), dtype=map_.dtype, device=map_.device)
@@ -69,25 +68,25 @@ class CaptumOcclusion(Attributor[Occlusion]):
         return {"input": torch.stack(maps, dim=1)}
 
 
-def _logits(run: Run, images: Tensor, fits: list[int]) -> Tensor:
-    """(B, K), of as many images at once as ``fits`` says; where memory runs out it is halved for good."""
+def _scores(run: Run, images: Tensor, examples: Tensor, fits: list[int]) -> Tensor:
+    """(B, T), of as many images at once as ``fits`` says; where memory runs out it is halved for good."""
     parts: list[Tensor] = []
     first = 0
     while first < len(images):
-        part = images[first : first + fits[0]]
-        logits = _tried(run, part)
-        if logits is None:
-            fits[0] = len(part) // 2
+        rows = slice(first, first + fits[0])
+        scores = _tried(run, images[rows], examples[rows])
+        if scores is None:
+            fits[0] = len(examples[rows]) // 2
         else:
-            parts.append(logits)
-            first += len(part)
+            parts.append(scores)
+            first += len(scores)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _tried(run: Run, images: Tensor) -> Tensor | None:
+def _tried(run: Run, images: Tensor, examples: Tensor) -> Tensor | None:
     """``None`` where they do not fit; the failure's traceback, which holds what did, is gone when this returns."""
     try:
-        return run.forward(images)
+        return run.scores(run.forward(images), examples)
     except (RuntimeError, MemoryError) as error:
         if len(images) == 1 or not out_of_memory(error):
             raise

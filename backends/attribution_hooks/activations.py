@@ -44,7 +44,7 @@ class HooksActivations(Attributor[Activations]):
             return output.mean(dim=(2, 3), dtype=torch.promote_types(output.dtype, torch.float32))
 
         with torch.no_grad(), capture(run.model, self.technique.layers, stop=stop, keep=mean if reduced else None) as c:
-            run.call(run.inputs)
+            run.forward(run.inputs)
         if flat:
             raise layers.no_space(*flat[0])
         return c

@@ -1,6 +1,6 @@
 """Occlusion sensitivity: which pixels matter most?"""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from math import isfinite
 from typing import ClassVar, Literal, Self
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
-from attribution.errors import InputError, ModelError
+from attribution.errors import InputError
+from attribution.scores.classes import ClassScore
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
 from attribution.techniques.parameters import choice, pair
 
@@ -41,7 +42,8 @@ class Occlusion(Technique):
     δ[w] = score(x) − score(x with window w set to the baseline);
     map[i, j] = mean of δ[w] over the windows w that cover pixel (i, j).
 
-    Sign and unit: positive where covering lowered the score, in units of the score (a probability, or a logit).
+    Sign and unit: positive where covering lowered the score, in units of the score; of classes that is the probability,
+    unless the target says otherwise: ``target=ClassScore(3, of="logit")``.
     Maps are (N, T, H, W). Windows start at 0 and step by ``stride``.
 
     Args:
@@ -49,13 +51,12 @@ class Occlusion(Technique):
         stride: Step in pixels, 1 to the window's.
         baseline: What covers, in model-input units (after the transform: 0 is the mean colour); one value, or one
             per input channel.
-        score: ``"probability"`` (softmax) or ``"logit"``.
         border: ``"cover"``: the last window is cut at the border, so that every pixel is covered (Captum's lattice);
             ``"drop"``: it is left out, and pixels that no window covers are 0.
 
     Raises:
         InputError: A field is out of range, or the window does not fit the image.
-        ModelError: When run: ``score="probability"`` of a model with a single output, whose softmax is always 1.
+        ModelError: When run: the probability of a model with a single output, whose softmax is always 1.
 
     Source: M. D. Zeiler, R. Fergus, *Visualizing and Understanding Convolutional Networks*, ECCV 2014, section 4.2.
     Departs from the paper: a difference to the clean score rather than the covered score, averaged over overlaps.
@@ -64,22 +65,27 @@ class Occlusion(Technique):
     name: ClassVar[str] = "occlusion"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
+    default_score: ClassVar[ClassScore] = ClassScore(of="probability")
     takes_gradients: ClassVar[bool] = False
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
 
     window: int | tuple[int, int] = 40
     stride: int | tuple[int, int] = 20
     baseline: float | tuple[float, ...] = 0.0
-    score: Literal["probability", "logit"] = "probability"
     border: Literal["cover", "drop"] = "cover"
+    score: InitVar[None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, score: None) -> None:
+        if score is not None:
+            raise InputError(
+                "Occlusion has no score any more: it says of which number is spoken, so that it went to the target; "
+                f"give target=ClassScore(…, of={score!r})"
+            )
         for name in ("window", "stride"):
             value = pair("Occlusion", name, getattr(self, name))
             object.__setattr__(self, name, value[0] if value[0] == value[1] else value)
         object.__setattr__(self, "baseline", _baseline(self.baseline))
-        for name, choices in (("score", ("probability", "logit")), ("border", ("cover", "drop"))):
-            object.__setattr__(self, name, choice("Occlusion", name, getattr(self, name), choices))
+        object.__setattr__(self, "border", choice("Occlusion", "border", self.border, ("cover", "drop")))
         (height, width), (down, right) = self.size, self.step
         if down > height or right > width:
             raise InputError(
@@ -124,14 +130,6 @@ class Occlusion(Technique):
         if not isinstance(self.baseline, tuple):
             return inputs.new_full((1, inputs.shape[1], 1, 1), self.baseline)  # made there: nothing waits for a copy
         return torch.tensor(self.baseline, dtype=inputs.dtype, device=inputs.device).reshape(1, -1, 1, 1)
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """Softmax probabilities (N, K), in float32 at least, or the logits."""
-        if self.score == "logit":
-            return logits
-        if logits.shape[1] == 1:
-            raise ModelError("the model has a single output, whose softmax is always 1; use Occlusion(score='logit')")
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
 
     def finish(self, raw: Maps, inputs: Tensor) -> Maps:
         """The raw map itself; it lies on the pixels already."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attribution.attributor import Attributor
 from attribution.errors import InputError, ModelError, NonFiniteError
 from attribution.result import Attribution
-from attribution.running.execution import Execution
+from attribution.scores.classes import ClassScore
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import Subject, makes_inputs, needs_inputs, needs_target
 from attribution.testing.footprint.guard import guard
@@ -120,12 +120,12 @@ def check_wrapped_models_are_unwrapped(subject: Subject) -> None:
 
 @check("Models: what is taken", needs_target)
 def check_logits_inside_a_dict_or_tuple(subject: Subject) -> None:
-    """``Execution(output=…)`` names them; without it a `ModelError` tells what was returned."""
-    for form, item, word in (("dict", "logits", "logits"), ("tuple", 1, "tuple")):
-        model = Wrapped(subject.on(small_cnn()), form=form)
-        text = raises(ModelError, lambda m=model: subject.ask(m), f"a model that returns a {form}")  # type: ignore[misc]
-        require(word in text and "output" in text, f"the text {text!r}", f"{word!r}, and Execution(output=…)")
-        found = subject.ask(model, execution=Execution(output=item))
+    """``ClassScore(output=…)`` names them; ``logits`` are found alone, else a `ModelError` tells what was returned."""
+    model = Wrapped(subject.on(small_cnn()), form="tuple")
+    text = raises(ModelError, lambda: subject.ask(model), "a model that returns a tuple")
+    require("tuple" in text and "output" in text, f"the text {text!r}", "'tuple', and ClassScore(output=…)")
+    for form, item in (("dict", None), ("dict", "logits"), ("tuple", 1)):
+        found = subject.ask(Wrapped(subject.on(small_cnn()), form=form), target=ClassScore(1, output=item))
         _same(subject, found, subject.on(small_cnn()), f"logits in a {form}", exact=False)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attribution.scores.classes import ClassScore
 from attribution.technique import Technique
 from attribution.techniques import Activations, FilterVisualization, GradCAM, Occlusion
 from attribution.testing.checks.check import Template, check, require
@@ -84,8 +85,8 @@ def check_occlusion_of_a_linear_model_is_the_covered_sum(subject: Subject) -> No
 
     model = subject.on(calibrated(build, 0, _DOUBLE, size=(height, width)))
     inputs = subject.noise(dtype=_DOUBLE, size=(height, width))
-    technique = Occlusion(window=window, stride=stride, baseline=baseline, score="logit")
-    found = subject.ask(model, inputs, "all", technique=technique).raw["input"]
+    technique = Occlusion(window=window, stride=stride, baseline=baseline)
+    found = subject.ask(model, inputs, ClassScore("all", of="logit"), technique=technique).raw["input"]
     weight = next(model.get_submodule("head").parameters()).detach().reshape(1, 2, 3, height, width)
     evidence = weight * (inputs[:, None] - subject.on(torch.tensor(baseline, dtype=_DOUBLE)).reshape(1, 1, 3, 1, 1))
     expected, count = inputs.new_zeros(IMAGES, 2, height, width), inputs.new_zeros(height, width)

@@ -11,7 +11,7 @@ from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
 from attribution.result import Attribution
 from attribution.running.execution import Execution
-from attribution.scores.targets import Target
+from attribution.scores.reading import Asked
 from attribution.technique import Technique
 
 IMAGES, SIZE, CLASSES = 2, (17, 23), 5
@@ -77,7 +77,7 @@ class Subject:
         self,
         model: nn.Module,
         inputs: Tensor | None = None,
-        target: Target = 1,
+        target: Asked = 1,
         *,
         technique: Technique | None = None,
         execution: Execution = Execution(),
@@ -85,7 +85,7 @@ class Subject:
         """One answer; inputs (noise where none are given) and target are left out where the technique takes none."""
         return self.put(self.attributor(model, technique=technique, execution=execution), inputs, target)
 
-    def put(self, attributor: Attributor[Any], inputs: Tensor | None = None, target: Target = 1) -> Attribution:
+    def put(self, attributor: Attributor[Any], inputs: Tensor | None = None, target: Asked = 1) -> Attribution:
         """Ask an attributor that is built already."""
         shown = (self.noise() if inputs is None else inputs) if self.technique.needs_inputs else None
         return attributor.attribute(shown, target if self.technique.needs_target else None)

@@ -77,11 +77,11 @@ def check_target_changes_the_map(subject: Subject) -> None:
 
 @check("Targets: what the result holds", needs_target)
 def check_scores_are_those_of_the_clean_inputs(subject: Subject) -> None:
-    """``technique.scores`` of the model's own logits."""
+    """The technique's own score of the model's logits."""
     model, inputs = subject.on(small_cnn()), subject.noise()
     result = subject.ask(model, inputs, _NESTED)
     with torch.no_grad():
-        expected = subject.technique.scores(model(inputs)).gather(1, subject.on(torch.tensor(_NESTED)))
+        expected = subject.technique.default_score.score_of(model(inputs)).gather(1, subject.on(torch.tensor(_NESTED)))
     close = result.scores is not None and torch.allclose(result.scores, expected, rtol=1e-5, atol=1e-6)
     require(close, f"scores {result.scores}", f"{expected}")
 

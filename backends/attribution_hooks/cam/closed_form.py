@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,8 @@ from torch.nn import functional as F
 
 from attribution.attributor import Run
 from attribution.running.precision import tf32
+from attribution.scores.classes import ClassScore
+from attribution.scores.score import Score
 from attribution.techniques.cam.tokens import Grid
 
 ROUNDING = 32
@@ -90,11 +91,12 @@ def _drawn(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return ((number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)).to(device)
 
 
-def _maps(weight: Tensor, target: Tensor, activation: Tensor, asked: Tensor | Literal["all"] | None) -> Tensor:
+def _maps(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> Tensor:
     """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets.
 
     What was asked for is known on the host, so that no target need be looked at.
     """
+    asked = score.target if isinstance(score, ClassScore) else None
     if isinstance(asked, Tensor):
         same = bool((asked == asked[0]).all())
         every = asked.shape[1] == len(weight) and bool(asked[0].diff().eq(1).all())

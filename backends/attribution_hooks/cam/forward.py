@@ -19,7 +19,8 @@ class Forward:
     """What one forward gave.
 
     Attributes:
-        logits: (N, K), with graph; without one where the model cuts the gradient.
+        logits: (N, K), with graph; without one where the model cuts the gradient. Of a score that is not one of classes
+            (N, T), its values.
         outputs: Of the layers, as they gave them.
         edges: Where in the graph the outputs stand, of those that are copies; the others are in the graph themselves.
     """
@@ -43,12 +44,12 @@ def forward(run: Run, names: Sequence[str]) -> Forward:
     """
     try:
         with torch.no_grad(), capture(run.model, names, gradients="from the layers") as caught:
-            logits = run.forward(run.inputs)
+            logits = run.matrix(run.forward(run.inputs))
         if caught.direct and logits.requires_grad:
             return Forward(logits, {name: caught[name] for name in names}, {})
     except ModelError as error:
         if _WRITTEN not in str(error):
             raise
     with torch.enable_grad(), capture(run.model, names, gradients="to the layers") as caught:
-        logits = run.forward(run.inputs.detach().requires_grad_())
+        logits = run.matrix(run.forward(run.inputs.detach().requires_grad_()))
     return Forward(logits, {name: caught[name] for name in names}, caught.edges)

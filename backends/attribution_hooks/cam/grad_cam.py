@@ -41,20 +41,20 @@ class HooksGradCAM(Attributor[GradCAM]):
     def _plainly(self, run: Run) -> Maps:
         names = self.technique.layers
         ran = forward(run, names)
-        logits, outputs = ran.logits, ran.outputs
+        (score, target), outputs = run.settled, ran.outputs
+        logits = score.score_of(ran.logits)
         for name, output in outputs.items():
             layers.per_image(name, output.shape, len(run.inputs))
         grids = {
             name: self.technique.grid(name, tuple(output.shape), run.model, run.inputs)
             for name, output in outputs.items()
         }
-        target = run.select(logits)
         if not logits.requires_grad:
             raise layers.no_influence(*names)
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             found = {name: grids[name].map(output.detach()) for name, output in outputs.items()}
             maps: Maps = {}
-            if target.shape[1] > backward.FEW_TARGETS and not ran.edges:
+            if score.logits and target.shape[1] > backward.FEW_TARGETS and not ran.edges:
                 for name in names:
                     closed = class_maps(run, logits, outputs[name], grids[name], target)
                     if closed is not None:

@@ -14,6 +14,7 @@ from attribution.isolation.notes import notes
 from attribution.running import precision
 from attribution.running.execution import first_line
 from attribution.running.upload import upload
+from attribution.scores.classes import ClassScore
 from attribution.technique import Maps
 from attribution_hooks.cam.backward import FEW_TARGETS
 from attribution_hooks.cam.closed_form import hooked
@@ -36,11 +37,13 @@ class _Still(Run):
     place: Tensor | None = None
     logits_given: list[Tensor] = field(default_factory=list)
 
-    def select(self, logits: Tensor) -> Tensor:
+    def matrix(self, output: Any, examples: Tensor | None = None) -> Tensor:
         """Nothing is checked, and nothing looked at: the run itself does that."""
+        logits = self.logits(output)
         self.logits_given = [logits.detach()]
+        self.score = self.asked
         self.target = logits.detach().argmax(dim=1, keepdim=True) if self.place is None else self.place
-        return self.target
+        return logits
 
 
 class Graph:
@@ -54,8 +57,8 @@ class Graph:
     def __init__(self, run: Run, compute: Callable[[Run], Maps]) -> None:
         self._pointers = pointers(run.model)
         self._inputs, self._place = torch.zeros_like(run.inputs), None
-        if isinstance(run.asked, Tensor):
-            self._place = torch.zeros_like(run.asked, device=run.inputs.device)
+        if (target := _named(run)) is not None:
+            self._place = torch.zeros_like(target, device=run.inputs.device)
         given = {each.name: getattr(run, each.name) for each in fields(Run)} | {"extras": {}, "notes": {}}
         still = _Still(**given | {"inputs": self._inputs}, place=self._place)
         with torch.cuda.device(run.inputs.device) if run.inputs.is_cuda else nullcontext():
@@ -69,8 +72,8 @@ class Graph:
     def run(self, run: Run) -> tuple[Maps, Tensor]:
         """Maps and logits (N, K) for the inputs and classes of a call."""
         self._inputs.copy_(run.inputs)
-        if self._place is not None and isinstance(run.asked, Tensor):
-            self._place.copy_(upload(run.asked, self._place.device))
+        if self._place is not None and (target := _named(run)) is not None:
+            self._place.copy_(upload(target, self._place.device))
         self._replay()
         run.notes.update(self._notes)
         return {name: map_.clone() for name, map_ in self._maps.items()}, self._logits.clone()
@@ -93,11 +96,12 @@ def replayed(run: Run, question: object, compute: Callable[[Run], Maps]) -> Maps
         question: What is asked; hashable.
         compute: The plain way.
     """
-    asked, x = run.asked, run.inputs
-    few = asked is None or (isinstance(asked, Tensor) and asked.shape[1] <= FEW_TARGETS)
+    score, asked, x = run.asked, _named(run), run.inputs
+    few = isinstance(score, ClassScore) and score == ClassScore(score.target, of="logit")
+    few = few and (asked.shape[1] <= FEW_TARGETS if asked is not None else getattr(score, "target", "all") is None)
     if not (has_graphs(x.device) and few and len(x) <= MOST_IMAGES) or hooked(run.model):
         return compute(run)
-    targets = asked.shape[1] if isinstance(asked, Tensor) else None
+    targets = None if asked is None else asked.shape[1]
     key = (question, x.shape, x.stride(), x.dtype, x.device, targets, run.execution, precision.told(x.device))
     known: dict[object, Graph | str | None] = notes(run.model).setdefault("graphs", {})
     if key not in known:
@@ -105,24 +109,30 @@ def replayed(run: Run, question: object, compute: Callable[[Run], Maps]) -> Maps
         return compute(run)
     graph = known[key]
     if isinstance(graph, Graph) and graph.fits(run.model):
-        if isinstance(asked, Tensor) and int(asked.max()) >= graph.classes:
+        if asked is not None and int(asked.max()) >= graph.classes:
             return compute(run)  # which refuses it
         maps, logits = graph.run(run)
-        run.select(logits)
+        run.matrix(logits)
         run.note("graph", "replayed")
         return maps
     maps = compute(run)
-    if not isinstance(graph, str) and run.scores is not None and run.target is not None:
+    if not isinstance(graph, str) and run.clean is not None and run.target is not None:
         try:
             made = Graph(run, compute)
             again, logits = made.run(run)
-            same = _same(maps | {"": run.scores}, again | {"": logits.gather(1, run.target)})
+            same = _same(maps | {"": run.clean}, again | {"": logits.gather(1, run.target)})
             known[key] = made if same else "a replay gave another answer"
         except Exception as error:  # the answer is there without it
             known[key] = first_line(error)
     if isinstance(reason := known[key], str):
         run.note("graph", f"none: {reason}")
     return maps
+
+
+def _named(run: Run) -> Tensor | None:
+    """The classes (N, T) that the user named, on the host."""
+    target = run.asked.target if isinstance(run.asked, ClassScore) else None
+    return target if isinstance(target, Tensor) else None
 
 
 def has_graphs(device: torch.device) -> bool:

@@ -93,11 +93,11 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         """The layer's output, with graph where gradients are on."""
         layer = self.technique.layer
         if self.technique.of_logits(run.model):
-            return run.forward(images)
+            return run.logits(run.forward(images))
         graph = torch.is_grad_enabled()
         once = layers.run_once(run.model, run.inputs, [layer])
         with capture(run.model, [layer], gradients="to the images" if graph else None, stop=once) as caught:
-            run.call(images)
+            run.forward(images)
         return caught[layer]
 
     def _crop(self, run: Run) -> Crop | None:

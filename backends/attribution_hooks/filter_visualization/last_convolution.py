@@ -117,7 +117,7 @@ class LastConvolution:
 
         try:
             handle = self.module.register_forward_pre_hook(stop)
-            run.call(images)
+            run.forward(images)
         except _Halt as reached:
             if reached is not halt:
                 raise

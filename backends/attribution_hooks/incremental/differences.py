@@ -9,7 +9,6 @@ from torch import Tensor
 
 from attribution.attributor import Run
 from attribution.running.precision import tf32
-from attribution.techniques import Occlusion
 from attribution.techniques.perturbation.occlusion import Lattice
 from attribution_hooks.chunks import fitting, in_parts
 from attribution_hooks.covers import Covers
@@ -35,11 +34,9 @@ Pair = tuple[int, int]
 
 def differences(
     run: Run,
-    technique: Occlusion,
     lattice: Lattice,
     covers: Covers,
     logits: Tensor,
-    target: Tensor,
     known: Known,
     chunk: int,
 ) -> Tensor:
@@ -49,12 +46,10 @@ def differences(
     in every call only after `Proof`.
 
     Args:
-        run: Its inputs are (N, C, H, W).
-        technique: Says how logits become scores.
+        run: Its inputs are (N, C, H, W), its score is settled.
         lattice: The windows.
         covers: Of the inputs and the lattice.
-        logits: (N, K), of the model itself for the inputs; the engine's must be the same.
-        target: (N, T).
+        logits: (N, K), the matrix of scores of the model itself for the inputs; the engine's must be the same.
         known: What earlier calls found out about the model.
         chunk: Whole images per forward of the model.
 
@@ -77,7 +72,7 @@ def differences(
         raise Untraceable(reason)
     if len(inputs) > 1:
         maps, output = [], None  # of one image; they would lie beside the proof's forwards
-    proof = Proof.of(run, technique, lattice, covers, logits, target, chunk)
+    proof = Proof.of(run, lattice, covers, logits, chunk)
     parts: list[Tensor] = []
     used, macs = size, 0
     with run.progress(len(lattice.windows) * len(inputs), "window") as advance:
@@ -85,21 +80,21 @@ def differences(
             part = slice(first, min(first + at_once, len(inputs)))
             if len(inputs) > 1:
                 maps, output = program.clean(inputs[part])
-            clean = run.logits(output)
+            clean = run.matrix(output, torch.arange(part.start, part.stop, device=inputs.device))
             checks = {CLEAN: proof.clean_agrees(clean, part)}
             if inputs.device.type == "cpu":
                 _settle(checks, known, question)  # nothing waits for it there
             engine, size = fitting(size, partial(Engine, program, plan, readings, maps, cover=covers.cover))
             used, maps = min(used, size), []
             pairs = [(window, image - first) for window, image in (proof.pairs[row] for row in proof.rows(part))]
-            sink = Sink(run, technique, program, clean, target[part], len(lattice.windows), used, pairs)
+            sink = Sink(run, program, clean, part, len(lattice.windows), used, pairs)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
-            checks |= _checks(run, technique, covers, proof, sink, clean, part, chunk, strongest=first == 0)
+            checks |= _checks(run, covers, proof, sink, clean, part, chunk, strongest=first == 0)
             _settle(checks, known, question)
             macs += sink.macs
-            parts.append(sink.deltas.view(len(lattice.windows), -1, target.shape[1]))
+            parts.append(sink.deltas.view(len(lattice.windows), -1, sink.target.shape[1]))
     run.note("engine", "incremental")
     run.note("windows_per_forward", used)
     run.note("macs_dense", plan.dense * len(inputs))
@@ -134,7 +129,6 @@ TOLD = "the map would be made of other differences than the model gives"
 
 def _checks(
     run: Run,
-    technique: Occlusion,
     covers: Covers,
     proof: Proof,
     sink: Sink,
@@ -153,17 +147,22 @@ def _checks(
     at, found = sink.asked
     own, places = proof.covered[rows[0] : rows[-1] + 1], proof.images(rows)
     alike = proof.agrees(found, own, clean, places, part)
-    told = proof.told(technique, own, places, sink.target[places - part.start], sink.deltas[at])
+    told = proof.told(own, places, sink.target[places - part.start], sink.deltas[at])
     further = [*([sink.strongest] if strongest else []), *sink.shortest]
     if not further:
         return {COVERED: alike, TOLD: told}
     at, found = (torch.cat(each) for each in zip(*further, strict=True))
     places, windows = at % (part.stop - part.start), at.div(part.stop - part.start, rounding_mode="floor")
     parts = range(0, len(at), chunk)
-    own = torch.cat([run.forward(covers.of(windows[n : n + chunk], places[n : n + chunk] + part.start)) for n in parts])
+    own = torch.cat([_own(run, covers, windows[n : n + chunk], places[n : n + chunk] + part.start) for n in parts])
     alike = alike & proof.agrees(found, own, clean, places + part.start, part)
-    told = told & proof.told(technique, own, places + part.start, sink.target[places], sink.deltas[at])
+    told = told & proof.told(own, places + part.start, sink.target[places], sink.deltas[at])
     return {COVERED: alike, TOLD: told}
+
+
+def _own(run: Run, covers: Covers, windows: Tensor, images: Tensor) -> Tensor:
+    """(B, K): what the model itself says of covered images."""
+    return run.matrix(run.forward(covers.of(windows, images)), images)
 
 
 def _settle(checks: dict[str, Tensor], known: Known, question: object) -> None:

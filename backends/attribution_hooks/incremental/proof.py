@@ -11,7 +11,7 @@ from attribution.attributor import Run
 from attribution.run import MASK, medians
 from attribution.running.precision import tf32
 from attribution.running.upload import upload
-from attribution.techniques import Occlusion
+from attribution.scores.score import Score
 from attribution.techniques.perturbation.occlusion import Lattice
 from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import Covers
@@ -38,13 +38,15 @@ class Proof:
     tensor that holds one bool, so that all of them are read at once, and a device is waited for once.
 
     Attributes:
+        score: What is explained.
         pairs: (window, image) of each covered image; the images ascend.
         clean: (N, K), the model's logits for the images as they are.
         covered: (pairs, K), for the covered ones.
-        classes: (N, T) that the map depends on: those asked for, or all where the score is a softmax.
+        classes: (N, T) that the map depends on: those asked for, or all where the score mixes them, as a softmax does.
         allowed: (N, K), how far rounding may take a logit.
     """
 
+    score: Score
     pairs: tuple[Pair, ...]
     clean: Tensor
     covered: Tensor
@@ -52,25 +54,24 @@ class Proof:
     allowed: Tensor
 
     @classmethod
-    def of(
-        cls, run: Run, technique: Occlusion, lattice: Lattice, covers: Covers, clean: Tensor, target: Tensor, chunk: int
-    ) -> "Proof":
+    def of(cls, run: Run, lattice: Lattice, covers: Covers, clean: Tensor, chunk: int) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
+        score, target = run.settled
         pairs = chosen(lattice, len(run.inputs))
         windows, images = upload(np.array(pairs).T, clean.device)
         found: list[Tensor] = []
 
         def work(part: Sequence[int]) -> None:
             rows = slice(part[0], part[-1] + 1)
-            found.append(run.forward(covers.of(windows[rows], images[rows])))
+            found.append(run.matrix(run.forward(covers.of(windows[rows], images[rows])), images[rows]))
 
         in_parts(range(len(pairs)), chunk, work, lambda: None)
         covered = torch.cat(found)
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
         dtype = tf32(clean) or clean.dtype
         unit = ROUNDINGS.get(dtype, ROUNDING) * torch.finfo(dtype).eps
-        allowed = unit * sizes(clean, covered, target)
-        return cls(pairs, clean, covered, target if technique.score == "logit" else every, allowed)
+        allowed = unit * torch.maximum(sizes(clean, covered, target), run.scale.to(clean.dtype))
+        return cls(score, pairs, clean, covered, every if score.mixes else target, allowed)
 
     def clean_agrees(self, clean: Tensor, images: slice) -> Tensor:
         """Whether the engine's logits (n, K) for these images as they are, are the model's."""
@@ -94,21 +95,17 @@ class Proof:
         found = _difference(clean[places - images.start], covered)
         return self._near(_difference(found, _difference(self.clean[places], own)), places)
 
-    def told(self, technique: Occlusion, own: Tensor, places: Tensor, target: Tensor, deltas: Tensor) -> Tensor:
+    def told(self, own: Tensor, places: Tensor, target: Tensor, deltas: Tensor) -> Tensor:
         """Whether the map is made of the differences that the model's own logits give.
 
         Args:
-            technique: How logits become scores.
             own: (P, K), the model's logits for covered images.
             places: (P,), which image of the call each shows.
             target: (P, T) asked for.
             deltas: (P, T), the differences of scores for the map.
         """
-        before, after = (technique.scores(logits) for logits in (self.clean[places], own))
-        room = self.allowed[places].to(before.dtype)
-        if technique.score != "logit":  # p · (δ of its own logit + the mean δ of all) is what a probability may move
-            p = torch.maximum(before, after)
-            room = p * (room + (p * room).sum(dim=1, keepdim=True)) + 8 * torch.finfo(p.dtype).eps
+        before, after = (self.score.score_of(logits) for logits in (self.clean[places], own))
+        room = self.score.room(self.allowed[places], before, after)
         difference = (deltas - (before - after).gather(1, target)).abs()
         return (difference <= 3 * room.gather(1, target)).all()  # clean logits may be off once, covered ones twice
 

@@ -8,7 +8,6 @@ from torch import Tensor, fx
 
 from attribution.attributor import Run
 from attribution.running.upload import upload
-from attribution.techniques import Occlusion
 from attribution_hooks.chunks import in_parts
 from attribution_hooks.incremental.graph import Program
 
@@ -22,11 +21,10 @@ class Sink:
     weights runs at once on a CPU, since to join what waits is to copy it.
 
     Args:
-        run: How logits are found in what the model returns.
-        technique: How logits become scores.
+        run: What is explained of what the model returns.
         program: Its rest is run.
         clean: (n, K), by the engine itself, so that its rounding cancels.
-        target: (n, T).
+        part: Which images of the call these are.
         windows: How many the lattice has.
         size: Windows per batch.
         asked: (window, image) whose logits are kept for the proof.
@@ -41,21 +39,21 @@ class Sink:
     def __init__(
         self,
         run: Run,
-        technique: Occlusion,
         program: Program,
         clean: Tensor,
-        target: Tensor,
+        part: slice,
         windows: int,
         size: int,
         asked: Sequence[Pair],
     ) -> None:
+        self._score, target = run.settled
+        self.target = target = target[part]
         self.images = len(target)
         self.macs = 0
-        self.target = target
         precise = torch.promote_types(clean.dtype, torch.float32)
         self.deltas = clean.new_empty((windows * self.images, target.shape[1]), dtype=precise)
-        self._run, self._technique, self._program = run, technique, program
-        self._clean = technique.scores(clean).gather(1, target)
+        self._run, self._program, self._first = run, program, part.start
+        self._clean = self._score.score_of(clean).gather(1, target)
         self._size = size
         self._at_once = not program.weighs and clean.device.type == "cpu"
         self._waiting: list[tuple[dict[fx.Node, Tensor], list[Pair]]] = []
@@ -106,15 +104,15 @@ class Sink:
         def work(rows: Sequence[int]) -> None:
             part = slice(rows[0], rows[-1] + 1)
             output = self._program.finish({node: value[part] for node, value in values.items()})
-            self._fill(self._run.logits(output), pairs[part], rows_of[part])
+            images = rows_of[part] % self.images
+            self._fill(self._run.matrix(output, images + self._first), pairs[part], rows_of[part], images)
             self.macs += len(rows) * self._program.rest_macs
 
         in_parts(range(len(pairs)), self._size, work, lambda: None)
         self._waiting = []
 
-    def _fill(self, logits: Tensor, pairs: list[Pair], at: Tensor) -> None:
-        images = at % self.images
-        scores = self._technique.scores(logits).gather(1, self.target[images])
+    def _fill(self, logits: Tensor, pairs: list[Pair], at: Tensor, images: Tensor) -> None:
+        scores = self._score.score_of(logits).gather(1, self.target[images])
         found = (self._clean[images] - scores).to(self.deltas.dtype)
         self.deltas.index_copy_(0, at, found)
         most = found.abs().amax(dim=1)

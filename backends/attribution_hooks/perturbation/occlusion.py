@@ -44,29 +44,27 @@ class HooksOcclusion(Attributor[Occlusion]):
             most = CPU_WINDOWS if inputs.device.type == "cpu" else None
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
             logits = _clean(run, chunk)
-            target = run.select(logits)
             covers = Covers(inputs, self.technique.cover(inputs), lattice)
             run.note("windows", len(lattice.windows))
             restart = note_random(Undo(), devices_of(run.model, inputs))
             try:
-                deltas = self._incremental(run, lattice, covers, logits, target, chunk)
+                deltas = self._incremental(run, lattice, covers, logits, chunk)
             finally:
                 restart()  # dense draws the same
             if deltas is None:
-                clean = self.technique.scores(logits).gather(1, target)
                 run.note("engine", "dense")
-                deltas = dense.differences(run, self.technique, covers, len(lattice.windows), clean, target, chunk)
+                deltas = dense.differences(run, covers, len(lattice.windows), chunk)
         return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
 
-    def _incremental(
-        self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, target: Tensor, chunk: int
-    ) -> Tensor | None:
+    def _incremental(self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, chunk: int) -> Tensor | None:
         try:
             if not run.execution.incremental:
                 raise Untraceable(run.apart or "Execution.incremental is False")
+            if run.asked.of_layer is not None:
+                raise Untraceable("the score is one of a layer, where the forward ends")
             if run.execution.autocast is not None:
                 raise Untraceable("autocast chooses a precision op by op")
-            return self._on_tiles(run, lattice, covers, logits, target, chunk)
+            return self._on_tiles(run, lattice, covers, logits, chunk)
         except Untraceable as reason:
             if lost(reason):
                 raise
@@ -77,15 +75,13 @@ class HooksOcclusion(Attributor[Occlusion]):
             run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
 
-    def _on_tiles(
-        self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, target: Tensor, chunk: int
-    ) -> Tensor:
+    def _on_tiles(self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, chunk: int) -> Tensor:
         undo = Undo()
         try:
             try:
                 process_flags.untuned(undo, run.inputs.device)
                 known = _known(run.model)
-                return incremental.differences(run, self.technique, lattice, covers, logits, target, known, chunk)
+                return incremental.differences(run, lattice, covers, logits, known, chunk)
             finally:
                 undo.back()
         finally:
@@ -99,11 +95,12 @@ def _known(model: nn.Module) -> Known:
 
 
 def _clean(run: Run, chunk: int) -> Tensor:
-    """Logits (N, K) of the images as they are."""
+    """The matrix (N, K) that scores of the images as they are are picked from."""
     parts: list[Tensor] = []
 
     def work(images: Sequence[int]) -> None:
-        parts.append(run.forward(run.inputs[images[0] : images[-1] + 1]))
+        rows = torch.arange(images[0], images[-1] + 1, device=run.inputs.device)
+        parts.append(run.matrix(run.forward(run.inputs[images[0] : images[-1] + 1]), rows))
 
     in_parts(range(len(run.inputs)), chunk, work, lambda: None)
     return torch.cat(parts)

@@ -1,0 +1,103 @@
+"""``DifferenceScore``: why this, and not that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from attribution import numbers
+from attribution.errors import TargetError
+from attribution.scores.classes import ClassScore
+from attribution.scores.score import Output, Score, whole
+
+
+@dataclass(frozen=True, eq=False)
+class DifferenceScore(Score):
+    """a − b of two scores.
+
+    Args:
+        a: A score, or a class.
+        b: Likewise. Both have as many targets, or one of them has one.
+
+    Raises:
+        TargetError: One is neither a score nor an int. When run: the numbers of targets do not fit.
+
+    Source: Z. Zhang et al., *Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation*, CVPR
+    2025, section 3.2 (Grad-CAM of the difference of two logits).
+    """
+
+    a: Score
+    b: Score
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            given = getattr(self, name)
+            index = numbers.integer(given)
+            if index is not None:
+                object.__setattr__(self, name, ClassScore(index))
+            elif not isinstance(given, Score):
+                raise TargetError(f"DifferenceScore.{name} is {given!r}; give a score, or a class as an int")
+
+    def check(self, examples: int) -> Self:
+        """Both."""
+        return self.having(a=self.a.check(examples), b=self.b.check(examples))
+
+    def rows(self, part: slice) -> Self:
+        """Of both."""
+        return self.having(a=self.a.rows(part), b=self.b.rows(part))
+
+    def on(self, device: torch.device) -> Self:
+        """Both."""
+        return self.having(a=self.a.on(device), b=self.b.on(device))
+
+    def choose(self, output: Output, examples: Tensor) -> Mapping[str, Tensor]:
+        """What either chooses."""
+        sides = {"a": self.a, "b": self.b}
+        return {
+            f"{side}.{name}": t for side, score in sides.items() for name, t in score.choose(output, examples).items()
+        }
+
+    def chosen(self, choices: Mapping[str, Tensor]) -> Self:
+        """To either its own."""
+
+        def of(side: str) -> dict[str, Any]:
+            return {name.partition(".")[2]: t for name, t in choices.items() if name.partition(".")[0] == side}
+
+        return self.having(a=self.a.chosen(of("a")), b=self.b.chosen(of("b")))
+
+    def values(self, output: Output, examples: Tensor) -> Tensor:
+        """(B, T)."""
+        a, b = self.a.values(output, examples), self.b.values(output, examples)
+        if a.shape[1] != b.shape[1] and 1 not in (a.shape[1], b.shape[1]):
+            raise TargetError(
+                f"DifferenceScore has {a.shape[1]} targets of a and {b.shape[1]} of b; give as many of each"
+            )
+        return a - b
+
+    def scale(self, output: Output, examples: Tensor, matrix: Tensor) -> Tensor:
+        """The sum of both sizes."""
+        sizes = [s.scale(output, examples, s.values(output, examples)) for s in (self.a, self.b)]
+        return sizes[0] + sizes[1]
+
+    def joined(self, parts: Sequence[Score]) -> Score:
+        """Each side joined."""
+        both = [part for part in parts if isinstance(part, DifferenceScore)]
+        return self.having(a=whole([part.a for part in both]), b=whole([part.b for part in both]))
+
+    def names(self, columns: Tensor) -> tuple[tuple[str, ...], ...]:
+        """``"class 3 − class 5"``."""
+        a, b = (_names(score, columns) for score in (self.a, self.b))
+        return tuple(
+            tuple(f"{one[t % len(one)]} − {other[t % len(other)]}" for t in range(columns.shape[1]))
+            for one, other in zip(a, b, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.a} − {self.b}"
+
+
+def _names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
+    settled = isinstance(score, ClassScore) and isinstance(score.target, Tensor)
+    return score.names(score.target if settled else columns)  # type: ignore[attr-defined]

@@ -1,0 +1,91 @@
+"""``LayerScore``: a channel or a single unit of a layer."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution import numbers
+from attribution.errors import ModelError, TargetError
+from attribution.scores.outputs import described
+from attribution.scores.score import Output, Score, per_row
+from attribution.scores.values import mean_size
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScore(Score):
+    """A[n, channel, position] of a layer's output A (N, D, *p), or its mean or sum over the places p.
+
+    The forward ends at the layer. The gradient of such a score with respect to the image is the neuron gradient.
+
+    Args:
+        layer: As ``model.named_modules()`` prints it.
+        channel: Of axis 1.
+        position: One index per place axis; ``None``: all places.
+        reduce: Over the places where no position is given: ``"mean"`` or ``"sum"``.
+
+    Raises:
+        TargetError: A field is of another form. When run: a channel or position is out of range.
+        LayerError: When run: the layer does not exist, never runs, runs several times, or gives no tensor.
+    """
+
+    layer: str
+    channel: int
+    _: KW_ONLY
+    position: tuple[int, ...] | None = None
+    reduce: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        channel = numbers.integer(self.channel)
+        if not isinstance(self.layer, str) or not self.layer:
+            raise TargetError(f"LayerScore.layer is {self.layer!r}; give a name of model.named_modules()")
+        if channel is None or channel < 0:
+            raise TargetError(f"LayerScore.channel is {self.channel!r}; give an int of at least 0")
+        if self.reduce not in ("mean", "sum"):
+            raise TargetError(f"LayerScore.reduce is {self.reduce!r}; give 'mean' or 'sum'")
+        object.__setattr__(self, "channel", channel)
+        if self.position is not None:
+            several = numbers.items(self.position)
+            found = [numbers.integer(each) for each in ((self.position,) if several is None else several)]
+            place = tuple(each for each in found if each is not None)
+            if len(place) < len(found):
+                raise TargetError(f"LayerScore.position is {self.position!r}; give one int per place axis")
+            object.__setattr__(self, "position", place)
+
+    @property
+    def of_layer(self) -> str | None:
+        """The layer."""
+        return self.layer
+
+    def values(self, output: Output, examples: Tensor) -> Tensor:
+        """(B, 1)."""
+        units = self._units(output, len(examples))
+        wide = units.to(torch.promote_types(units.dtype, torch.float32)).reshape(len(units), -1)
+        return wide.mean(dim=1, keepdim=True) if self.reduce == "mean" else wide.sum(dim=1, keepdim=True)
+
+    def scale(self, output: Output, examples: Tensor, matrix: Tensor) -> Tensor:
+        """The mean of absolute values, or their sum."""
+        units = self._units(output, len(examples))
+        return mean_size(units) * (1 if self.reduce == "mean" else units[0].numel())
+
+    def __str__(self) -> str:
+        place = "" if self.position is None else f" at {', '.join(map(str, self.position))}"
+        return f"{self.layer} channel {self.channel}{place}"
+
+    def _units(self, output: Output, rows: int) -> Tensor:
+        if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 2:
+            raise ModelError(f"layer {self.layer!r} gives {described(output)}; a unit is part of (N, D, *places)")
+        per_row(output, rows, f"layer {self.layer!r}")
+        if self.channel >= output.shape[1]:
+            raise TargetError(f"channel {self.channel} is out of range; layer {self.layer!r} has {output.shape[1]}")
+        found = output[:, self.channel]
+        if self.position is None:
+            return found
+        if len(self.position) != found.ndim - 1 or any(
+            not 0 <= step < size for step, size in zip(self.position, found.shape[1:], strict=False)
+        ):
+            raise TargetError(f"position {self.position} does not lie in the places {tuple(found.shape[1:])}")
+        for step in self.position:
+            found = found.select(1, step)
+        return found

@@ -1,0 +1,98 @@
+"""Scores in files: their fields as JSON, their tensors beside it, functions by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from attribution.errors import TargetError
+from attribution.scores.boxes import BoxScore
+from attribution.scores.classes import ClassScore
+from attribution.scores.difference import DifferenceScore
+from attribution.scores.layers import LayerScore
+from attribution.scores.regions import RegionScore
+from attribution.scores.score import Output, Score
+from attribution.scores.similarity import SimilarityScore
+from attribution.scores.values import ValueScore
+
+_KNOWN: dict[str, type[Score]] = {
+    cls.__name__: cls
+    for cls in (BoxScore, ClassScore, DifferenceScore, LayerScore, RegionScore, SimilarityScore, ValueScore)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NamedScore(Score):
+    """A score of which a file kept the name alone: a function, or a score of a class that is not built in.
+
+    Args:
+        name: In figures and reports.
+    """
+
+    name: str
+
+    def values(self, output: Output, examples: Tensor) -> Tensor:
+        """Cannot be computed.
+
+        Raises:
+            TargetError: Always.
+        """
+        raise TargetError(
+            f"the score {self.name!r} was read from a file, which keeps the names of functions alone; give the function"
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def stored(score: Score, prefix: str = "score") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What JSON holds of a score, and its tensors by their names in a file."""
+    if _KNOWN.get(type(score).__name__) is not type(score):
+        return {"type": "NamedScore", "fields": {"name": str(score)}}, {}
+    assert is_dataclass(score)
+    held: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for field in fields(score):
+        value, name = getattr(score, field.name), f"{prefix}/{field.name}"
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            held[field.name] = {"tensor": name}
+        elif isinstance(value, Score):
+            inner, more = stored(value, name)
+            held[field.name] = {"score": inner}
+            tensors |= more
+        elif callable(value):
+            held[field.name] = {"function": getattr(value, "__name__", type(value).__name__)}
+        else:
+            held[field.name] = list(value) if isinstance(value, tuple) else value
+    return {"type": type(score).__name__, "fields": held}, tensors
+
+
+def restored(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Score:
+    """The score of a file.
+
+    Raises:
+        KeyError, TypeError, AttributionError: The file holds none.
+    """
+    given = dict[str, Any]()
+    for name, value in found["fields"].items():
+        if isinstance(value, dict) and "tensor" in value:
+            given[name] = tensors[value["tensor"]]
+        elif isinstance(value, dict) and "score" in value:
+            given[name] = restored(value["score"], tensors)
+        elif isinstance(value, dict) and "function" in value:
+            given[name] = _Unknown(value["function"])
+        else:
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return (_KNOWN | {"NamedScore": NamedScore})[found["type"]](**given)
+
+
+class _Unknown:
+    """A function of which only the name is known."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *args: object) -> Any:
+        raise TargetError(f"the function {self.__name__!r} was not saved with the file; give it again: output=…")
