@@ -1,8 +1,9 @@
 """The questions a user asks: explain and load; ``comparison/`` asks several backends at once."""
 
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from attribution import registry
 from attribution.errors import InputError, OutputError
@@ -14,7 +15,7 @@ from attribution.technique import Technique
 
 def explain(
     model: nn.Module,
-    inputs: Tensor | None,
+    inputs: Any,
     technique: Technique,
     *,
     backend: str = "hooks",
@@ -24,8 +25,9 @@ def explain(
     """Compute a technique by a backend; only ``backend=`` changes between two of them.
 
     Args:
-        model: An eager module that maps (N, C, H, W) to logits (N, K).
-        inputs: Float (N, C, H, W) on the model's device; ``None`` for `FilterVisualization`.
+        model: An eager module; what it returns is read by ``target``, by default as logits (N, K).
+        inputs: On the model's device: float (N, C, H, W), or (N, F), (N, C, T), (N, C, D, H, W); a tuple of arguments,
+            a mapping of keyword arguments, or `Inputs`; ``None`` for `FilterVisualization`.
         technique: What to compute, e.g. ``GradCAM(layers=("features.28",))``.
         backend: ``"hooks"``, ``"captum"`` or an installed plugin's.
         target: An int for all images, one int per image, (N, T) ints, ``"all"``, or ``None`` for the prediction; a

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Generic, TypeVar, final
+from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from attribution.errors import (
     PluginError,
 )
 from attribution.inputs import checks
+from attribution.inputs.inputs import Inputs
 from attribution.isolation import process_flags
 from attribution.isolation.context import admit, alone, isolate, unwrap
 from attribution.isolation.notes import notes as notes_of
@@ -86,11 +87,12 @@ class Attributor(ABC, Generic[TechniqueT]):
         """
 
     @final
-    def attribute(self, inputs: Tensor | None = None, target: Asked = None) -> Attribution:
+    def attribute(self, inputs: Any = None, target: Asked = None) -> Attribution:
         """Check, isolate, compute, finish. The model, the inputs and torch's modes are as found on every exit.
 
         Args:
-            inputs: Float (N, C, H, W) on the model's device; ``None`` for a technique that makes its own.
+            inputs: Float (N, C, H, W), or another form of `Inputs.of`, on the model's device; ``None`` for a technique
+                that makes its own.
             target: One class for all images, one per image, (N, T), ``"all"``, or ``None`` for the prediction; a score;
                 or a function of the model's output.
 
@@ -113,7 +115,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         finally:
             undo.back()
 
-    def _answer(self, undo: Undo, guards: Guards, inputs: Tensor | None, target: Asked) -> Attribution:
+    def _answer(self, undo: Undo, guards: Guards, inputs: Any, target: Asked) -> Attribution:
         inner = unwrap(self.model)
         shown = None
         if self.technique.needs_inputs:
@@ -122,11 +124,12 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise InputError(f"{self.technique.name} makes its own inputs; pass inputs=None")
         name = f"{self.technique.name}.{self.backend}"
         beginning = Beginning(self.technique, shown, target, guards)
-        devices = devices_of(inner, *([] if shown is None else [shown]))
+        devices = devices_of(inner, *([] if shown is None else shown.tensors()))
         device = devices[0] if devices else torch.device("cpu")
         guards.late = self.technique.batch_of != "windows" and device.type != "cpu"
         if shown is not None:
-            guards.finite(shown, partial(checks.not_finite, shown))
+            for name in shown.explained:
+                guards.finite(shown.values[name], partial(checks.not_finite, shown.values[name]))
         execution = self.execution.on(device)
         set_modes(undo, execution, device)
         weights = Weights()
@@ -196,17 +199,17 @@ class Attributor(ABC, Generic[TechniqueT]):
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
         )
 
-    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
         """Bytes of activations that one image needs at once, for ``memory_budget``; 0: not known, images stay together.
 
         Args:
             model: Isolated, eval mode.
-            inputs: (N, C, H, W).
+            inputs: Of the call.
         """
         return 0
 
     def _together(
-        self, model: nn.Module, start: Tensor, guards: Guards, *, anew: bool
+        self, model: nn.Module, start: Inputs, guards: Guards, *, anew: bool
     ) -> tuple[int | None, str | None]:
         """How many images a backend is given at once (``None``: all), and why they go through the model one by one.
 
@@ -242,14 +245,14 @@ class Attributor(ABC, Generic[TechniqueT]):
                 raise no_room(who, self.execution, error) from error
             if in_backward(error) and not lost(error):
                 raise ModelError(
-                    f"no gradient could be taken through the model for inputs of shape {tuple(run.inputs.shape)}, "
+                    f"no gradient could be taken through the model for inputs of shape {run.inputs}, "
                     f"{run.inputs.dtype}: {first_line(error)}"
                 ) from error
             raise  # a fault of the attributor's own
         if not isinstance(maps, dict) or not maps or not all(isinstance(map_, Tensor) for map_ in maps.values()):
             raise PluginError(f"{who}: compute returned {type(maps).__name__}, expected a non-empty dict of tensors")
         for name, map_ in maps.items():
-            if map_.shape[:1] != run.inputs.shape[:1]:
+            if map_.shape[:1] != (len(run.inputs),):
                 raise PluginError(f"{who}: map {name!r} is {tuple(map_.shape)} for {len(run.inputs)} images")
         kept = {name: _own(map_) for name, map_ in maps.items()}
         for name in kept:
@@ -264,9 +267,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         )
         return kept
 
-    def _question(self, start: Tensor, asked: Score) -> Hashable:
+    def _question(self, start: Inputs, asked: Score) -> Hashable:
         """What is asked, of images of this kind; equal for equal questions."""
-        question = (type(self), self.technique, self.execution, type(asked), start.shape, start.dtype)
+        question = (type(self), self.technique, self.execution, type(asked), len(start), start.kind)
         try:
             hash(question)
         except TypeError:  # a plugin's technique may hold what has no hash
@@ -274,7 +277,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         return question
 
 
-def _parts(inputs: Tensor, asked: Score, size: int | None) -> Iterator[tuple[Tensor, Score]]:
+def _parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[Inputs, Score]]:
     size = size or len(inputs)
     for first in range(0, len(inputs), size):
         rows = slice(first, first + size)

@@ -1,9 +1,10 @@
 """``Beginning``: the images and the score that a call starts from, made and checked once, before any forward."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from attribution import layers
 from attribution.errors import TargetError
+from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.running.guards import Guards
 from attribution.scores.reading import Asked, score_of
 from attribution.scores.score import Score
@@ -20,12 +21,12 @@ class Beginning:
         guards: Of the call. What is found by running a model on an example is kept, so that they are settled before.
     """
 
-    def __init__(self, technique: Technique, inputs: Tensor | None, target: Asked, guards: Guards) -> None:
+    def __init__(self, technique: Technique, inputs: Inputs | None, target: Asked, guards: Guards) -> None:
         self._technique, self._inputs, self._target, self._guards = technique, inputs, target, guards
-        self._found: tuple[Tensor, Score] | None = None
+        self._found: tuple[Inputs, Score] | None = None
 
-    def of(self, model: nn.Module) -> tuple[Tensor, Score]:
-        """The images (N, C, H, W), a copy that is nobody else's, and the score; ``model`` is not run.
+    def of(self, model: nn.Module) -> tuple[Inputs, Score]:
+        """The inputs, a copy that is nobody else's, and the score; ``model`` is not run.
 
         Raises:
             AttributionError: The technique refuses the images, the target fits neither it nor them, or the model has no
@@ -35,15 +36,15 @@ class Beginning:
             technique, target = self._technique, self._target
             for name in technique.named(model):
                 layers.find(model, name)
-            start = technique.start(model) if self._inputs is None else self._inputs.detach().clone()
+            start = as_inputs(technique.start(model)) if self._inputs is None else self._inputs.detach().clone()
             technique.check(start)
             if not technique.needs_target and target is not None:
                 raise TargetError(f"{technique.name} explains no score; leave target out (found {target!r})")
             self._found = start, score_of(target, technique.default_score).check(len(start))
         return self._found
 
-    def example(self, model: nn.Module) -> Tensor:
-        """The first image (1, C, H, W), for a forward that is made before the technique's own.
+    def example(self, model: nn.Module) -> Inputs:
+        """The first example, for a forward that is made before the technique's own.
 
         Raises:
             AttributionError: See `of`.

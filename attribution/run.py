@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import NonFiniteError, PluginError
+from attribution.inputs.inputs import Inputs
 from attribution.layers import ended_at
 from attribution.running.execution import Execution, running
 from attribution.running.guards import Guards
@@ -29,7 +30,8 @@ class Run:
 
     Attributes:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
-        inputs: A private copy, (N, C, H, W); the start images for a technique that makes its own.
+        inputs: A private copy; the start images for a technique that makes its own. The one explained tensor of them is
+            ``inputs.tensor``.
         execution: How to run; one image per forward where the model mixes the images of a batch.
         extras: Tensors to hand on beside the maps; first axis images or filters.
         asked: The score, as it is before the clean output settled what depends on it.
@@ -45,7 +47,7 @@ class Run:
     """
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Inputs
     execution: Execution
     extras: dict[str, Tensor] = field(default_factory=dict)
     asked: Score = field(default_factory=ClassScore)
@@ -60,17 +62,36 @@ class Run:
     compares_scores: bool = True
     _parts: list["_Part"] = field(default_factory=list)
 
-    def forward(self, x: Tensor) -> Any:
-        """Whatever the model returns for a batch (B, C, H, W), which it gets as a copy and cannot write into.
+    def forward(self, x: Tensor | Inputs, examples: Tensor | None = None) -> Any:
+        """Whatever the model returns for a batch, which it gets as a copy and cannot write into.
 
         For a `LayerScore` that is the layer's output, and nothing behind the layer runs.
+
+        Args:
+            x: Inputs, or a tensor (B, …) in place of the one that is explained. What else the model takes is that of
+                the examples which the tensor shows.
+            examples: (B,), see above.
 
         Raises:
             ModelError: The model fails on these inputs.
         """
+        shown = self.shown(x, examples).clone()
         layer = self.asked.of_layer
-        with running(x):
-            return self.model(x.clone()) if layer is None else ended_at(self.model, layer, x.clone())
+        with running(shown):
+            return shown.into(self.model) if layer is None else ended_at(self.model, layer, shown)
+
+    def shown(self, x: Tensor | Inputs, examples: Tensor | None = None) -> Inputs:
+        """The inputs of a batch; see `forward`."""
+        if isinstance(x, Inputs):
+            return x
+        if self.inputs.plain:
+            return self.inputs.replaced(x)
+        if examples is None and len(x) != len(self.inputs):
+            raise PluginError(
+                f"{self.name}: {len(x)} rows of {len(self.inputs)} examples; give run.forward(x, examples)"
+            )
+        beside = self.inputs if examples is None else self.inputs[examples.to(self.inputs.device)]
+        return beside.replaced(x)
 
     def scores(self, output: Any, examples: Tensor | None = None) -> Tensor:
         """(B, T): the score of each row and target, with graph where the output has one.

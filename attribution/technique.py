@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.agreement import Agreement, agree, coarser, relative_tolerance
+from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 
 Kind = Literal["activation", "heatmap", "image"]
@@ -73,14 +74,14 @@ class Technique(ABC):
         """Whether negative values mean something, so that pictures are drawn symmetric about zero."""
         return False
 
-    def check(self, inputs: Tensor) -> None:  # noqa: B027  # most techniques have nothing to refuse
+    def check(self, inputs: Inputs) -> None:  # noqa: B027  # most techniques have nothing to refuse
         """Refuse what this technique cannot do on these inputs, before any work; nothing by default.
 
         Raises:
             InputError: The parameters do not fit the inputs.
         """
 
-    def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
+    def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
         """Fill in what the user left open (default layers); the same object where nothing is open.
 
         Args:
@@ -98,7 +99,7 @@ class Technique(ABC):
         raise NotImplementedError(f"{type(self).__name__} needs inputs")
 
     @abstractmethod
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """From the backend's raw maps to what the user sees; the same code for every backend."""
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:

@@ -17,6 +17,7 @@ from attribution.cli.output_folder import ResultFolder, stems
 from attribution.cli.setting import Setting
 from attribution.cli.text import summary
 from attribution.errors import InputError, TargetError
+from attribution.inputs.inputs import Inputs
 from attribution.scores.targets import Target
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
@@ -120,7 +121,7 @@ def _checked(question: Question, setting: Setting) -> Target:
             layers.find(setting.model, name)
     target = setting.target(question.targets)
     for path in question.paths:
-        question.technique.check(setting.inputs(images.read(path)))
+        question.technique.check(Inputs.of(setting.inputs(images.read(path))))
     return target
 
 

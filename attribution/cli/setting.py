@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attribution import zoo
 from attribution.attributor import Run
 from attribution.errors import InputError, TargetError
+from attribution.inputs.inputs import Inputs
 from attribution.running.execution import Execution
 from attribution.scores.targets import Target
 from attribution.technique import Technique
@@ -94,7 +95,7 @@ class Setting:
             ModelError: the model fails, or does not return a matrix of logits.
         """
         with torch.no_grad():
-            run = Run(self.model, inputs, self.execution)
+            run = Run(self.model, Inputs.of(inputs), self.execution)
             return run.logits(run.forward(inputs))
 
     def top(self, inputs: Tensor) -> list[tuple[str, int, float]]:

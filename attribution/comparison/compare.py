@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from attribution import registry
 from attribution.agreement import Agreement, all_hold, table
@@ -44,7 +45,7 @@ class Comparison:
 
 def compare(
     model: nn.Module,
-    inputs: Tensor | None,
+    inputs: Any,
     technique: Technique,
     *,
     backends: Sequence[str] | None = None,

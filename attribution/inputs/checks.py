@@ -2,40 +2,64 @@
 
 from cmath import isfinite
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.masked import MaskedTensor
 
 from attribution.errors import InputError, NonFiniteError
+from attribution.inputs.inputs import AXES, Inputs
+
+_FORMS = "(N, F), (N, C, T), (N, C, H, W) or (N, C, D, H, W)"
+
+_CONVOLUTIONS = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
+"""What takes a single example without its axis of examples too, in silence → the rank of a batch."""
 
 
-def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor:
-    """The inputs, if they are a float (N, C, H, W) tensor on the model's device and in its dtype.
+def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
+    """The inputs, if what is explained in them are float tensors on the model's device and in its dtype.
 
     Whether they are finite is for `Guards` to look at; `not_finite` says where they are not.
 
     Raises:
-        InputError: Not such a tensor.
+        InputError: Not such inputs.
     """
-    if not isinstance(inputs, Tensor):
-        found = f"a {type(inputs).__module__}.{type(inputs).__name__}"
+    if not isinstance(given, Tensor | tuple | list | dict | Inputs) and not hasattr(given, "keys"):
+        found = f"a {type(given).__module__}.{type(given).__name__}"
         raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W), e.g. by torch.from_numpy")
+    if isinstance(given, Tensor):
+        _check_form(given, model)
+    inputs = Inputs.of(given)
+    if not inputs.explained:
+        raise InputError(f"nothing in the inputs ({inputs}) can be explained; give a float tensor {_FORMS}")
+    for name in inputs.explained:
+        _check_tensor(inputs.values[name], model, autocast=autocast)
+    return inputs
+
+
+def _check_form(inputs: Tensor, model: nn.Module) -> None:
     if inputs.is_nested or inputs.layout != torch.strided:
         form = "nested" if inputs.is_nested else f"of layout {inputs.layout}"
         remedy = "pad or crop the images to one size" if inputs.is_nested else "use inputs.to_dense()"
         raise InputError(f"inputs are {form}; expected a dense tensor (N, C, H, W): {remedy}")
     if isinstance(inputs, MaskedTensor):
         raise InputError("inputs are a masked tensor; a model gets every pixel: use inputs.to_tensor(value)")
-    if inputs.ndim != 4:
-        hint = "; for one image use inputs[None]" if inputs.ndim == 3 else ""
-        raise InputError(f"inputs have shape {tuple(inputs.shape)}; expected (N, C, H, W){hint}")
+    rank = next((rank for module in model.modules() for kind, rank in _CONVOLUTIONS.items() if type(module) is kind), 0)
+    if inputs.ndim not in AXES or inputs.ndim == rank - 1:
+        expected = _FORMS if not rank else f"(N, C, {', '.join('DHW'[5 - rank :]) if rank > 3 else 'T'})"
+        hint = "; for one example use inputs[None]" if inputs.ndim == (rank or 4) - 1 else ""
+        raise InputError(f"inputs have shape {tuple(inputs.shape)}; expected {expected}{hint}")
+    if not inputs.dtype.is_floating_point:
+        raise InputError(f"inputs are {inputs.dtype}; give floats, transformed as the model was trained")
+
+
+def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
+    _check_form(inputs, nn.Identity())
     if 0 in inputs.shape:
         raise InputError(
             f"inputs have shape {tuple(inputs.shape)}: an axis is empty; give at least one image of one pixel"
         )
-    if not inputs.dtype.is_floating_point:
-        raise InputError(f"inputs are {inputs.dtype}; give floats, transformed as the model was trained")
     reference = next((t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point()), None)
     if reference is not None and reference.device != inputs.device:
         raise InputError(
@@ -49,7 +73,6 @@ def check(inputs: object, model: nn.Module, *, autocast: bool = False) -> Tensor
             )
     if inputs.is_meta:
         raise InputError("inputs are on the meta device, where tensors have no values; make them on the CPU")
-    return inputs
 
 
 def finite(tensor: Tensor) -> bool:
@@ -59,7 +82,8 @@ def finite(tensor: Tensor) -> bool:
 
 def not_finite(inputs: Tensor) -> NonFiniteError:
     """The error for inputs with NaN or infinity: names the first place."""
-    first = tuple((~torch.isfinite(inputs)).nonzero()[0].tolist())
+    first: tuple[Any, ...] = tuple((~torch.isfinite(inputs)).nonzero()[0].tolist())
+    axes = ", ".join({2: "nf", 3: "nct", 5: "ncdhw"}.get(inputs.ndim, "ncyx"))
     return NonFiniteError(
-        f"inputs hold {inputs[first].item()} at (n, c, y, x) = {first}; remove it before asking for an explanation"
+        f"inputs hold {inputs[first].item()} at ({axes}) = {first}; remove it before asking for an explanation"
     )

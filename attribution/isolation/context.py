@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.isolation import notes, proof
 from attribution.isolation.reach import Reach, says_itself
 from attribution.isolation.restore import Whole, keep_values, name_backward_hooks, run_itself, turn
@@ -23,8 +24,8 @@ from attribution.isolation.undo import Undo, undoing
 from attribution.isolation.unsupported import explained, refuse, scripted
 from attribution.running.execution import lost
 
-Example = Callable[[nn.Module], Tensor]
-"""The first image (1, C, H, W) of a call, given a model to make it for."""
+Example = Callable[[nn.Module], Inputs]
+"""The first example of a call, given a model to make it for."""
 
 
 _REQUIRES_GRAD = attrgetter("requires_grad")

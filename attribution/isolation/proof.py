@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.isolation.restore import run_itself, turn
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
@@ -16,14 +17,14 @@ WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
 """How far two outputs may be apart as a part of the largest value; of other dtypes four units in the last place."""
 
 
-def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tensor) -> bool | None:
+def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Inputs) -> bool | None:
     """Whether the copy's output on an image equals the model's own; both are left as they were found.
 
     Args:
         model: The user's. It is run under the lock, in eval mode by its flags.
         copy: Of it.
         beside: Modules that the model runs without having registered them.
-        image: (1, C, H, W).
+        image: One example.
 
     Returns:
         ``None`` where nothing can be said: the model fails, or does not repeat itself.
@@ -35,16 +36,16 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
                 turn.take(undo)
                 run_itself(undo, model, beside)
                 run_itself(undo, copy)
-                restart = note_random(undo, devices_of(model, image))
+                restart = note_random(undo, devices_of(model, *image.tensors()))
                 try:
-                    wanted = model(image.clone())
+                    wanted = image.clone().into(model)
                 except Exception as error:  # the call itself will fail alike, and say why
                     if lost(error):
                         raise
                     return None
                 restart()
                 try:
-                    found = copy(image.clone())
+                    found = image.clone().into(copy)
                 except MemoryError:
                     return None
                 except Exception as error:
@@ -54,7 +55,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Tens
                 if equal(wanted, found):
                     return True
                 restart()
-                return False if equal(wanted, model(image.clone())) else None
+                return False if equal(wanted, image.clone().into(model)) else None
         finally:
             undo.back()
     finally:

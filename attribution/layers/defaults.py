@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from attribution.errors import AttributionError, LayerError
+from attribution.inputs.inputs import Inputs
 from attribution.layers.grids import channels_last, patch_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
@@ -14,7 +15,7 @@ _Tokens = str | tuple[int, int, int]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 
-def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
+def grad_cam_layer(model: nn.Module, inputs: Inputs) -> str:
     """The last block before the classifier whose output is spatial and not a pool's: see `Trunk.end`.
 
     Raises:
@@ -30,7 +31,7 @@ def grad_cam_layer(model: nn.Module, inputs: Tensor) -> str:
     return stops.chosen["grad_cam"][0]
 
 
-def activation_layers(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """The max-pools of the main path where there are at least three, else the last module of each resolution.
 
     Nothing after the block that Grad-CAM takes is among them, but the pools and activations that follow it at once.
@@ -106,7 +107,7 @@ def _in_passing(stop: Stop, end: Stop | None, trunk: Trunk) -> bool:
     return False
 
 
-def _no_grid(model: nn.Module, stops: Survey, inputs: Tensor) -> AttributionError:
+def _no_grid(model: nn.Module, stops: Survey, inputs: Inputs) -> AttributionError:
     if repeated := _several_runs(model, stops, inputs):
         return repeated
     candidate = _candidate(stops, tuple(inputs.shape[2:]))
@@ -117,7 +118,7 @@ def _no_grid(model: nn.Module, stops: Survey, inputs: Tensor) -> AttributionErro
     )
 
 
-def _several_runs(model: nn.Module, stops: Survey, inputs: Tensor) -> LayerError | None:
+def _several_runs(model: nn.Module, stops: Survey, inputs: Inputs) -> LayerError | None:
     """The error for a model whose trunk runs several times, as for an image and its mirror image."""
     end = Trunk(model, stops, inputs).repeated()
     if end is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.layers.names import find, never_ran, not_a_tensor, runs_often
 from attribution.layers.trace import missing, survey
 
@@ -47,7 +48,7 @@ def outputs_until(modules: Sequence[nn.Module], call: Callable[[], object]) -> d
     return found
 
 
-def ended_at(model: nn.Module, layer: str, x: Tensor) -> Tensor:
+def ended_at(model: nn.Module, layer: str, x: Inputs) -> Tensor:
     """The output of a layer, with graph where gradients are on.
 
     Raises:
@@ -59,7 +60,7 @@ def ended_at(model: nn.Module, layer: str, x: Tensor) -> Tensor:
         raise missing(model, x, never_ran(layer))
     if stop.calls > 1 or name.call is not None:
         raise runs_often(name, stop.calls)
-    output = outputs_until([module], lambda: model(x)).get(module)
+    output = outputs_until([module], lambda: x.into(model)).get(module)
     if name.key is not None and isinstance(output, Mapping | tuple | list):
         held = output if isinstance(output, Mapping) else dict(enumerate(output))
         output = held.get(name.key, output)

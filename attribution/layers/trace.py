@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import AttributionError, ModelError
+from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.isolation.notes import notes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
@@ -109,12 +110,12 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
             handle.remove()
 
 
-def peak_bytes(model: nn.Module, inputs: Tensor) -> int:
+def peak_bytes(model: nn.Module, inputs: Tensor | Inputs) -> int:
     """Bytes per image that a forward without graph needs at its widest: input and output of the largest leaf."""
     return max((2 * stop.bytes for stop in survey(model, inputs) if stop.leaf), default=0)
 
 
-def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
+def run_once(model: nn.Module, inputs: Tensor | Inputs, names: Sequence[str]) -> bool:
     """Whether each of these layers is settled once it was seen, so that a forward may end after the last of them.
 
     That is a module that runs exactly once, or a run ``name#k`` that does occur.
@@ -131,30 +132,32 @@ def run_once(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> bool:
     return True
 
 
-def graph_bytes(model: nn.Module, inputs: Tensor) -> int:
+def graph_bytes(model: nn.Module, inputs: Tensor | Inputs) -> int:
     """Bytes per image that a forward with graph keeps alive: the outputs of all leaves."""
     return sum(stop.bytes * stop.calls for stop in survey(model, inputs) if stop.leaf)
 
 
-def survey(model: nn.Module, inputs: Tensor) -> Survey:
+def survey(model: nn.Module, inputs: Tensor | Inputs) -> Survey:
     """Every module that runs on these inputs, in the order in which they end. One forward, kept in the model's notes.
 
     A model that fails on these inputs may have layers that do not: they are here, and ``failure`` says why it failed.
 
     Args:
         model: Eval mode.
-        inputs: (N, C, H, W); only its first image is used.
+        inputs: Only the first example is used.
     """
-    key = (inputs.shape[1:], inputs.dtype)
+    inputs = as_inputs(inputs)
+    key = inputs.kind
     known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
     if key not in known:
         first = inputs[:1].detach().clone()
-        before, restart_random = Values(model.buffers()), note_random(Undo(), devices_of(model, first))
+        devices = devices_of(model, *first.tensors())
+        before, restart_random = Values(model.buffers()), note_random(Undo(), devices)
         output, failure = None, None
         with torch.no_grad(), record(model) as stops:
             try:
                 with running(first):
-                    output = model(first)
+                    output = first.into(model)
             except ModelError as error:
                 failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
         before.give_back()  # a forward that counts must not have begun to
@@ -168,7 +171,7 @@ def survey(model: nn.Module, inputs: Tensor) -> Survey:
     return known[key]
 
 
-def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> AttributionError:
+def missing(model: nn.Module, inputs: Tensor | Inputs, otherwise: AttributionError) -> AttributionError:
     """The error for a layer that a survey does not have: ``otherwise``, unless the model failed before it.
 
     Raises:
@@ -178,7 +181,7 @@ def missing(model: nn.Module, inputs: Tensor, otherwise: AttributionError) -> At
     if failure is None:
         return otherwise
     notes(model).pop("survey", None)  # what failed may work the next time
-    first = inputs[:1].detach().clone()
+    first = as_inputs(inputs)[:1].detach().clone()
     with torch.no_grad(), running(first):
-        model(first)
+        first.into(model)
     return ModelError(failure)

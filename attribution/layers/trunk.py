@@ -4,8 +4,9 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.layers.grids import channels_last, flat, magnified, sequence, spatial
 from attribution.layers.trace import Stop, Survey
 
@@ -37,7 +38,7 @@ class Trunk:
         image: Its height and width.
     """
 
-    def __init__(self, model: nn.Module, stops: Survey, inputs: Tensor) -> None:
+    def __init__(self, model: nn.Module, stops: Survey, inputs: Inputs) -> None:
         self._model = model
         self.stops = stops
         self.image = tuple(inputs.shape[2:])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import AttributionError, InputError, ModelError
+from attribution.inputs.inputs import Inputs
 
 HOST_BUDGET = 2**30
 """Bytes of activations in one forward on a CPU, unless the user says."""
@@ -171,7 +172,7 @@ class running:
             so is a failure of the accelerator, which may be that of an earlier call.
     """
 
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self, inputs: Tensor | Inputs) -> None:
         self._inputs = inputs
 
     def __enter__(self) -> None:
@@ -183,9 +184,13 @@ class running:
         if out_of_memory(error) or lost(error):
             return
         raise ModelError(
-            f"{_hook(error) or 'the model'} failed on inputs of shape {tuple(self._inputs.shape)}, "
+            f"{_hook(error) or 'the model'} failed on inputs of shape {_shape(self._inputs)}, "
             f"{self._inputs.dtype}: {first_line(error)}"
         ) from error
+
+
+def _shape(inputs: Tensor | Inputs) -> str:
+    return str(tuple(inputs.shape)) if isinstance(inputs, Tensor) else str(inputs)
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:

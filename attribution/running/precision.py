@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attribution.inputs.inputs import Inputs
+
 _COARSE = {"tf32": torch.float16, "bf16": torch.bfloat16}
 """What a flag may say → the dtype with as many digits."""
 
@@ -31,7 +33,7 @@ def follows_flags(device: torch.device) -> bool:
     return device.type in ("cuda", torch._C._get_privateuse1_backend_name())
 
 
-def tf32(inputs: Tensor, *products: str) -> torch.dtype | None:
+def tf32(inputs: Tensor | Inputs, *products: str) -> torch.dtype | None:
     """float16, whose significand TF32 has, where float32 inputs may be multiplied in TF32; ``None`` where they are not.
 
     Args:

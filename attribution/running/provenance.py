@@ -5,18 +5,19 @@ from functools import cache
 from importlib.metadata import version
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.running import precision
 
 
-def provenance(attributor: type, model: nn.Module, inputs: Tensor, isolation: str) -> dict[str, str | int | float]:
+def provenance(attributor: type, model: nn.Module, inputs: Inputs, isolation: str) -> dict[str, str | int | float]:
     """Who computed, on what, where, and with which versions."""
     products = precision.told(inputs.device)
     return {
         "attributor": f"{attributor.__module__}:{attributor.__qualname__}",
         "model": type(model).__name__,
-        "inputs": str(tuple(inputs.shape)),
+        "inputs": str(inputs),
         "dtype": str(inputs.dtype).removeprefix("torch."),
         "device": str(inputs.device),
         **({} if products is None else {"float32 products": products}),

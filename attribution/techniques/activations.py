@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
-from torch import Tensor, nn
+from torch import nn
 
+from attribution.inputs.inputs import Inputs
 from attribution.layers import activation_layers
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.parameters import choice, layer_names
@@ -51,11 +52,11 @@ class Activations(Technique):
         """The layers."""
         return self.layers
 
-    def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
+    def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
         """Take the default layers where none are named."""
         return self if self.layers else replace(self, layers=activation_layers(model, inputs))
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw maps themselves; each backend takes its own means."""
         return raw
 

@@ -1,5 +1,6 @@
 """Activations by Captum's ``LayerActivation``."""
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.inputs.inputs import Inputs
 from attribution.isolation.torch_modes import devices_of
 from attribution.technique import Maps
 from attribution.techniques import Activations
-from attribution_captum.layer import Truncated, check, modules, typed
+from attribution_captum.layer import Truncated, check, explained, forward, modules, typed
 
 
 class CaptumActivations(Attributor[Activations]):
@@ -23,7 +25,7 @@ class CaptumActivations(Attributor[Activations]):
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "captum"
 
-    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
         """What is widest in a forward without graph, and the maps of which the means are taken."""
         kept = sum(stop.bytes for stop in check(model, self.technique.layers, inputs))
         return 2 * layers.peak_bytes(model, inputs) + (kept if self.technique.reduce == "mean" else 0)
@@ -44,7 +46,9 @@ class CaptumActivations(Attributor[Activations]):
             values = [
                 value
                 for some in ([[module] for module in asked] if apart else [asked])
-                for value in LayerActivation(Truncated(run, some) if fails else run.forward, some).attribute(run.inputs)
+                for value in LayerActivation(Truncated(run, some) if fails else partial(forward, run), some).attribute(
+                    explained(run)
+                )
             ]
         for name, value in zip(names, values, strict=True):
             layers.per_image(name, value.shape, len(run.inputs))

@@ -55,9 +55,9 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
             return seen[0].detach(), g.detach()
 
         item = layers.graph_bytes(run.model, run.inputs) + layers.peak_bytes(run.model, run.inputs)
-        batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs))
+        batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs.tensor))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance, typed():
-            raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
+            raw, extras = technique.ascend(run.inputs.tensor, gradient, batch_size=batch, advance=advance)
         run.extras.update(extras)
         return raw

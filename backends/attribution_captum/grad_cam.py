@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
+from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
 from attribution.techniques.cam.tokens import Grid
-from attribution_captum.layer import check, connected, modules, typed
+from attribution_captum.layer import check, connected, explained, forward, modules, typed
 
 
 class CaptumGradCAM(Attributor[GradCAM]):
@@ -27,7 +28,7 @@ class CaptumGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
-    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
         """The whole forward's graph, and the gradients of its widest part."""
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
@@ -40,9 +41,8 @@ class CaptumGradCAM(Attributor[GradCAM]):
             layers.per_image(name, shape, 1)
         first = run.inputs[:1]
         grids = [self.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
-        images = (
-            run.inputs.detach().requires_grad_()
-        )  # for readers of a layer's input, of which a frozen layer knows none
+        # For readers of a layer's input, of which a frozen layer knows none.
+        tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
         maps: Maps = {}
         for name, module, grid in zip(names, asked, grids, strict=True):
             columns: list[Tensor] = []
@@ -50,7 +50,7 @@ class CaptumGradCAM(Attributor[GradCAM]):
                 while run.target is None or len(columns) < run.target.shape[1]:
                     cam = LayerGradCam(_Score(run, column=len(columns)), layer)
                     with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
-                        columns.append(cam.attribute(images).detach())
+                        columns.append(cam.attribute(tensors).detach())
             maps[name] = torch.cat(columns, dim=1)
             if self.technique.tokens is None and grid.form != "channels_first":
                 run.note(f"tokens {name}", f"{grid}, inferred")
@@ -115,5 +115,5 @@ class _Score:
         self.run = run
         self.column = column
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.run.scores(self.run.forward(x))[:, self.column]
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        return self.run.scores(forward(self.run, *tensors))[:, self.column]

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import AttributionError, LayerError, ModelError
+from attribution.inputs.inputs import Inputs
 from attribution.layers import Stop
 from attribution.running.execution import in_backward
 
@@ -31,7 +33,7 @@ def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return found
 
 
-def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
+def check(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[Stop]:
     """What the layers put out; refuses those on which Captum would be silent, or fail with an assertion.
 
     Raises:
@@ -53,6 +55,18 @@ def check(model: nn.Module, names: Sequence[str], inputs: Tensor) -> list[Stop]:
     return found
 
 
+def explained(run: Run) -> tuple[Tensor, ...]:
+    """The tensors that Captum is given: what is explained. What else the model takes goes with `forward`."""
+    return tuple(run.inputs.values[name] for name in run.inputs.explained)
+
+
+def forward(run: Run, *tensors: Tensor) -> Any:
+    """Whatever the model returns for all examples with these tensors in place of the explained ones."""
+    if len(tensors) == 1:
+        return run.forward(tensors[0])
+    return run.forward(run.inputs.replaced(dict(zip(run.inputs.explained, tensors, strict=True))))
+
+
 class Truncated:
     """The model up to the last of some layers, as a function that Captum can run.
 
@@ -62,10 +76,10 @@ class Truncated:
     def __init__(self, run: Run, asked: Sequence[nn.Module]) -> None:
         self._run, self._asked = run, asked
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The images themselves: Captum keeps what the layers gave and looks at no output."""
-        layers.outputs_until(self._asked, lambda: self._run.forward(images))
-        return images
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """The first tensor itself: Captum keeps what the layers gave and looks at no output."""
+        layers.outputs_until(self._asked, lambda: forward(self._run, *tensors))
+        return tensors[0]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class CaptumOcclusion(Attributor[Occlusion]):
 
     def compute(self, run: Run) -> Maps:
         """(N, T, H, W) under ``"input"``, on the lattice that Captum lays itself."""
-        technique, inputs = self.technique, run.inputs
+        technique, inputs = self.technique, run.inputs.tensor
         lattice = technique.lattice(*inputs.shape[2:])
         height, width = lattice.extent
         image = _COPIES * inputs[0].numel() * inputs.element_size() + layers.peak_bytes(run.model, inputs)
@@ -86,7 +86,7 @@ def _scores(run: Run, images: Tensor, examples: Tensor, fits: list[int]) -> Tens
 def _tried(run: Run, images: Tensor, examples: Tensor) -> Tensor | None:
     """``None`` where they do not fit; the failure's traceback, which holds what did, is gone when this returns."""
     try:
-        return run.scores(run.forward(images), examples)
+        return run.scores(run.forward(images, examples), examples)
     except (RuntimeError, MemoryError) as error:
         if len(images) == 1 or not out_of_memory(error):
             raise

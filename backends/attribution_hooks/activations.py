@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.inputs.inputs import Inputs
 from attribution.layers import LayerName
 from attribution.technique import Maps
 from attribution.techniques import Activations
@@ -19,7 +20,7 @@ class HooksActivations(Attributor[Activations]):
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "hooks"
 
-    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
         """What is widest in a forward without graph; the maps themselves are the answer."""
         return 2 * layers.peak_bytes(model, inputs)  # four maps meet where branches do
 

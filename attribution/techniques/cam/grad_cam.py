@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
+from attribution.inputs.inputs import Inputs
 from attribution.layers import grad_cam_layer
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.cam.tokens import Grid, Tokens, checked, grid
@@ -69,11 +70,11 @@ class GradCAM(Technique):
         """The layers."""
         return self.layers
 
-    def resolve(self, model: nn.Module, inputs: Tensor) -> Self:
+    def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
         """Take the default layer where none is named."""
         return self if self.layers else replace(self, layers=(grad_cam_layer(model, inputs),))
 
-    def grid(self, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tensor) -> Grid:
+    def grid(self, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
         """How a layer's output of this shape covers the image: by ``tokens``, or inferred; one rule for every backend.
 
         Raises:
@@ -81,7 +82,7 @@ class GradCAM(Technique):
         """
         return grid(self.tokens, layer, shape, model, inputs)
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """ReLU, then bilinear upsampling to the inputs' height and width."""
         size = tuple(inputs.shape[2:])
         maps = {layer: torch.relu(map_) for layer, map_ in raw.items()} if self.relu else raw

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attribution import layers, numbers
 from attribution.errors import InputError, LayerError
+from attribution.inputs.inputs import Inputs
 from attribution.techniques.parameters import integer
 
 Tokens = Literal["channels_first", "channels_last"] | tuple[int, int, int] | None
@@ -74,7 +75,7 @@ def checked(owner: str, tokens: object) -> Tokens:
     return integer(owner, "tokens", leading, least=0), height, width
 
 
-def grid(tokens: Tokens, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tensor) -> Grid:
+def grid(tokens: Tokens, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
     """How an output of this shape covers the image: as stated, or inferred where ``tokens`` is ``None``.
 
     Raises:
@@ -93,7 +94,7 @@ def grid(tokens: Tokens, layer: str, shape: tuple[int, ...], model: nn.Module, i
     return Grid("sequence", leading, height, width)
 
 
-def _inferred(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tensor) -> Grid:
+def _inferred(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
     if len(shape) == 4:
         return _of_four(layer, shape, model, inputs)
     fits = len(shape) == 3 and shape[0] == len(inputs)
@@ -105,7 +106,7 @@ def _inferred(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tens
     return found[0]
 
 
-def _of_four(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Tensor) -> Grid:
+def _of_four(layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
     """Channels first unless axes 1 and 2 have the image's aspect and the model computes on the last axis of grids."""
     first, last = Grid("channels_first", 0, *shape[2:]), Grid("channels_last", 0, *shape[1:3])
     if 0 in shape or last.height * last.width == 1 or not _fits(last, inputs, 1.2):
@@ -127,7 +128,7 @@ def _on_the_last_axis(stop: layers.Stop) -> bool:
     )
 
 
-def _fits(grid: Grid, inputs: Tensor, most: float) -> bool:
+def _fits(grid: Grid, inputs: Inputs, most: float) -> bool:
     """No larger than the image, and at most ``most`` times as wide or narrow."""
     height, width = inputs.shape[2:]
     stretch = grid.height * width / (grid.width * height)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError, ModelError
+from attribution.inputs.inputs import Inputs
 from attribution.isolation.torch_modes import autocast_as_now, without_autocast
 from attribution.running.upload import upload
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
@@ -252,7 +253,7 @@ class FilterVisualization(Technique):
         maps = {self.layer: [part.final for part in done], FIRST_STEP: [part.first for part in done]}
         return {name: torch.cat(images) for name, images in maps.items()}, extras
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The final images."""
         return {self.layer: raw[self.layer]}
 

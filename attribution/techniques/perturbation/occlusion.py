@@ -10,6 +10,7 @@ from torch import Tensor
 from attribution import numbers
 from attribution.agreement import Agreement, agree, relative_tolerance
 from attribution.errors import InputError
+from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
 from attribution.techniques.parameters import choice, pair
@@ -107,7 +108,7 @@ class Occlusion(Technique):
         """Negative: covering helps."""
         return True
 
-    def check(self, inputs: Tensor) -> None:
+    def check(self, inputs: Inputs) -> None:
         """The window fits the image, and a baseline per channel has as many values as the image has channels."""
         channels, height, width = inputs.shape[1:]
         if self.size[0] > height or self.size[1] > width:
@@ -131,7 +132,7 @@ class Occlusion(Technique):
             return inputs.new_full((1, inputs.shape[1], 1, 1), self.baseline)  # made there: nothing waits for a copy
         return torch.tensor(self.baseline, dtype=inputs.dtype, device=inputs.device).reshape(1, -1, 1, 1)
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw map itself; it lies on the pixels already."""
         return raw
 

@@ -24,7 +24,7 @@ LOGITS = ClassScore("all", of="logit")
 
 
 def occluded(model: nn.Module, inputs: Tensor, technique: Occlusion, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The map (N, T, H, W) of logits, a forward of the model per covered image, and each class's largest |logit| (T,)."""
+    """The map (N, T, H, W) of logits by one forward per covered image, and each class's largest |logit| (T,)."""
     lattice, cover = technique.lattice(*inputs.shape[2:]), technique.cover(inputs)
     total, count = inputs.new_zeros(len(inputs), len(targets), *inputs.shape[2:]), inputs.new_zeros(inputs.shape[2:])
     largest = inputs.new_zeros(len(targets))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques import GradCAM
 from attribution_hooks.cam import backward, memory
@@ -26,7 +27,7 @@ class HooksGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "hooks"
 
-    def image_bytes(self, model: nn.Module, inputs: Tensor) -> int:
+    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
         names = self.technique.layers
         graph = memory.forward_bytes(model, inputs, names) + memory.gradient_bytes(model, inputs, names)

@@ -56,12 +56,12 @@ class Graph:
 
     def __init__(self, run: Run, compute: Callable[[Run], Maps]) -> None:
         self._pointers = pointers(run.model)
-        self._inputs, self._place = torch.zeros_like(run.inputs), None
+        self._inputs, self._place = torch.zeros_like(run.inputs.tensor), None
         if (target := _named(run)) is not None:
             self._place = torch.zeros_like(target, device=run.inputs.device)
         given = {each.name: getattr(run, each.name) for each in fields(Run)} | {"extras": {}, "notes": {}}
-        still = _Still(**given | {"inputs": self._inputs}, place=self._place)
-        with torch.cuda.device(run.inputs.device) if run.inputs.is_cuda else nullcontext():
+        still = _Still(**given | {"inputs": run.inputs.replaced(self._inputs)}, place=self._place)
+        with torch.cuda.device(run.inputs.device) if self._inputs.is_cuda else nullcontext():
             self._replay, (self._maps, self._logits) = captured(lambda: (compute(still), still.logits_given[0]))
         self._notes = dict[str, Any](still.notes)
 
@@ -71,7 +71,7 @@ class Graph:
 
     def run(self, run: Run) -> tuple[Maps, Tensor]:
         """Maps and logits (N, K) for the inputs and classes of a call."""
-        self._inputs.copy_(run.inputs)
+        self._inputs.copy_(run.inputs.tensor)
         if self._place is not None and (target := _named(run)) is not None:
             self._place.copy_(upload(target, self._place.device))
         self._replay()
@@ -96,7 +96,9 @@ def replayed(run: Run, question: object, compute: Callable[[Run], Maps]) -> Maps
         question: What is asked; hashable.
         compute: The plain way.
     """
-    score, asked, x = run.asked, _named(run), run.inputs
+    if not run.inputs.plain:
+        return compute(run)
+    score, asked, x = run.asked, _named(run), run.inputs.tensor
     few = isinstance(score, ClassScore) and score == ClassScore(score.target, of="logit")
     few = few and (asked.shape[1] <= FEW_TARGETS if asked is not None else getattr(score, "target", "all") is None)
     if not (has_graphs(x.device) and few and len(x) <= MOST_IMAGES) or hooked(run.model):

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from attribution import layers
 from attribution.errors import ModelError
+from attribution.inputs.inputs import Inputs
 from attribution.layers import Stop
 
 
-def forward_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> int:
+def forward_bytes(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> int:
     """Of one image: all that the graph holds from the first layer on, and each layer twice, kept and handed on."""
     stops, first = _surveyed(model, inputs, names)
     held = sum(stop.bytes * stop.calls for stop in stops if stop.leaf and stop.order >= first)
     return held + 2 * _kept(model, stops, names)
 
 
-def gradient_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str], *, together: bool = False) -> int:
+def gradient_bytes(model: nn.Module, inputs: Inputs, names: Sequence[str], *, together: bool = False) -> int:
     """Of one image and one target: the gradients of the layers, and of the tail's widest part.
 
     Where several targets go together, what is widest is copied once more: seeds and images become one axis.
@@ -26,7 +27,7 @@ def gradient_bytes(model: nn.Module, inputs: Tensor, names: Sequence[str], *, to
     return (4 if together else 3) * widest + _kept(model, stops, names)
 
 
-def _surveyed(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> tuple[tuple[Stop, ...], int]:
+def _surveyed(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> tuple[tuple[Stop, ...], int]:
     try:
         stops = layers.survey(model, inputs)
     except ModelError:  # a model that runs only with a graph from the layers on

@@ -49,14 +49,14 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             whole[..., crop.rows, crop.columns] = g
             return objective.detach(), whole
 
-        batch = run.execution.chunk(_bytes(technique, run), len(run.inputs), most=filters_at_once(run.inputs))
+        batch = run.execution.chunk(_bytes(technique, run), len(run.inputs), most=filters_at_once(run.inputs.tensor))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance:
-            raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
+            raw, extras = technique.ascend(run.inputs.tensor, gradient, batch_size=batch, advance=advance)
         if last is not None and last.refuted:
             last = None
             with run.progress(steps, "step") as advance:
-                raw, extras = technique.ascend(run.inputs, gradient, batch_size=batch, advance=advance)
+                raw, extras = technique.ascend(run.inputs.tensor, gradient, batch_size=batch, advance=advance)
         run.extras.update(extras)
         return raw
 
@@ -105,10 +105,10 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         technique = self.technique
         if technique.neuron is None:
             return None
-        shape = tuple(self._activation(run, run.inputs[:1]).shape)
+        shape = tuple(self._activation(run, run.inputs.tensor[:1]).shape)
         at_once = 1 if run.inputs.device.type == "cpu" else run.execution.chunk(_bytes(technique, run), PROBES)
         seen = partial(self._activation, run)
-        return find_crop(seen, run.inputs[:1], technique.position(shape), at_once)
+        return find_crop(seen, run.inputs.tensor[:1], technique.position(shape), at_once)
 
 
 def _bytes(technique: FilterVisualization, run: Run) -> int:

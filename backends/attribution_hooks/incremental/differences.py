@@ -56,7 +56,7 @@ def differences(
     Raises:
         Untraceable: The model cannot be taken apart, or gains too little.
     """
-    inputs, budget = run.inputs, run.execution.budget // 2
+    inputs, budget = run.inputs.tensor, run.execution.budget // 2
     question = (inputs.shape[1:], lattice)
     weighed = (*question, len(inputs), run.execution, precision := tf32(logits) or logits.dtype)
     always = run.execution.incremental == "always"
@@ -162,7 +162,7 @@ def _checks(
 
 def _own(run: Run, covers: Covers, windows: Tensor, images: Tensor) -> Tensor:
     """(B, K): what the model itself says of covered images."""
-    return run.matrix(run.forward(covers.of(windows, images)), images)
+    return run.matrix(run.forward(covers.of(windows, images), images), images)
 
 
 def _settle(checks: dict[str, Tensor], known: Known, question: object) -> None:

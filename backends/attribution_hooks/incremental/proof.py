@@ -63,7 +63,7 @@ class Proof:
 
         def work(part: Sequence[int]) -> None:
             rows = slice(part[0], part[-1] + 1)
-            found.append(run.matrix(run.forward(covers.of(windows[rows], images[rows])), images[rows]))
+            found.append(run.matrix(run.forward(covers.of(windows[rows], images[rows]), images[rows]), images[rows]))
 
         in_parts(range(len(pairs)), chunk, work, lambda: None)
         covered = torch.cat(found)

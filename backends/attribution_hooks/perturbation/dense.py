@@ -29,7 +29,7 @@ def differences(run: Run, covers: Covers, windows: int, chunk: int) -> Tensor:
     def work(part: Sequence[int]) -> None:
         rows = slice(part[0], part[-1] + 1)
         at, images = pairs[:, rows]
-        scores = run.scores(run.forward(covers.of(at, images)), images)
+        scores = run.scores(run.forward(covers.of(at, images), images), images)
         deltas[rows] = (clean[images] - scores).to(deltas.dtype)
 
     with run.progress(len(deltas), "window") as advance:

@@ -37,7 +37,7 @@ class HooksOcclusion(Attributor[Occlusion]):
 
     def compute(self, run: Run) -> Maps:
         """(N, T, H, W) under ``"input"``."""
-        inputs = run.inputs
+        inputs = run.inputs.tensor
         lattice = self.technique.lattice(*inputs.shape[2:])
         with torch.no_grad():
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
@@ -60,6 +60,8 @@ class HooksOcclusion(Attributor[Occlusion]):
         try:
             if not run.execution.incremental:
                 raise Untraceable(run.apart or "Execution.incremental is False")
+            if not run.inputs.plain:
+                raise Untraceable("the model takes more than one tensor")
             if run.asked.of_layer is not None:
                 raise Untraceable("the score is one of a layer, where the forward ends")
             if run.execution.autocast is not None:

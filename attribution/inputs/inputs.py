@@ -1,0 +1,245 @@
+"""``Inputs``: N examples, in whatever form a model takes them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from attribution.errors import InputError
+
+AXES = {2: "n f", 3: "n c t", 4: "n c h w", 5: "n c d h w"}
+"""Rank of an explained tensor → what its axes are: examples, features; channels, then places."""
+
+PER_EXAMPLE, CONSTANT = "n", ""
+"""Axes of a value that is not explained: its rows belong to the examples; it is the same for all."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inputs:
+    """N examples: one or several tensors that are explained, and whatever else the model is given beside them.
+
+    Shape, dtype and device of inputs are those of the first explained tensor.
+
+    Attributes:
+        values: By name, in the order of the call: ``"input"`` for a single value, else ``"input.0"``, ``"input.NAME"``.
+        axes: Of every tensor: ``"n c h w"`` and the like where it is explained, ``"n"`` where its rows go along with
+            the examples, ``""`` where it is the same for all.
+        call: Whether the model gets its arguments by position or by keyword.
+    """
+
+    values: Mapping[str, Any]
+    axes: Mapping[str, str]
+    call: Literal["positional", "keyword"] = "positional"
+
+    @classmethod
+    def of(cls, value: Any, axes: Mapping[str, str] | None = None) -> Self:
+        """Inputs from a tensor, from a tuple (arguments by position) or from a mapping (by keyword).
+
+        Float tensors of rank 2 to 5 are explained, all of them. Other tensors whose first axis is that of the examples
+        go along with them; what else there is (numbers, ``None``, strings) is handed on as it is.
+
+        Args:
+            value: What the model takes.
+            axes: By index or keyword, where another reading is meant: ``"n"`` for a tensor that goes along and is not
+                explained, ``""`` for a constant.
+
+        Raises:
+            InputError: Nothing in it can be explained, the explained tensors have different numbers of examples, or
+                ``axes`` names something else.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            given, call = {str(name): each for name, each in value.items()}, "keyword"
+        elif isinstance(value, tuple | list):
+            given, call = {str(index): each for index, each in enumerate(value)}, "positional"
+        else:
+            given, call = {"": value}, "positional"
+        named = {str(name): each for name, each in (axes or {}).items()}
+        if unknown := [*named.keys() - given.keys()]:
+            raise InputError(f"axes name {unknown[0]!r}; the inputs have {', '.join(map(repr, given)) or 'no names'}")
+        explained = {name: t for name, t in given.items() if _explained(t, named.get(name))}
+        counts = {len(tensor) for tensor in explained.values()}
+        if len(counts) > 1:
+            shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in explained.items())
+            raise InputError(
+                f"the inputs have different numbers of examples ({shapes}); give each as many rows, or say which is "
+                "none of the examples: Inputs.of(…, axes={'NAME': ''})"
+            )
+        examples = next(iter(counts), None)
+        found = {name: _axes(name, each, named.get(name), examples) for name, each in given.items()}
+        names = {name: f"input.{name}" if len(given) > 1 else "input" for name in given}
+        if call == "keyword":
+            names = {name: f"input.{name}" for name in given}
+        return cls(
+            values={names[name]: each for name, each in given.items()},
+            axes={names[name]: each for name, each in found.items() if each is not None},
+            call="keyword" if call == "keyword" else "positional",
+        )
+
+    @property
+    def explained(self) -> tuple[str, ...]:
+        """Names of the tensors that are explained."""
+        return tuple(name for name, axes in self.axes.items() if axes not in (PER_EXAMPLE, CONSTANT))
+
+    @property
+    def first(self) -> Tensor:
+        """The first explained tensor."""
+        tensor: Tensor = self.values[next(name for name in self.axes if self.axes[name] not in (PER_EXAMPLE, CONSTANT))]
+        return tensor
+
+    @property
+    def tensor(self) -> Tensor:
+        """The one explained tensor.
+
+        Raises:
+            InputError: There are several.
+        """
+        if len(self.explained) != 1:
+            raise InputError(f"there are several explained inputs ({', '.join(self.explained)}); name one of .values")
+        return self.first
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model is given one tensor and nothing else."""
+        return len(self.values) == 1 and self.call == "positional"
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the first explained tensor."""
+        return self.first.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Likewise."""
+        return self.first.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Likewise."""
+        return self.first.device
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What is alike in inputs of which a model does the same: shapes without the examples, dtypes, other values."""
+        return tuple(
+            (name, each.shape[1:] if self.axes.get(name) else each.shape, each.dtype)
+            if isinstance(each, Tensor)
+            else (name, repr(each))
+            for name, each in self.values.items()
+        )
+
+    def places(self, name: str | None = None) -> tuple[int, ...]:
+        """Sizes of the axes behind those of examples and channels; none of features."""
+        name = self.explained[0] if name is None else name
+        return tuple(self.values[name].shape[2:])
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, examples: slice | Tensor) -> Self:
+        """Some of the examples."""
+        return self._each(lambda tensor: tensor[examples])
+
+    def repeated(self, times: int) -> Self:
+        """All examples so many times, one round after the other."""
+        return self._each(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+
+    def replaced(self, tensors: "Mapping[str, Tensor] | Tensor") -> Self:
+        """With other explained tensors, of as many examples."""
+        given = {self.explained[0]: tensors} if isinstance(tensors, Tensor) else tensors
+        return type(self)(values={**self.values, **given}, axes=self.axes, call=self.call)
+
+    def detach(self) -> Self:
+        """Without graph."""
+        return self._of_all(lambda tensor: tensor.detach())
+
+    def clone(self) -> Self:
+        """On memory of their own."""
+        return self._of_all(lambda tensor: tensor.clone())
+
+    def cpu(self) -> Self:
+        """On the host."""
+        return self._of_all(lambda tensor: tensor.cpu())
+
+    def requires_grad_(self) -> Self:
+        """Explained tensors, as the beginning of a graph."""
+        for name in self.explained:
+            self.values[name].requires_grad_()
+        return self
+
+    def into(self, model: Callable[..., Any]) -> Any:
+        """What a model returns for these inputs."""
+        if self.call == "keyword":
+            return model(**{name.partition(".")[2]: each for name, each in self.values.items()})
+        return model(*self.values.values())
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        return [each for each in self.values.values() if isinstance(each, Tensor)]
+
+    def __str__(self) -> str:
+        if self.plain:
+            return str(tuple(self.shape))
+        told = (
+            str(tuple(each.shape)) if isinstance(each, Tensor) else type(each).__name__ for each in self.values.values()
+        )
+        return ", ".join(f"{name.partition('.')[2]}: {each}" for name, each in zip(self.values, told, strict=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Of what belongs to single examples."""
+        held = {name: change(each) if self.axes.get(name) else each for name, each in self.values.items()}
+        return type(self)(values=held, axes=self.axes, call=self.call)
+
+    def _of_all(self, change: Callable[[Tensor], Tensor]) -> Self:
+        held = {name: change(each) if isinstance(each, Tensor) else each for name, each in self.values.items()}
+        return type(self)(values=held, axes=self.axes, call=self.call)
+
+
+def joined(parts: Sequence[Inputs]) -> Inputs:
+    """The examples of several inputs of one kind, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    held = {
+        name: torch.cat([part.values[name] for part in parts]) if first.axes.get(name) else each
+        for name, each in first.values.items()
+    }
+    return type(first)(values=held, axes=first.axes, call=first.call)
+
+
+def as_inputs(given: Tensor | Inputs) -> Inputs:
+    """Inputs as they are, a tensor as the only one."""
+    return given if isinstance(given, Inputs) else Inputs(values={"input": given}, axes={"input": _rank(given)})
+
+
+def shown_to(model: nn.Module, given: Tensor | Inputs) -> Any:
+    """What a model returns for a tensor, or for inputs."""
+    return model(given) if isinstance(given, Tensor) else given.into(model)
+
+
+def _rank(tensor: Tensor) -> str:
+    return AXES.get(tensor.ndim, "n …")
+
+
+def _explained(value: Any, axes: str | None) -> bool:
+    if axes is not None:
+        return axes not in (PER_EXAMPLE, CONSTANT)
+    return isinstance(value, Tensor) and value.is_floating_point() and value.ndim in AXES
+
+
+def _axes(name: str, value: Any, axes: str | None, examples: int | None) -> str | None:
+    """What the axes of a value are; ``None`` where it is no tensor."""
+    if not isinstance(value, Tensor):
+        if axes is not None:
+            raise InputError(f"axes say that {name!r} is {axes!r}, and it is a {type(value).__name__}; leave it out")
+        return None
+    if axes is not None and axes not in (PER_EXAMPLE, CONSTANT) and len(axes.split()) != value.ndim:
+        raise InputError(f"axes say that {name!r} is {axes!r}, and it has shape {tuple(value.shape)}")
+    if axes is not None:
+        return axes
+    if value.is_floating_point() and value.ndim in AXES:
+        return AXES[value.ndim]
+    return PER_EXAMPLE if examples is not None and value.ndim and len(value) == examples else CONSTANT
