@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import AttributionError
+from attribution.inputs.inputs import Inputs
 from attribution.isolation.restore import run_itself
 from attribution.isolation.torch_modes import devices_of, note_random, random_states
 from attribution.isolation.undo import Undo
@@ -26,8 +27,8 @@ class Answer:
     draws: bool
 
 
-def answer(model: nn.Module, images: Tensor, *, inside: bool) -> Answer:
-    """What the model returns for these images; with ``inside``, what every module in it returns as well."""
+def answer(model: nn.Module, images: Inputs, *, inside: bool) -> Answer:
+    """What the model returns for these examples; with ``inside``, what every module in it returns as well."""
     rows: Rows = {}
 
     def note(module: nn.Module, args: object, output: object) -> None:
@@ -39,12 +40,12 @@ def answer(model: nn.Module, images: Tensor, *, inside: bool) -> Answer:
             run_itself(undo, model)  # which gives the hooks back as well
             for module in model.modules() if inside else ():
                 module.register_forward_hook(note)
-            devices = devices_of(model, images)
+            devices = devices_of(model, *images.tensors())
             restart = note_random(undo, devices)
             before, output = random_states(devices), None
             try:
                 with torch.no_grad(), running(images):
-                    output = model(images.clone())
+                    output = images.clone().into(model)
             except AttributionError:
                 if not rows:  # else the layers that ran before it failed tell enough
                     raise

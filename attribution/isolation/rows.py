@@ -1,6 +1,6 @@
 """Whether a model answers about each image of a batch as it answers about that image alone: proved, never assumed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attribution.agreement import coarser
 from attribution.errors import AttributionError
+from attribution.inputs.inputs import Inputs, joined
 from attribution.isolation.answers import Answer, Rows, answer
 from attribution.running.execution import Execution, out_of_memory
 from attribution.running.guards import Guards
@@ -55,7 +56,7 @@ _proofs: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], _Proof]] = WeakKe
 
 
 def mixing(
-    model: nn.Module, inputs: Tensor, execution: Execution, guards: Guards, *, anew: bool, together: int
+    model: nn.Module, inputs: Inputs, execution: Execution, guards: Guards, *, anew: bool, together: int
 ) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
@@ -68,13 +69,13 @@ def mixing(
 
     Args:
         model: Isolated, in eval mode. Its buffers and the random numbers are given back.
-        inputs: (N, C, H, W); x is the one of the smallest values, and b is the last or the first where it is another.
+        inputs: x is the example of the smallest values, and b is the last or the first where it is another.
         execution: Its precision counts.
         guards: Settled before anything is found out.
         anew: Look again, since the model may have changed without a trace.
         together: Rows of a forward that the call will make.
     """
-    key = (inputs.shape[1:], inputs.dtype, inputs.device, execution.autocast, tf32(inputs), together > 3)
+    key = (inputs.kind, inputs.device, execution.autocast, tf32(inputs), together > 3)
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
     if proof is None or anew or not proof.holds:
@@ -94,9 +95,9 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
     return tuple([tensor._version for tensor in tensors])
 
 
-def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: int) -> str | None:
+def _reason(model: nn.Module, inputs: Inputs, execution: Execution, together: int) -> str | None:
     places = torch.arange(len(inputs), device=inputs.device)
-    moderate = inputs.flatten(1).abs().amax(dim=1).argmin()  # a range that the whole batch decides shows on it
+    moderate = inputs.first.flatten(1).abs().amax(dim=1).argmin()  # a range that the whole batch decides shows on it
     inputs = inputs[torch.where(places == moderate, -1, places).argsort()]
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
         answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
@@ -120,7 +121,7 @@ def _reason(model: nn.Module, inputs: Tensor, execution: Execution, together: in
 
 def _in_a_crowd(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     alone: Answer,
     places: list[tuple[object, ...]],
     coarsest: torch.dtype,
@@ -128,10 +129,10 @@ def _in_a_crowd(
     inside: bool,
 ) -> str | None:
     """The same about x among `CROWD` images: the others of the call, again and again."""
-    others = inputs[1:] if len(inputs) > 1 else inputs[:1].flip(-1)
-    crowd = torch.cat([others[index % len(others)][None] for index in range(CROWD - 1)])
+    others = inputs[1:] if len(inputs) > 1 else _changed(inputs[:1], lambda tensor: tensor.flip(-1))
+    crowd = [others[index % len(others) :][:1] for index in range(CROWD - 1)]
     try:
-        rows = answer(model, torch.cat([crowd[:1], inputs[:1], crowd[1:]]), inside=inside).rows
+        rows = answer(model, joined([crowd[0], inputs[:1], *crowd[1:]]), inside=inside).rows
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
             return None  # so many never go together
@@ -156,15 +157,15 @@ def _rough(size: Tensor, coarsest: torch.dtype) -> Tensor:
 
 
 def _answers(
-    model: nn.Module, inputs: Tensor, *, pairs: bool, inside: bool
+    model: nn.Module, inputs: Inputs, *, pairs: bool, inside: bool
 ) -> tuple[Answer, list[tuple[Rows, Rows]]] | str:
     """What the model returns for [x], and for [a, x, b] and [b, x, d]; or why it returns nothing.
 
     With ``pairs`` no more than two at once: [a, x] and [b, x], [x, a] and [x, b]; a third row stands for none.
     """
 
-    def rows(*images: Tensor) -> Rows:
-        return answer(model, torch.cat(images), inside=inside).rows
+    def rows(*images: Inputs) -> Rows:
+        return answer(model, joined(images), inside=inside).rows
 
     def ordered(found: Rows, *order: int) -> Rows:
         return {place: [each[index] for index in order] for place, each in found.items()}
@@ -213,8 +214,25 @@ def _alike(
     return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(first[2], second[0], rough)]
 
 
-def _neighbours(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Three images (1, C, H, W) unlike the first: beyond its range; for a model that refuses such ones, within it."""
+def _changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    return inputs.replaced({name: change(inputs.values[name]) for name in inputs.explained})
+
+
+def _neighbours(inputs: Inputs) -> Iterator[tuple[Inputs, Inputs, Inputs]]:
+    """Three examples unlike the first, each explained tensor by `_unlike`; what else b has is that of the last."""
+    first, last = inputs[:1], inputs[-1:]
+    made = {name: _unlike(inputs.values[name]) for name in inputs.explained}
+    while True:
+        three = {name: next(tensors, None) for name, tensors in made.items()}
+        found = {name: tensors for name, tensors in three.items() if tensors is not None}
+        if len(found) < len(made):
+            return
+        a, b, d = ({name: tensors[place] for name, tensors in found.items()} for place in range(3))
+        yield first.replaced(a), last.replaced(b), first.replaced(d)
+
+
+def _unlike(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Three tensors (1, …) unlike the first row: beyond its range; for a model that refuses such ones, within it."""
     x, last = inputs[:1], inputs[-1:]
     size = x.abs().max()
     size = torch.where(size == 0, torch.ones_like(size), size)

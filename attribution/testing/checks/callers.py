@@ -165,7 +165,7 @@ def check_wrong_inputs_are_refused_before_any_work(subject: Subject) -> None:
     }
     attributor: Attributor[object] = subject.attributor(model)  # type: ignore[type-var]
     for case, (kind, inputs) in wrong.items():
-        raises(kind, partial(attributor.attribute, inputs, None), case)  # type: ignore[arg-type]
+        raises(kind, partial(attributor.attribute, inputs, None), case)
     require(not watch.forwards, f"{watch.forwards} forwards", "none")
 
 

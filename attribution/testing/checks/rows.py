@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attribution.errors import LayerError, ModelError, PluginError
 from attribution.result import Attribution
 from attribution.running.execution import Execution
+from attribution.scores.classes import ClassScore
 from attribution.techniques import FilterVisualization, Occlusion
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.contract import tensors
@@ -53,6 +54,9 @@ def _ending(subject: Subject, change: Callable[[Tensor], Tensor]) -> nn.Module:
     return subject.on(Changed().eval())
 
 
+_ASKED = ClassScore([[1, 3]] * 3, of="logit")
+
+
 @check("Agreement: chunks")
 def check_rows_that_mix_change_no_map(subject: Subject) -> None:
     """Of a model whose rows see each other: the map that each image has alone and says so, or `ModelError`."""
@@ -60,7 +64,7 @@ def check_rows_that_mix_change_no_map(subject: Subject) -> None:
         model, alone = subject.on(fronted(front())), cache(partial(_alone, subject, subject.on(fronted(front()))))
         for size in (None, 64):
             try:
-                found = subject.ask(model, subject.noise(3), [[1, 3]] * 3, execution=Execution(batch_size=size))
+                found = subject.ask(model, subject.noise(3), _ASKED, execution=Execution(batch_size=size))
             except ModelError as error:
                 require(len(str(error)) > 15, f"{case}: the text {error!s}", "what mixes, and how to mend it")
                 continue
@@ -79,7 +83,8 @@ def _alone(subject: Subject, model: nn.Module) -> list[Attribution]:
         return [subject.ask(model, technique=question, execution=one) for question in questions]
     if not technique.needs_inputs:
         return [subject.ask(model, execution=one)]
-    found = [subject.ask(model, inputs[[index]], [[1, 3]], execution=one) for index in range(3)]
+    asked = ClassScore([[1, 3]], of="logit")
+    found = [subject.ask(model, inputs[[index]], asked, execution=one) for index in range(3)]
     if isinstance(technique, Occlusion):  # whose windows are neighbours too
         maps = [occluded(model, image, technique, (1, 3))[0] for image in inputs.split(1)]
         return [replace(answer, raw={"input": map_}) for answer, map_ in zip(found, maps, strict=True)]
