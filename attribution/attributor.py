@@ -1,6 +1,5 @@
 """``Attributor``: one technique by one backend. The one abstract class that a backend implements."""
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
@@ -80,10 +79,10 @@ class Attributor(ABC, Generic[TechniqueT]):
         self.execution = execution
 
     @abstractmethod
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[TechniqueT]) -> Maps:
         """The raw maps on their native grid; first axis images (or filters), no graph needed.
 
-        Layers that the user left open are filled in on ``self.technique`` by now.
+        What the user left open is filled in on ``run.technique``.
         """
 
     @final
@@ -144,10 +143,9 @@ class Attributor(ABC, Generic[TechniqueT]):
             question = self._question(start, asked)
             if question not in answered:  # what is found out in the first call of a question is kept
                 guards.settle()
-            worker = copy.copy(self)
-            worker.execution = execution
-            worker.technique = self.technique.resolve(model, start)
-            at_once, apart = worker._together(model, start, guards, anew=isolation.startswith("guarded"))
+            technique = self.technique.resolve(model, start)
+            anew = isolation.startswith("guarded")
+            at_once, apart = self._together(model, technique, start, execution, guards, anew=anew)
             if apart is not None:
                 execution = replace(
                     execution, batch_size=1, incremental=execution.incremental if apart == NO_ROOM else False
@@ -155,32 +153,33 @@ class Attributor(ABC, Generic[TechniqueT]):
             runs = [
                 Run(
                     model,
+                    technique,
                     part,
                     execution,
                     asked=score,
                     apart=apart,
                     name=name,
                     guards=guards,
-                    compares_scores=worker.technique.compares_scores,
+                    compares_scores=technique.compares_scores,
                 )
                 for part, score in _parts(start, asked, at_once)
             ]
             offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
-            done = [worker._checked(run, offload) for run in runs]
+            done = [self._checked(run, offload) for run in runs]
             if offload is not None:
                 offload.finish()
             raw = {name: _whole([maps[name] for maps in done]) for name in done[0]}
             dtype = torch.promote_types(start.dtype, torch.float32)
             shown = start if offload is None else start.cpu()
             with torch.no_grad():
-                maps = worker.technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
+                maps = technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
         notes = {key: value for run in runs for key, value in run.notes.items()}
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"
         score = whole([run.score for run in runs if run.score is not None]) if runs[0].score is not None else None
         columns = _joined([run.target for run in runs])
         target = columns if isinstance(score, ClassScore) else None
-        if blank := zero_maps(maps, worker.technique.kind, partial(_labels, asked, score, columns), guards):
+        if blank := zero_maps(maps, technique.kind, partial(_labels, asked, score, columns), guards):
             notes["zero everywhere"] = blank
         answered.add(question)
         if execution.offload:
@@ -188,7 +187,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             notes["offload"] = none if offload is None else "page-locked, two buffers"
         return Attribution(
             maps=maps,
-            technique=worker.technique,
+            technique=technique,
             backend=self.backend,
             target=target,
             score=score,
@@ -199,30 +198,38 @@ class Attributor(ABC, Generic[TechniqueT]):
             computes_in=coarser(start.dtype, execution.autocast, self.computes_in, tf32(start)),
         )
 
-    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
+    def image_bytes(self, model: nn.Module, technique: TechniqueT, inputs: Inputs) -> int:
         """Bytes of activations that one image needs at once, for ``memory_budget``; 0: not known, images stay together.
 
         Args:
             model: Isolated, eval mode.
+            technique: With its default layers filled in.
             inputs: Of the call.
         """
         return 0
 
     def _together(
-        self, model: nn.Module, start: Inputs, guards: Guards, *, anew: bool
+        self,
+        model: nn.Module,
+        technique: TechniqueT,
+        start: Inputs,
+        execution: Execution,
+        guards: Guards,
+        *,
+        anew: bool,
     ) -> tuple[int | None, str | None]:
         """How many images a backend is given at once (``None``: all), and why they go through the model one by one.
 
         Nothing runs for it where each forward has one image anyway.
         """
-        size, images = self.execution.batch_size, self.technique.batch_of == "images"
+        size, images = execution.batch_size, technique.batch_of == "images"
         at_once = size if images else None
-        alone = len(start) == 1 and (size == 1 or self.technique.batch_of != "windows")
-        if alone or (size == 1 and self.technique.batch_of != "windows"):
+        alone = len(start) == 1 and (size == 1 or technique.batch_of != "windows")
+        if alone or (size == 1 and technique.batch_of != "windows"):
             return at_once, None
         if images and size is None:
             try:
-                at_once = self.execution.chunk(self.image_bytes(model, start), len(start))
+                at_once = execution.chunk(self.image_bytes(model, technique, start), len(start))
             except (RuntimeError, MemoryError, AttributionError) as error:  # who computes will say what is wrong
                 if not isinstance(error, AttributionError) and not out_of_memory(error):
                     raise
@@ -231,10 +238,10 @@ class Attributor(ABC, Generic[TechniqueT]):
                 return at_once, None
         most = len(start) if images else CROWD  # at least so many windows or filters go together
         together = min(most, at_once if images and at_once else size or most)
-        apart = mixing(model, start, self.execution, guards, anew=anew, together=together)
-        return (at_once if apart is None or self.technique.batch_of == "filters" else 1), apart
+        apart = mixing(model, start, execution, guards, anew=anew, together=together)
+        return (at_once if apart is None or technique.batch_of == "filters" else 1), apart
 
-    def _checked(self, run: Run, offload: Offload | None) -> Maps:
+    def _checked(self, run: Run[TechniqueT], offload: Offload | None) -> Maps:
         who = run.name
         try:
             maps = self.compute(run)
@@ -242,7 +249,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise
         except Exception as error:
             if out_of_memory(error):
-                raise no_room(who, self.execution, error) from error
+                raise no_room(who, run.execution, error) from error
             if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {run.inputs}, "

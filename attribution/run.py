@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,16 @@ from attribution.running.guards import Guards
 from attribution.scores.classes import ClassScore
 from attribution.scores.outputs import select
 from attribution.scores.score import Score, whole
+from attribution.technique import Technique
+
+TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
 MASK = 64
 """How many times larger than the median class and the classes asked for a score may be that says how those round."""
 
 
 @dataclass
-class Run:
+class Run(Generic[TechniqueT]):
     """One call: all that a backend gets, and all that it may tell.
 
     Wherever ``examples`` (B,) is asked for, it says which rows of ``inputs`` a batch shows; ``None``: all of them, once
@@ -30,6 +33,7 @@ class Run:
 
     Attributes:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
+        technique: What is computed, with what the user left open filled in.
         inputs: A private copy; the start images for a technique that makes its own. The one explained tensor of them is
             ``inputs.tensor``.
         execution: How to run; one image per forward where the model mixes the images of a batch.
@@ -47,6 +51,7 @@ class Run:
     """
 
     model: nn.Module
+    technique: TechniqueT
     inputs: Inputs
     execution: Execution
     extras: dict[str, Tensor] = field(default_factory=dict)

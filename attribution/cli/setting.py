@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from attribution import zoo
-from attribution.attributor import Run
 from attribution.errors import InputError, TargetError
-from attribution.inputs.inputs import Inputs
-from attribution.running.execution import Execution
+from attribution.running.execution import Execution, running
+from attribution.scores.classes import ClassScore
 from attribution.scores.targets import Target
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
@@ -95,8 +94,9 @@ class Setting:
             ModelError: the model fails, or does not return a matrix of logits.
         """
         with torch.no_grad():
-            run = Run(self.model, Inputs.of(inputs), self.execution)
-            return run.logits(run.forward(inputs))
+            with running(inputs):
+                output = self.model(inputs)
+            return ClassScore().matrix(output, torch.arange(len(inputs), device=inputs.device))
 
     def top(self, inputs: Tensor) -> list[tuple[str, int, float]]:
         """The five most probable classes of one image: (label, index, probability).

@@ -25,17 +25,17 @@ class CaptumActivations(Attributor[Activations]):
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "captum"
 
-    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
+    def image_bytes(self, model: nn.Module, technique: Activations, inputs: Inputs) -> int:
         """What is widest in a forward without graph, and the maps of which the means are taken."""
-        kept = sum(stop.bytes for stop in check(model, self.technique.layers, inputs))
-        return 2 * layers.peak_bytes(model, inputs) + (kept if self.technique.reduce == "mean" else 0)
+        kept = sum(stop.bytes for stop in check(model, technique.layers, inputs))
+        return 2 * layers.peak_bytes(model, inputs) + (kept if technique.reduce == "mean" else 0)
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Activations]) -> Maps:
         """Every layer's output, which Captum clones before the network goes on, or its mean."""
-        names = self.technique.layers
+        names = run.technique.layers
         asked = modules(run.model, names)
         stops = check(run.model, names, run.inputs)
-        if self.technique.reduce == "mean":
+        if run.technique.reduce == "mean":
             for name, stop in zip(names, stops, strict=True):
                 if stop.shape is None or len(stop.shape) != 4:
                     raise layers.no_space(name, stop.shape or ())
@@ -52,7 +52,7 @@ class CaptumActivations(Attributor[Activations]):
             ]
         for name, value in zip(names, values, strict=True):
             layers.per_image(name, value.shape, len(run.inputs))
-        if self.technique.reduce == "mean":
+        if run.technique.reduce == "mean":
             values = [_mean(value) for value in values]
         return dict(zip(names, values, strict=True))
 

@@ -17,7 +17,7 @@ from attribution_captum.layer import Truncated, check, connected, modules, typed
 class Logits(nn.Module):
     """The model as the layer whose output is its logits."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run[FilterVisualization]) -> None:
         super().__init__()
         self._run = run
 
@@ -32,9 +32,9 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
     technique_type: ClassVar[type[FilterVisualization]] = FilterVisualization
     backend: ClassVar[str] = "captum"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[FilterVisualization]) -> Maps:
         """Images after the last and after the first step. Every gradient is a forward that ends after the layer."""
-        technique = self.technique
+        technique = run.technique
         if technique.of_logits(run.model):
             logits = Logits(run)
             neuron = NeuronGradient(lambda images: logits(images.clone()), logits)

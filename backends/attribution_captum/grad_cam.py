@@ -28,19 +28,19 @@ class CaptumGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
-    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
+    def image_bytes(self, model: nn.Module, technique: GradCAM, inputs: Inputs) -> int:
         """The whole forward's graph, and the gradients of its widest part."""
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[GradCAM]) -> Maps:
         """(N, T, h, w) for each layer. The score is settled in the forward that Captum makes anyway."""
-        names = self.technique.layers
+        names = run.technique.layers
         asked = modules(run.model, names)
         shapes = [stop.shape or () for stop in check(run.model, names, run.inputs)]
         for name, shape in zip(names, shapes, strict=True):
             layers.per_image(name, shape, 1)
         first = run.inputs[:1]
-        grids = [self.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
+        grids = [run.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
         # For readers of a layer's input, of which a frozen layer knows none.
         tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
         maps: Maps = {}
@@ -52,7 +52,7 @@ class CaptumGradCAM(Attributor[GradCAM]):
                     with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
                         columns.append(cam.attribute(tensors).detach())
             maps[name] = torch.cat(columns, dim=1)
-            if self.technique.tokens is None and grid.form != "channels_first":
+            if run.technique.tokens is None and grid.form != "channels_first":
                 run.note(f"tokens {name}", f"{grid}, inferred")
         return maps
 
@@ -111,7 +111,7 @@ def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
 class _Score:
     """One target's score for each image: the forward function that Captum is given."""
 
-    def __init__(self, run: Run, column: int) -> None:
+    def __init__(self, run: Run[GradCAM], column: int) -> None:
         self.run = run
         self.column = column
 

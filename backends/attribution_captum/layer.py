@@ -55,12 +55,12 @@ def check(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[Stop]:
     return found
 
 
-def explained(run: Run) -> tuple[Tensor, ...]:
+def explained(run: Run[Any]) -> tuple[Tensor, ...]:
     """The tensors that Captum is given: what is explained. What else the model takes goes with `forward`."""
     return tuple(run.inputs.values[name] for name in run.inputs.explained)
 
 
-def forward(run: Run, *tensors: Tensor) -> Any:
+def forward(run: Run[Any], *tensors: Tensor) -> Any:
     """Whatever the model returns for all examples with these tensors in place of the explained ones."""
     if len(tensors) == 1:
         return run.forward(tensors[0])
@@ -73,7 +73,7 @@ class Truncated:
     Captum sets its hooks on the layers before it calls the model; those set during the call come after them.
     """
 
-    def __init__(self, run: Run, asked: Sequence[nn.Module]) -> None:
+    def __init__(self, run: Run[Any], asked: Sequence[nn.Module]) -> None:
         self._run, self._asked = run, asked
 
     def __call__(self, *tensors: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ class CaptumOcclusion(Attributor[Occlusion]):
     backend: ClassVar[str] = "captum"
     computes_in: ClassVar[torch.dtype | None] = torch.float32
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Occlusion]) -> Maps:
         """(N, T, H, W) under ``"input"``, on the lattice that Captum lays itself."""
-        technique, inputs = self.technique, run.inputs.tensor
+        technique, inputs = run.technique, run.inputs.tensor
         lattice = technique.lattice(*inputs.shape[2:])
         height, width = lattice.extent
         image = _COPIES * inputs[0].numel() * inputs.element_size() + layers.peak_bytes(run.model, inputs)
@@ -68,7 +68,7 @@ class CaptumOcclusion(Attributor[Occlusion]):
         return {"input": torch.stack(maps, dim=1)}
 
 
-def _scores(run: Run, images: Tensor, examples: Tensor, fits: list[int]) -> Tensor:
+def _scores(run: Run[Occlusion], images: Tensor, examples: Tensor, fits: list[int]) -> Tensor:
     """(B, T), of as many images at once as ``fits`` says; where memory runs out it is halved for good."""
     parts: list[Tensor] = []
     first = 0
@@ -83,7 +83,7 @@ def _scores(run: Run, images: Tensor, examples: Tensor, fits: list[int]) -> Tens
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _tried(run: Run, images: Tensor, examples: Tensor) -> Tensor | None:
+def _tried(run: Run[Occlusion], images: Tensor, examples: Tensor) -> Tensor | None:
     """``None`` where they do not fit; the failure's traceback, which holds what did, is gone when this returns."""
     try:
         return run.scores(run.forward(images, examples), examples)

@@ -20,13 +20,13 @@ class HooksActivations(Attributor[Activations]):
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "hooks"
 
-    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
+    def image_bytes(self, model: nn.Module, technique: Activations, inputs: Inputs) -> int:
         """What is widest in a forward without graph; the maps themselves are the answer."""
         return 2 * layers.peak_bytes(model, inputs)  # four maps meet where branches do
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Activations]) -> Maps:
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""
-        names, images = self.technique.layers, len(run.inputs)
+        names, images = run.technique.layers, len(run.inputs)
         caught = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
         if not (caught.intact and all(caught[name].shape[:1] == (images,) for name in names)):
             caught = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
@@ -34,8 +34,8 @@ class HooksActivations(Attributor[Activations]):
             layers.per_image(name, caught[name].shape, images)
         return {name: caught[name] for name in names}
 
-    def _caught(self, run: Run, *, stop: bool) -> Captured:
-        reduced = self.technique.reduce == "mean"
+    def _caught(self, run: Run[Activations], *, stop: bool) -> Captured:
+        reduced = run.technique.reduce == "mean"
         flat: list[tuple[str, tuple[int, ...]]] = []
 
         def mean(name: LayerName, output: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class HooksActivations(Attributor[Activations]):
                 return output.clone()
             return output.mean(dim=(2, 3), dtype=torch.promote_types(output.dtype, torch.float32))
 
-        with torch.no_grad(), capture(run.model, self.technique.layers, stop=stop, keep=mean if reduced else None) as c:
+        with torch.no_grad(), capture(run.model, run.technique.layers, stop=stop, keep=mean if reduced else None) as c:
             run.forward(run.inputs)
         if flat:
             raise layers.no_space(*flat[0])

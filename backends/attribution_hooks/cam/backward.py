@@ -41,7 +41,7 @@ class Tail:
 
     def __init__(
         self,
-        run: Run,
+        run: Run[Any],
         logits: Tensor,
         outputs: Mapping[str, Tensor],
         grids: Mapping[str, Grid],
@@ -165,7 +165,7 @@ def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
 
-def chunk(run: Run, names: Sequence[str]) -> int:
+def chunk(run: Run[Any], names: Sequence[str]) -> int:
     """How many targets fit the memory budget beside the forward."""
     images = len(run.inputs)
     held = images * memory.forward_bytes(run.model, run.inputs, names)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ TF32_ROUNDING = 4
 """The same in units of TF32, which rounds the factors of a product and not their sum."""
 
 
-def class_maps(run: Run, logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
+def class_maps(run: Run[Any], logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
     """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
 
     It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class Forward:
     edges: Mapping[str, GradientEdge]
 
 
-def forward(run: Run, names: Sequence[str]) -> Forward:
+def forward(run: Run[Any], names: Sequence[str]) -> Forward:
     """The graph begins at the first layer, and at the images only where a layer's readers would be missed.
 
     The gradient of a layer's output is that of the tensor as plain autograd has it. Who holds the tensor that a layer

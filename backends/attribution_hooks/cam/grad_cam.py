@@ -27,27 +27,27 @@ class HooksGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "hooks"
 
-    def image_bytes(self, model: nn.Module, inputs: Inputs) -> int:
+    def image_bytes(self, model: nn.Module, technique: GradCAM, inputs: Inputs) -> int:
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
-        names = self.technique.layers
+        names = technique.layers
         graph = memory.forward_bytes(model, inputs, names) + memory.gradient_bytes(model, inputs, names)
         return max(graph, 2 * layers.peak_bytes(model, inputs)) if graph else 0  # four maps meet where branches do
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[GradCAM]) -> Maps:
         """(N, T, h, w) for each layer."""
         if run.execution.graphs:
-            return replayed(run, self.technique, self._plainly)
+            return replayed(run, run.technique, self._plainly)
         return self._plainly(run)
 
-    def _plainly(self, run: Run) -> Maps:
-        names = self.technique.layers
+    def _plainly(self, run: Run[GradCAM]) -> Maps:
+        names = run.technique.layers
         ran = forward(run, names)
         (score, target), outputs = run.settled, ran.outputs
         logits = score.score_of(ran.logits)
         for name, output in outputs.items():
             layers.per_image(name, output.shape, len(run.inputs))
         grids = {
-            name: self.technique.grid(name, tuple(output.shape), run.model, run.inputs)
+            name: run.technique.grid(name, tuple(output.shape), run.model, run.inputs)
             for name, output in outputs.items()
         }
         if not logits.requires_grad:
@@ -67,7 +67,7 @@ class HooksGradCAM(Attributor[GradCAM]):
                 maps |= {name: _weighted(alphas[name], found[name]) for name in rest}
         for name in names:
             run.note(f"engine {name}", "backward" if name in rest else "closed form")
-            if self.technique.tokens is None and grids[name].form != "channels_first":
+            if run.technique.tokens is None and grids[name].form != "channels_first":
                 run.note(f"tokens {name}", f"{grids[name]}, inferred")
         return {name: maps[name] for name in names}
 

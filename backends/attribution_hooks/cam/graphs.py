@@ -31,7 +31,7 @@ Made = TypeVar("Made")
 
 
 @dataclass
-class _Still(Run):
+class _Still(Run[Any]):
     """A run whose inputs and classes lie where a graph reads them, and are other ones at each replay."""
 
     place: Tensor | None = None
@@ -54,7 +54,7 @@ class Graph:
         compute: What is captured; it must not wait for the device.
     """
 
-    def __init__(self, run: Run, compute: Callable[[Run], Maps]) -> None:
+    def __init__(self, run: Run[Any], compute: Callable[[Run[Any]], Maps]) -> None:
         self._pointers = pointers(run.model)
         self._inputs, self._place = torch.zeros_like(run.inputs.tensor), None
         if (target := _named(run)) is not None:
@@ -69,7 +69,7 @@ class Graph:
         """Whether all that it reads lies where it lay; what is written there is read anew each time."""
         return self._pointers == pointers(model)
 
-    def run(self, run: Run) -> tuple[Maps, Tensor]:
+    def run(self, run: Run[Any]) -> tuple[Maps, Tensor]:
         """Maps and logits (N, K) for the inputs and classes of a call."""
         self._inputs.copy_(run.inputs.tensor)
         if self._place is not None and (target := _named(run)) is not None:
@@ -84,7 +84,7 @@ class Graph:
         return self._logits.shape[1]
 
 
-def replayed(run: Run, question: object, compute: Callable[[Run], Maps]) -> Maps:
+def replayed(run: Run[Any], question: object, compute: Callable[[Run[Any]], Maps]) -> Maps:
     """The maps of a call, by a graph from the third call of a question on.
 
     The first call is a plain one. The second is too, and after it a graph is made and held against its answer, on
@@ -131,7 +131,7 @@ def replayed(run: Run, question: object, compute: Callable[[Run], Maps]) -> Maps
     return maps
 
 
-def _named(run: Run) -> Tensor | None:
+def _named(run: Run[Any]) -> Tensor | None:
     """The classes (N, T) that the user named, on the host."""
     target = run.asked.target if isinstance(run.asked, ClassScore) else None
     return target if isinstance(target, Tensor) else None

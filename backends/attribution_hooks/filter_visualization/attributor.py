@@ -25,9 +25,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
     technique_type: ClassVar[type[FilterVisualization]] = FilterVisualization
     backend: ClassVar[str] = "hooks"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[FilterVisualization]) -> Maps:
         """Images after the last and after the first step."""
-        technique = self.technique
+        technique = run.technique
         crop = self._crop(run)
         if technique.neuron is not None:
             run.note("crop", "none found" if crop is None else str(crop))
@@ -61,7 +61,12 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         return raw
 
     def _step(
-        self, run: Run, images: Tensor, channels: Tensor, neuron: tuple[int, int] | None, last: LastConvolution | None
+        self,
+        run: Run[FilterVisualization],
+        images: Tensor,
+        channels: Tensor,
+        neuron: tuple[int, int] | None,
+        last: LastConvolution | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The objective (B,), and where gradients are on the one with respect to the images."""
         graph = torch.is_grad_enabled()
@@ -71,7 +76,7 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             if known is not None:
                 return known[0], self._pulled(entry, known[1], [images])[0]
         with nullcontext() if last is None else last.watched() as entries:
-            objective = self.technique.objective(self._activation(run, images), channels, neuron)
+            objective = run.technique.objective(self._activation(run, images), channels, neuron)
         if not graph:
             if last is not None and last.serves(channels) and entries:
                 last.confirm(entries[0], objective)
@@ -89,10 +94,10 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             raise layers.cut_off(self.technique.layer)
         return found
 
-    def _activation(self, run: Run, images: Tensor) -> Tensor:
+    def _activation(self, run: Run[FilterVisualization], images: Tensor) -> Tensor:
         """The layer's output, with graph where gradients are on."""
-        layer = self.technique.layer
-        if self.technique.of_logits(run.model):
+        layer = run.technique.layer
+        if run.technique.of_logits(run.model):
             return run.logits(run.forward(images))
         graph = torch.is_grad_enabled()
         once = layers.run_once(run.model, run.inputs, [layer])
@@ -100,9 +105,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             run.forward(images)
         return caught[layer]
 
-    def _crop(self, run: Run) -> Crop | None:
+    def _crop(self, run: Run[FilterVisualization]) -> Crop | None:
         """Where a single neuron looks, if that is not everywhere."""
-        technique = self.technique
+        technique = run.technique
         if technique.neuron is None:
             return None
         shape = tuple(self._activation(run, run.inputs.tensor[:1]).shape)
@@ -111,7 +116,7 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         return find_crop(seen, run.inputs.tensor[:1], technique.position(shape), at_once)
 
 
-def _bytes(technique: FilterVisualization, run: Run) -> int:
+def _bytes(technique: FilterVisualization, run: Run[FilterVisualization]) -> int:
     """Of the activations of one filter that live until its gradient is there, and of the widest two gradients."""
     stops = layers.survey(run.model, run.inputs)
     ends = [] if technique.of_logits(run.model) else [layers.find(run.model, technique.layer)[1]]

@@ -101,7 +101,7 @@ class LastConvolution:
             found = _objective(self._offset, self._pull, entry.detach())
             self.refuted |= bool(value.isfinite().all() & ~_near(found, value, entry))  # one look
 
-    def entry(self, run: Run, images: Tensor) -> Tensor:
+    def entry(self, run: Run[Any], images: Tensor) -> Tensor:
         """The convolution's input (B, C', h', w') for images (B, C, H, W), with graph where gradients are on.
 
         Raises:
@@ -151,7 +151,7 @@ def _within(entry: Tensor) -> float:
     return WITHIN[tf32(entry, "convolution") or entry.dtype]
 
 
-def last_convolution(run: Run, layer: str, objective: Objective) -> LastConvolution | None:
+def last_convolution(run: Run[Any], layer: str, objective: Objective) -> LastConvolution | None:
     """The layer, if it is a plain ``nn.Conv2d`` that runs once and that nobody watches or alters; else ``None``."""
     name, module = layers.find(run.model, layer)
     if type(module) is not nn.Conv2d or name.call is not None or name.key is not None:

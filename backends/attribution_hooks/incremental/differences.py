@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ Pair = tuple[int, int]
 
 
 def differences(
-    run: Run,
+    run: Run[Any],
     lattice: Lattice,
     covers: Covers,
     logits: Tensor,
@@ -104,7 +105,7 @@ def differences(
 
 
 def _dull(
-    run: Run,
+    run: Run[Any],
     program: Program,
     plan: Plan,
     readings: Sequence[Readings],
@@ -128,7 +129,7 @@ TOLD = "the map would be made of other differences than the model gives"
 
 
 def _checks(
-    run: Run,
+    run: Run[Any],
     covers: Covers,
     proof: Proof,
     sink: Sink,
@@ -160,7 +161,7 @@ def _checks(
     return {COVERED: alike, TOLD: told}
 
 
-def _own(run: Run, covers: Covers, windows: Tensor, images: Tensor) -> Tensor:
+def _own(run: Run[Any], covers: Covers, windows: Tensor, images: Tensor) -> Tensor:
     """(B, K): what the model itself says of covered images."""
     return run.matrix(run.forward(covers.of(windows, images), images), images)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Proof:
     allowed: Tensor
 
     @classmethod
-    def of(cls, run: Run, lattice: Lattice, covers: Covers, clean: Tensor, chunk: int) -> "Proof":
+    def of(cls, run: Run[Any], lattice: Lattice, covers: Covers, clean: Tensor, chunk: int) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
         score, target = run.settled
         pairs = chosen(lattice, len(run.inputs))

@@ -1,6 +1,7 @@
 """Where the exits of all windows come together: the rest of the network, and the differences of scores."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Sink:
 
     def __init__(
         self,
-        run: Run,
+        run: Run[Any],
         program: Program,
         clean: Tensor,
         part: slice,

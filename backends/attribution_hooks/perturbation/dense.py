@@ -1,6 +1,7 @@
 """One full forward per window, batched: no masks, and the differences kept as a matrix until the end."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import Covers
 
 
-def differences(run: Run, covers: Covers, windows: int, chunk: int) -> Tensor:
+def differences(run: Run[Any], covers: Covers, windows: int, chunk: int) -> Tensor:
     """score(x) − score(x with window w covered): (windows, N, T).
 
     Args:

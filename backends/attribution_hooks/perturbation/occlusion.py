@@ -35,16 +35,16 @@ class HooksOcclusion(Attributor[Occlusion]):
     technique_type: ClassVar[type[Occlusion]] = Occlusion
     backend: ClassVar[str] = "hooks"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Occlusion]) -> Maps:
         """(N, T, H, W) under ``"input"``."""
         inputs = run.inputs.tensor
-        lattice = self.technique.lattice(*inputs.shape[2:])
+        lattice = run.technique.lattice(*inputs.shape[2:])
         with torch.no_grad():
             size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
             most = CPU_WINDOWS if inputs.device.type == "cpu" else None
             chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
             logits = _clean(run, chunk)
-            covers = Covers(inputs, self.technique.cover(inputs), lattice)
+            covers = Covers(inputs, run.technique.cover(inputs), lattice)
             run.note("windows", len(lattice.windows))
             restart = note_random(Undo(), devices_of(run.model, inputs))
             try:
@@ -56,7 +56,9 @@ class HooksOcclusion(Attributor[Occlusion]):
                 deltas = dense.differences(run, covers, len(lattice.windows), chunk)
         return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
 
-    def _incremental(self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, chunk: int) -> Tensor | None:
+    def _incremental(
+        self, run: Run[Occlusion], lattice: Lattice, covers: Covers, logits: Tensor, chunk: int
+    ) -> Tensor | None:
         try:
             if not run.execution.incremental:
                 raise Untraceable(run.apart or "Execution.incremental is False")
@@ -77,7 +79,7 @@ class HooksOcclusion(Attributor[Occlusion]):
             run.note("reason", f"failed on tiles: {first_line(error)}")
         return None
 
-    def _on_tiles(self, run: Run, lattice: Lattice, covers: Covers, logits: Tensor, chunk: int) -> Tensor:
+    def _on_tiles(self, run: Run[Occlusion], lattice: Lattice, covers: Covers, logits: Tensor, chunk: int) -> Tensor:
         undo = Undo()
         try:
             try:
@@ -96,7 +98,7 @@ def _known(model: nn.Module) -> Known:
     return known
 
 
-def _clean(run: Run, chunk: int) -> Tensor:
+def _clean(run: Run[Occlusion], chunk: int) -> Tensor:
     """The matrix (N, K) that scores of the images as they are are picked from."""
     parts: list[Tensor] = []
 
