@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
 from attribution.isolation import notes, proof
 from attribution.isolation.reach import Reach, says_itself
@@ -38,10 +39,12 @@ class _Known(threading.local):
     Attributes:
         shadows: One per model.
         apart: Models of which no copy will do, with the modules that each runs without having registered them.
+        prepared: Models whose structure is not compared with that of their copy for now.
     """
 
     shadows: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
     apart: WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = field(default_factory=WeakKeyDictionary)
+    prepared: WeakKeyDictionary[nn.Module, int] = field(default_factory=WeakKeyDictionary)
 
 
 _known = _Known()
@@ -128,6 +131,39 @@ def isolated(model: nn.Module, example: Example | None = None) -> Iterator[tuple
         yield found
 
 
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Spare the comparison of a model with its copy, which each call makes, in a loop over many small batches.
+
+    Inside the block, in this thread, values of parameters and buffers may change. Modules, hooks, attributes and
+    tensors may not be replaced; leaving the block compares once. Nothing is locked, switched or held between calls.
+
+    Args:
+        model: As it is given to `explain` inside.
+
+    Raises:
+        ModelError: When the block is left: the model changed in another way, or its own forward changes attributes.
+            Answers of the block may be of the model as it was before.
+    """
+    admit(model)
+    inner = unwrap(model)
+    shadow = _shadow(inner)
+    _known.prepared[inner] = _known.prepared.get(inner, 0) + 1
+    try:
+        yield
+    finally:
+        if _known.prepared[inner] > 1:
+            _known.prepared[inner] -= 1
+        else:
+            del _known.prepared[inner]
+    if shadow is not None and shadow.reusable and not shadow.fits(inner):
+        _known.shadows.pop(inner, None)
+        raise ModelError(
+            "modules, hooks, attributes or tensors of the model were replaced inside attribution.prepared(model), by "
+            "the caller or by its own forward; answers of the block may be of the model as it was. Leave prepared out"
+        )
+
+
 def alone(tensor: Tensor) -> bool:
     """Whether a tensor is the only one on its memory, and fills it: nobody else can read or write its values."""
     storage = tensor.untyped_storage() if tensor.layout == torch.strided else None
@@ -140,7 +176,7 @@ def alone(tensor: Tensor) -> bool:
 
 def _shadow(model: nn.Module) -> Shadow | None:
     known = _known.shadows.get(model)
-    if known is not None and not known.busy and (known.fits(model) or known.reset().fits(model)):
+    if known is not None and not known.busy and (model in _known.prepared or _same(known, model)):
         known.refresh()
         return known
     _known.shadows.pop(model, None)
@@ -165,6 +201,10 @@ def _shadow(model: nn.Module) -> Shadow | None:
     if shadow.reusable:
         _known.shadows[model] = shadow
     return shadow
+
+
+def _same(shadow: Shadow, model: nn.Module) -> bool:
+    return shadow.fits(model) or shadow.reset().fits(model)
 
 
 def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
