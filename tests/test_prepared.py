@@ -14,12 +14,20 @@ from tests.conftest import noise
 X = noise(2, 3, 17, 23)
 
 
+def _noted(found: list[object], fits: Callable[[Shadow, nn.Module], bool]) -> Callable[[Shadow, nn.Module], bool]:
+    def noted(shadow: Shadow, model: nn.Module) -> bool:
+        found.append(model)
+        return fits(shadow, model)
+
+    return noted
+
+
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry for each comparison of a copy with its model."""
     found: list[object] = []
     fits = Shadow.fits
-    monkeypatch.setattr(Shadow, "fits", lambda self, model: found.append(model) or fits(self, model))
+    monkeypatch.setattr(Shadow, "fits", _noted(found, fits))
     return found
 
 
@@ -57,7 +65,7 @@ def _hook(model: nn.Module) -> None:
 
 
 def _set_an_attribute(model: nn.Module) -> None:
-    model.get_submodule("stem").padding = (2, 2)
+    setattr(model.get_submodule("stem"), "padding", (2, 2))  # noqa: B010  # a module does not declare it
 
 
 def _fail(model: nn.Module) -> None:
@@ -89,7 +97,8 @@ class Counting(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.runs += 1
-        return self.stem(x).mean((2, 3)) * self.runs
+        logits: torch.Tensor = self.stem(x).mean((2, 3)) * self.runs
+        return logits
 
 
 def test_a_forward_that_changes_attributes_is_told() -> None:
