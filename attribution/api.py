@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from attribution import registry
-from attribution.errors import InputError, OutputError
+from attribution.errors import InputError, OutputError, UnknownAttributorError
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
@@ -49,6 +49,8 @@ def load(path: str | Path) -> Attribution:
         OutputError: The file cannot be read, or no installed distribution knows its technique.
     """
     name = Attribution.header(path)["technique"]
-    for backend in registry.backends(name):
-        return Attribution.load(path, registry.get(name, backend).technique_type)
-    raise OutputError(f"{path} holds the technique {name!r}, which no installed distribution brings")
+    try:
+        kind = registry.technique(name)
+    except UnknownAttributorError as error:
+        raise OutputError(f"{path} holds the technique {name!r}, which no installed distribution brings") from error
+    return Attribution.load(path, kind)

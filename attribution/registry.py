@@ -1,4 +1,4 @@
-"""Which attributors are installed, and the class behind (technique, backend)."""
+"""Which techniques and attributors are installed, and the classes behind their names."""
 
 import os
 import sys
@@ -12,6 +12,7 @@ from attribution.errors import BackendNotInstalledError, PluginError, UnknownAtt
 from attribution.technique import Technique
 
 GROUP = "attribution.attributors"
+TECHNIQUES = "attribution.techniques"
 _OWN = "torch-attribution"
 _registered: dict[tuple[str, str], type[Attributor[Any]]] = {}
 _lock = threading.RLock()
@@ -59,24 +60,56 @@ def get(technique: str | Technique | type[Technique], backend: str) -> type[Attr
         return cls
 
 
-def register(cls: type[Attributor[Any]]) -> type[Attributor[Any]]:
-    """Make an attributor known in this process without an entry point; usable as a decorator.
+def technique(name: str) -> type[Technique]:
+    """The class of a technique. No backend is imported where a distribution names its techniques themselves.
 
     Raises:
-        PluginError: The class breaks the contract, or the name is taken.
+        UnknownAttributorError: No installed distribution brings it.
+        PluginError: Two distributions bring it, or what was loaded is no such technique.
     """
-    key = (cls.technique_type.name, cls.backend)
+    entries = _scan_techniques(*_search()).get(name, [])
+    if len(entries) > 1:
+        owners = " and ".join(sorted(map(_distribution, entries)))
+        raise PluginError(f"the technique {name!r} is brought by {owners}; uninstall one of them")
+    if entries:
+        found = _loaded(entries[0])
+        if not (isinstance(found, type) and issubclass(found, Technique) and found.name == name):
+            raise PluginError(f"{name} from {_distribution(entries[0])} is {found!r}, not a Technique of that name")
+        return found
+    for backend in backends(name):
+        kind = get(name, backend).technique_type
+        if getattr(kind, "name", None) == name:
+            return kind
+    known = sorted({*_scan_techniques(*_search()), *(technique for technique, _ in available())})
+    raise UnknownAttributorError(f"no technique {name!r}{nearest(name, known)}. Installed: {', '.join(known)}")
+
+
+def register(cls: type[Attributor[Any]], *techniques: type[Technique]) -> type[Attributor[Any]]:
+    """Make an attributor known in this process without an entry point; usable as a decorator.
+
+    Args:
+        cls: The class.
+        techniques: Those of its family that it computes; none: its ``technique_type``.
+
+    Raises:
+        PluginError: The class breaks the contract, or a name is taken.
+    """
+    keys = {(kind.name, cls.backend): kind for kind in techniques or (cls.technique_type,)}
     with _lock:
-        if key in _registered or key in _entries():
-            raise PluginError(f"{'.'.join(key)} is taken already; choose another backend name for {cls.__qualname__}")
-        _registered[key] = _checked(cls, key, cls.__module__)
+        for key, kind in keys.items():
+            if key in _registered or key in _entries():
+                taken = ".".join(key)
+                raise PluginError(f"{taken} is taken already; choose another backend name for {cls.__qualname__}")
+            _checked(cls, key, cls.__module__, kind)
+        _registered.update(dict.fromkeys(keys, cls))
     return cls
 
 
 def unregister(cls: type[Attributor[Any]]) -> None:
     """Undo `register`; nothing happens to one that is not registered."""
     with _lock:
-        _registered.pop((cls.technique_type.name, cls.backend), None)
+        for key in [key for key, known in _registered.items() if known is cls]:
+            del _registered[key]
 
 
 def _entries() -> dict[tuple[str, str], list[EntryPoint]]:
@@ -99,6 +132,18 @@ def _scan(path: tuple[str, ...], only_own: bool) -> dict[tuple[str, str], list[E
         if not same and not (only_own and entry.dist is not None and entry.dist.name != _OWN):
             known.append(entry)
     return {key: entries for key, entries in found.items() if entries}
+
+
+@lru_cache(maxsize=8)
+def _scan_techniques(path: tuple[str, ...], only_own: bool) -> dict[str, list[EntryPoint]]:
+    """The installed techniques by name."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=TECHNIQUES):
+        own = entry.dist is None or entry.dist.name == _OWN
+        known = found.setdefault(entry.name, [])
+        if (own or not only_own) and not any(_distribution(entry) == _distribution(other) for other in known):
+            known.append(entry)
+    return {name: entries for name, entries in found.items() if entries}
 
 
 @lru_cache(maxsize=64)
@@ -142,14 +187,23 @@ def _loaded(entry: EntryPoint) -> Any:
         raise PluginError(f"{entry.name} from {owner} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _checked(cls: Any, key: tuple[str, str], owner: str) -> type[Attributor[Any]]:
+def _checked(cls: Any, key: tuple[str, str], owner: str, kind: type[Technique] | None = None) -> type[Attributor[Any]]:
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):
         raise PluginError(f"{'.'.join(key)} from {owner} is {cls!r}, not a subclass of attribution.Attributor")
     if cls.__abstractmethods__:
         raise PluginError(
             f"{'.'.join(key)} from {owner} does not implement {', '.join(sorted(cls.__abstractmethods__))}"
         )
-    own = (cls.technique_type.name, cls.backend)
+    name = getattr(cls.technique_type, "name", None)  # a family has none
+    if name is None:
+        kind = kind or technique(key[0])
+        if not issubclass(kind, cls.technique_type):
+            family = cls.technique_type.__name__
+            raise PluginError(
+                f"{'.'.join(key)} from {owner} computes techniques of {family}, and {kind.__name__} is none"
+            )
+        name = kind.name
+    own = (name, cls.backend)
     if own != key:
         raise PluginError(f"{'.'.join(key)} from {owner} calls itself {'.'.join(own)}; make both names the same")
     return cls

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,8 @@ print(loaded())
 def test_help_and_mistyped_options_wait_for_nothing(arguments: list[str]) -> None:
     code = f"""
 import sys
+import tempfile
+from pathlib import Path
 from attribution.cli import main
 main({arguments!r})
 print()
@@ -56,6 +60,8 @@ print(sorted({{"torch", "numpy", "torchvision"}} & {{*sys.modules}}))
 
 ERRORS = """
 import sys
+import tempfile
+from pathlib import Path
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
@@ -132,3 +138,21 @@ print(len(cases), "of them")
 
 def test_every_error_also_without_assertions() -> None:
     assert python(ERRORS, "-O") == "29 of them"
+
+
+def test_a_file_is_read_without_a_backend() -> None:
+    code = """
+import sys, tempfile, torch
+from pathlib import Path
+from attribution import GradCAM, explain, load
+from attribution.testing import small_cnn
+path = Path(sys.argv[1])
+if not path.exists():
+    explain(small_cnn(), torch.rand(1, 3, 17, 23), GradCAM(), target=1).save(path)
+else:
+    print(load(path).technique.name, sorted({name.split(".")[0] for name in sys.modules} & {"attribution_hooks", "captum"}))
+"""
+    path = str(Path(tempfile.mkdtemp()) / "x.safetensors")
+    subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120, capture_output=True, text=True)
+    assert done.stdout.strip() == "grad_cam []"
