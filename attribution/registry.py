@@ -199,9 +199,7 @@ def _checked(cls: Any, key: tuple[str, str], owner: str, kind: type[Technique] |
         kind = kind or technique(key[0])
         if not issubclass(kind, cls.technique_type):
             family = cls.technique_type.__name__
-            raise PluginError(
-                f"{'.'.join(key)} from {owner} computes techniques of {family}, and {kind.__name__} is none"
-            )
+            raise PluginError(f"{'.'.join(key)} from {owner} computes a {family}, and {kind.__name__} is none")
         name = kind.name
     own = (name, cls.backend)
     if own != key:

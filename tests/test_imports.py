@@ -150,7 +150,8 @@ path = Path(sys.argv[1])
 if not path.exists():
     explain(small_cnn(), torch.rand(1, 3, 17, 23), GradCAM(), target=1).save(path)
 else:
-    print(load(path).technique.name, sorted({name.split(".")[0] for name in sys.modules} & {"attribution_hooks", "captum"}))
+    loaded = {name.split(".")[0] for name in sys.modules}
+    print(load(path).technique.name, sorted(loaded & {"attribution_hooks", "captum"}))
 """
     path = str(Path(tempfile.mkdtemp()) / "x.safetensors")
     subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120)
