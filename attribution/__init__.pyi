@@ -18,6 +18,7 @@ from .errors import PluginError as PluginError
 from .errors import ResourceError as ResourceError
 from .errors import TargetError as TargetError
 from .errors import UnknownAttributorError as UnknownAttributorError
+from .inputs.inputs import Inputs as Inputs
 from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
