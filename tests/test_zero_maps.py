@@ -58,15 +58,18 @@ def test_layers_and_filters(backend: str) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_one_value_that_differs_is_enough_wherever_it_lies(late: bool) -> None:
     guards = Guards(late=late)
-    map_, target = torch.zeros(2, 3, 31, 37), torch.arange(6).view(2, 3)
+    map_, names = (
+        torch.zeros(2, 3, 31, 37),
+        [["target 0", "target 1", "target 2"], ["target 3", "target 4", "target 5"]],
+    )
     for place in range(31 * 37):
         map_[1, 2].view(-1)[place - 1], map_[1, 2].view(-1)[place] = 0, 1e-30
         if place in (0, 1, 100, 31 * 37 - 1):
-            assert "target 5" not in zero_maps({"a": map_}, "heatmap", target, guards)
-    assert zero_maps({"a": map_}, "heatmap", target, guards).endswith("a · image 1 · target 4")
-    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", None, guards).endswith("a · image 4 and 4 more")
+            assert "target 5" not in zero_maps({"a": map_}, "heatmap", lambda: names, guards)
+    assert zero_maps({"a": map_}, "heatmap", lambda: names, guards).endswith("a · image 1 · target 4")
+    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", list, guards).endswith("a · image 4 and 4 more")
     assert (
-        zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", None, guards)
+        zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", list, guards)
         == "b · image 0, b · image 1"
     )
 
