@@ -127,7 +127,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         device = devices[0] if devices else torch.device("cpu")
         guards.late = self.technique.batch_of != "windows" and device.type != "cpu"
         if shown is not None:
-            for tensor in map(shown.values.__getitem__, shown.explained):
+            for tensor in (shown.values[key] for key in shown.explained):
                 guards.finite(tensor, partial(checks.not_finite, tensor))
         execution = self.execution.on(device)
         set_modes(undo, execution, device)

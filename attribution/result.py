@@ -220,7 +220,7 @@ class Attribution:
                 f"the header of {path} does not fit {getattr(technique_type, '__name__', technique_type)} as "
                 f"installed: {said}"
             ) from error
-        flaw = saving.flaw(technique, shapes, tensors)
+        flaw = saving.flaw(technique, score, shapes, tensors)
         if flaw:
             raise OutputError(f"{path} holds no whole answer: {flaw}; save it anew with Attribution.save")
         dtype = getattr(torch, header["computes_in"], None)

@@ -124,11 +124,11 @@ class Run(Generic[TechniqueT]):
         settles as in `scores`.
         """
         if examples is None:
-            examples = torch.arange(len(self.inputs), device=self.inputs.device)
+            examples = self._places(len(self.inputs))
         if self.score is not None:
             return self.score.matrix(output, examples).to(self.inputs.device)
-        matrix, score = self._chosen(output, examples)
-        own = torch.arange(len(examples), device=examples.device)
+        own = self._places(len(examples))
+        matrix, score = self._chosen(output, own)
         wanted = self.compares_scores and not isinstance(score, ClassScore)
         scale = score.scale(output, own, matrix) if wanted else matrix.detach()
         self._parts.append(_Part(matrix.detach(), scale, score, len(examples)))
@@ -136,11 +136,14 @@ class Run(Generic[TechniqueT]):
             self._settle()
         return matrix
 
-    def _chosen(self, output: Any, examples: Tensor) -> tuple[Tensor, Score]:
+    def _places(self, count: int) -> Tensor:
+        """So many examples in order; of classes only their number counts, so that nothing is launched for them."""
+        return torch.arange(count, device="cpu" if isinstance(self.asked, ClassScore) else self.inputs.device)
+
+    def _chosen(self, output: Any, own: Tensor) -> tuple[Tensor, Score]:
         """The matrix of a part of the clean output, and the score as that part settles it."""
         first = sum(part.size for part in self._parts)
-        part = self.asked.rows(slice(first, first + len(examples)))
-        own = torch.arange(len(examples), device=examples.device)
+        part = self.asked.rows(slice(first, first + len(own)))
         score = part.chosen(part.choose(output, own))
         return score.matrix(output, own).to(self.inputs.device), score
 

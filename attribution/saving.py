@@ -78,11 +78,17 @@ def score_of(
     return restored(json.loads(header["score"]), tensors) if "score" in header else None
 
 
-def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> str | None:
+def flaw(
+    technique: Technique,
+    score: Score | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Tensor],
+) -> str | None:
     """What is wrong with the tensors of a file; ``None`` where nothing is.
 
     Args:
         technique: Of the answer.
+        score: Likewise.
         shapes: What the header says was saved; files of earlier versions do not tell.
         tensors: As they are named in the file: ``"maps/body"``, ``"target"``.
     """
@@ -97,11 +103,13 @@ def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: M
         return "it has no maps"
     if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
         return f"it has no map of {missing[0]!r}"
-    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("target"))
+    return _wrong_target(technique, score, tensors) or _wrong_map(technique, maps, tensors.get("target"))
 
 
-def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | None:
+def _wrong_target(technique: Technique, score: Score | None, tensors: Mapping[str, Tensor]) -> str | None:
     target, scores = tensors.get("target"), tensors.get("scores")
+    if technique.needs_target and target is None and (score is None or isinstance(score, ClassScore)):
+        return "it has no target"
     if technique.needs_target and scores is None:
         return "it has no scores"
     if target is not None and (target.ndim != 2 or target.dtype != torch.int64 or not target.numel()):

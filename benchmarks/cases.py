@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, registry
+from attribution import Activations, ClassScore, FilterVisualization, GradCAM, Occlusion, Technique, registry
+from attribution.scores.classes import Of
 from benchmarks.devices import on_host
 from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
@@ -33,6 +34,7 @@ class Question:
         batches: Images, by size of the run.
         models: Which subjects, by size of the run.
         dtypes: On an accelerator; the CPU runs float32.
+        of: What of a class is explained; ``None``: the technique's own default.
     """
 
     label: str
@@ -46,6 +48,7 @@ class Question:
     batches: dict[Size, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (1,), "full": (1,)})
     models: dict[Size, tuple[str, ...]] = field(default_factory=lambda: {"smoke": (), "full": tuple(SUBJECTS)})
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    of: Of | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Case:
         asked = range(count or self.question.targets)
         return [[(self.question.first_class + step * t) % self.subject.classes for t in asked]] * self.batch
 
+    def score(self, count: int | None = None) -> ClassScore | None:
+        """The same as what our backends are asked about, by the question's kind of score."""
+        target = self.target(count)
+        return None if target is None else ClassScore(target, of=self.question.of)
+
 
 def _occlusion(
     window: int,
@@ -98,9 +106,10 @@ def _occlusion(
     """One forward per window costs the same wherever the window lies, so 64 large ones stand in for many small ones."""
     return Question(
         f"occlusion, {pixels} px, window {window}, stride {stride}",
-        lambda _: Occlusion(window=window, stride=stride, score="logit"),
+        lambda _: Occlusion(window=window, stride=stride),
         pixels=pixels,
-        stand_in=lambda _: Occlusion(window=pixels // 8, stride=pixels // 8, score="logit"),
+        stand_in=lambda _: Occlusion(window=pixels // 8, stride=pixels // 8),
+        of="logit",
         whole=whole,
         models={"smoke": smoke, "full": full},
     )
@@ -117,13 +126,15 @@ def _filters(label: str, count: int, steps: int, size: int = 128) -> Question:
 
 
 def _tiled(_: Subject, *, window: int) -> Technique:
-    return Occlusion(window=window, stride=window, score="logit")
+    return Occlusion(window=window, stride=window)
 
 
 def _scaling() -> list[Question]:
     """How time and memory grow with each number, on one model."""
     one: dict[Size, tuple[str, ...]] = {"smoke": (), "full": ("SqueezeNet 1.1",)}
-    windows = [Question(f"scaling, windows: {(224 // w) ** 2}", partial(_tiled, window=w)) for w in (56, 28, 14)]
+    windows = [
+        Question(f"scaling, windows: {(224 // w) ** 2}", partial(_tiled, window=w), of="logit") for w in (56, 28, 14)
+    ]
     targets = [
         Question(f"scaling, targets: {t}", lambda subject: GradCAM(layers=(subject.late,)), targets=t)
         for t in (1, 4, 16)
@@ -176,7 +187,8 @@ QUESTIONS: tuple[Question, ...] = (
     *_scaling(),
     Question(
         FAMILY_OCCLUSION,
-        lambda _: Occlusion(window=56, stride=28, score="logit"),
+        lambda _: Occlusion(window=56, stride=28),
+        of="logit",
         whole=tuple(FAMILIES),
         first_class=3,
         models={"families": tuple(FAMILIES)},

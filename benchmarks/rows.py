@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, Execution, Occlusion, Technique, registry
+from attribution import Attribution, ClassScore, Execution, Occlusion, Technique, registry
 from attribution.agreement import Agreement, all_hold, table
 from attribution.running import precision
-from attribution.scores.targets import Target
 from benchmarks.cases import Case
 from benchmarks.clock import timed
 from benchmarks.counters import Counts, count, peak_bytes
@@ -80,11 +79,16 @@ class Settled:
             targets = case.question.timed_targets
             scale = case.question.targets / targets
         best = min(answer.sweep, key=answer.sweep.__getitem__) if answer.sweep else None
-        return ask(case, backend, technique, self.device, case.target(targets), best), scale
+        return ask(case, backend, technique, self.device, case.score(targets), best), scale
 
 
 def ask(
-    case: Case, backend: str, technique: Technique, device: str, target: Target, batch_size: int | None = None
+    case: Case,
+    backend: str,
+    technique: Technique,
+    device: str,
+    target: ClassScore | None,
+    batch_size: int | None = None,
 ) -> Callable[[], Attribution]:
     """A call without arguments: tensor in, tensor on the device out."""
     model, inputs = subject_of(case, device)
@@ -119,7 +123,7 @@ def settle(case: Case, device: str, *, sweep: bool) -> Settled:
 def _answer(case: Case, backend: str, technique: Technique, device: str, sweep: bool) -> Answer:
     chunks = sweep_of(case, device) if sweep and backend == REFERENCE and case.question.stand_in else {}
     best = min(chunks, key=chunks.__getitem__) if chunks else None
-    target = case.target(case.question.timed_targets)
+    target = case.score(case.question.timed_targets)
     call = ask(case, backend, technique, device, target, best)
     light = ask(case, backend, case.timed, device, target, best)
     first: list[float] = []
@@ -132,7 +136,7 @@ def sweep_of(case: Case, device: str) -> dict[int, float]:
     key = (case.model, case.dtype, case.batch, device)
     if key not in _sweeps:
         chunks = CHUNKS if on_host(device) else DEVICE_CHUNKS
-        calls = {chunk: ask(case, REFERENCE, case.timed, device, case.target(), chunk) for chunk in chunks}
+        calls = {chunk: ask(case, REFERENCE, case.timed, device, case.score(), chunk) for chunk in chunks}
         if not on_host(device):
             for call in calls.values():
                 call()  # each size is new to the device's libraries

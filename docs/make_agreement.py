@@ -14,7 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, explain
+from attribution import (
+    Activations,
+    Attribution,
+    ClassScore,
+    FilterVisualization,
+    GradCAM,
+    Occlusion,
+    Technique,
+    explain,
+)
 from attribution.agreement import Agreement, all_hold
 from attribution.comparison.rounding import Judgement, Verdict, judge_all, shaken, shaken_model
 from attribution.layers import activation_layers
@@ -108,7 +117,7 @@ def questions(name: str, model: nn.Module) -> tuple[Technique, ...]:
     window, stride = (height // 3 + 3, width // 3 + 3), (height // 3, width // 3)
     return (
         *first,
-        Occlusion(window=window, stride=stride, score="logit", baseline=BASELINE),
+        Occlusion(window=window, stride=stride, baseline=BASELINE),
         FilterVisualization(layer=layer, channels=(0, 1), steps=2, size=size, jitter=0, scale=0.0, rotate=0.0),
     )
 
@@ -141,7 +150,7 @@ def asker(models: Mapping[torch.dtype | int, Shown], technique: Technique) -> As
 
     def ask(backend: str, key: torch.dtype | int) -> Attribution:
         model, inputs = models[key]
-        target = TARGETS if technique.needs_target else None
+        target = ClassScore(TARGETS, of="logit") if technique.needs_target else None
         return explain(model, inputs if technique.needs_inputs else None, technique, backend=backend, target=target)
 
     return ask

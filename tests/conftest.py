@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attributor, registry
+from attribution import Attributor, ClassScore, registry
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from tests.simulated_device.option import prepare
 from tests.whole_groups import WholeGroups
@@ -55,6 +55,11 @@ def registered() -> Iterator[Any]:
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def logit(target: Any) -> ClassScore:
+    """Classes by their logits, also for techniques that explain probabilities where nothing is said."""
+    return ClassScore(target, of="logit")
 
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:

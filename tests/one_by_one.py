@@ -12,7 +12,7 @@ from tests.oracles.forwards import occlusions
 
 X = noise(3, 3, 13, 17, dtype=torch.float64)
 
-OCCLUSION = Occlusion(window=7, stride=5, score="logit", baseline=0.2)
+OCCLUSION = Occlusion(window=7, stride=5, baseline=0.2)
 
 
 def occluded(model: nn.Module, image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from attribution import Activations, Execution, FilterVisualization, GradCAM, Oc
 from attribution.agreement import Agreement, agree, all_hold, coarser, relative_tolerance, table
 from attribution.errors import InputError
 from attribution.scores.targets import Target
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 
 DTYPES = [torch.float32, torch.float64]
 BATCHES = [(1, (17, 23)), (3, (17, 23)), (3, (25, 12))]
@@ -17,10 +17,11 @@ HEATMAPS: dict[str, Technique] = {
     "grad_cam-default": GradCAM(relu=False, upsample=False),
     "occlusion": Occlusion(window=7, stride=5),
     "occlusion-drop": Occlusion(window=(7, 5), stride=(5, 3), border="drop", baseline=0.4),
-    "occlusion-logit": Occlusion(window=(9, 6), stride=(4, 6), score="logit", baseline=(0.5, -0.5, 0.1)),
+    "occlusion-logit": Occlusion(window=(9, 6), stride=(4, 6), baseline=(0.5, -0.5, 0.1)),
     "occlusion-probability-channels": Occlusion(window=10, stride=10, baseline=(-1.0, 2.0, 0.0)),
-    "occlusion-whole": Occlusion(window=12, stride=4, score="logit"),
+    "occlusion-whole": Occlusion(window=12, stride=4),
 }
+BY_LOGIT = ("occlusion-logit", "occlusion-whole")
 
 
 TILES = Execution(incremental="always")
@@ -54,7 +55,7 @@ def test_heatmaps(
     for index, target in enumerate(targets(images)):
         if name != "grad_cam" and index in (0, 2, 5) and size != (17, 23):
             continue
-        found = compare(model, inputs, technique, target=target, execution=TILES)
+        found = compare(model, inputs, technique, target=logit(target) if name in BY_LOGIT else target, execution=TILES)
         check(found.agreements, layers * images * per_image[index])
         assert found.attributions["hooks"].provenance.get("engine", "incremental") == "incremental"
         assert found.holds

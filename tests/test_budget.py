@@ -20,12 +20,12 @@ from attribution import (
 )
 from attribution.comparison.rounding import PLAIN, Judgement, budget_factor, judge, judge_all, shaken, shaken_model
 from attribution.techniques.filter_visualization import FIRST_STEP
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 
 TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body")),
-    "occlusion": Occlusion(window=7, stride=5, score="logit", baseline=(1.0, -0.5, 0.3)),
+    "occlusion": Occlusion(window=7, stride=5, baseline=(1.0, -0.5, 0.3)),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 3), steps=2, size=(17, 23)),
 }
 BACKENDS = ["hooks", "captum"]
@@ -51,7 +51,7 @@ def twins(model: str, name: str, dtype: torch.dtype) -> list[Attribution]:
 
 def answer(name: str, model: torch.nn.Module, inputs: Tensor, backend: str) -> Attribution:
     technique = TECHNIQUES[name]
-    target = [[3, 1], [0, 2]] if technique.needs_target else None
+    target = logit([[3, 1], [0, 2]]) if technique.needs_target else None
     return explain(model, inputs if technique.needs_inputs else None, technique, backend=backend, target=target)
 
 

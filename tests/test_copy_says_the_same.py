@@ -12,7 +12,6 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from attribution import Activations, FilterVisualization, GradCAM, ModelError, Technique, explain
 from attribution.isolation import proof
-from attribution.running.execution import Execution
 from attribution.testing import guard
 from tests.conftest import BACKENDS, noise
 from tests.middle import Net, X, exact
@@ -144,7 +143,7 @@ def test_a_graph_module_with_two_graphs(train: bool, backend: str) -> None:
     model.train(train)
     question = GradCAM(layers=("conv",))
     with guard(model, X):
-        result = explain(model, X, question, backend=backend, target=1, execution=Execution(output="logits"))
+        result = explain(model, X, question, backend=backend, target=1)
     assert result.scores is not None
     assert torch.allclose(result.scores[:, 0], expected[:, 1])
     assert result.provenance["isolation"] == ("copy" if train else "shadow")

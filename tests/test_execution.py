@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attribution import (
     Activations,
     Attribution,
+    ClassScore,
     FilterVisualization,
     GradCAM,
     ModelError,
@@ -28,15 +29,21 @@ TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body")),
     "occlusion": Occlusion(window=7, stride=5),
-    "occlusion-logit": Occlusion(window=9, stride=4, score="logit", border="drop"),
+    "occlusion-logit": Occlusion(window=9, stride=4, border="drop"),
 }
 INPUTS = noise(3, 3, 17, 23)
 
 
 def ask(
-    technique: Technique, backend: str, execution: Execution = Execution(), model: nn.Module | None = None
+    technique: Technique,
+    backend: str,
+    execution: Execution = Execution(),
+    model: nn.Module | None = None,
+    output: str | int | None = None,
 ) -> Attribution:
-    target: Any = [[3, 1], [0, 4], [2, 2]] if technique.needs_target else None
+    of: Any = "logit" if technique == TECHNIQUES["occlusion-logit"] else None
+    score = ClassScore([[3, 1], [0, 4], [2, 2]], of=of, output=output)
+    target = score if technique.needs_target else None
     inputs = INPUTS if technique.needs_inputs else None
     return explain(model or build("cnn"), inputs, technique, backend=backend, target=target, execution=execution)
 
@@ -153,17 +160,19 @@ class Wrapped(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         logits = self.net(x)
-        if self.kind == "dict":
-            return {"aux": -logits, "logits": logits}
+        if self.kind == "plain":
+            return logits
+        if self.kind in ("dict", "names"):
+            return {"aux": -logits, "logits" if self.kind == "dict" else "scores": logits}
         return (-logits, logits) if self.kind == "tuple" else [-logits, logits]
 
 
 @BACKENDS
-@pytest.mark.parametrize(("kind", "item"), [("dict", "logits"), ("tuple", 1), ("list", -1)])
+@pytest.mark.parametrize(("kind", "item"), [("dict", "logits"), ("dict", None), ("tuple", 1), ("list", -1)])
 @pytest.mark.parametrize("name", ["grad_cam", "occlusion"])
-def test_logits_inside_an_output(name: str, kind: str, item: str | int, backend: str) -> None:
+def test_logits_inside_an_output(name: str, kind: str, item: str | int | None, backend: str) -> None:
     technique = GradCAM(layers=("net.stem", "net.body")) if name == "grad_cam" else TECHNIQUES[name]
-    found = ask(technique, backend, Execution(output=item), Wrapped(kind))
+    found = ask(technique, backend, model=Wrapped(kind), output=item)
     expected = ask(TECHNIQUES[name], backend)
     for layer, map_ in expected.raw.items():
         assert torch.equal(found.raw[layer if layer == "input" else f"net.{layer}"], map_)
@@ -171,7 +180,7 @@ def test_logits_inside_an_output(name: str, kind: str, item: str | int, backend:
 
 @BACKENDS
 def test_techniques_without_a_target_take_any_output(backend: str) -> None:
-    for kind in ("dict", "tuple", "list"):
+    for kind in ("dict", "names", "tuple", "list"):
         assert compare(Wrapped(kind), INPUTS, Activations(layers=("net.body",))).holds
     technique = FilterVisualization(layer="net.body", channels=(0,), steps=1, size=(17, 23))
     assert explain(Wrapped("dict"), None, technique, backend=backend).map.isfinite().all()
@@ -181,22 +190,19 @@ def test_techniques_without_a_target_take_any_output(backend: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "item", "says"),
     [
-        (
-            "dict",
-            None,
-            r"returns a dict with keys \['aux', 'logits'\]; expected logits \(N, K\); .*Execution\(output=…\)",
-        ),
-        ("tuple", None, r"returns a tuple of 2; expected logits"),
-        ("dict", "logit", r"Execution\.output is 'logit', but the model returns a dict with keys"),
-        ("dict", 0, r"Execution\.output is 0"),
-        ("tuple", 2, r"Execution\.output is 2, but the model returns a tuple of 2"),
-        ("tuple", "logits", r"Execution\.output is 'logits'"),
+        ("names", None, r"returns a dict with keys \['aux', 'scores'\]; name the tensor in it: ClassScore\(output=…\)"),
+        ("tuple", None, r"returns a tuple of 2; name the tensor in it: ClassScore\(output=…\), e\.g\. output=0"),
+        ("dict", "logit", r"output is 'logit', but the model returns a dict with keys \['aux', 'logits'\]"),
+        ("dict", 0, r"output is 0, but the model returns a dict"),
+        ("tuple", 2, r"output is 2, but the model returns a tuple of 2"),
+        ("tuple", "logits", r"output is 'logits', but the model returns a tuple of 2"),
+        ("plain", 1, r"output=1 asks for an entry of a tensor \(\d+, 5\).*, whose rows are examples"),
     ],
 )
 def test_logits_that_are_not_there(backend: str, kind: str, item: str | int | None, says: str) -> None:
     for technique in (GradCAM(layers=("net.body",)), TECHNIQUES["occlusion"]):
         with pytest.raises(ModelError, match=says):
-            ask(technique, backend, Execution(output=item), Wrapped(kind))
+            ask(technique, backend, model=Wrapped(kind), output=item)
 
 
 @BACKENDS

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, Occlusion, explain
 from attribution.testing import guard
-from tests.conftest import BACKENDS
+from tests.conftest import BACKENDS, logit
 from tests.middle import Net, X, exact
 
 
@@ -192,9 +192,9 @@ class Held(Net):
 def test_functions_over_the_models_modules(function: str, holder: str, backend: str) -> None:
     model = Held(function, holder).train()
     expected = exact(model)
-    for technique in (GradCAM(layers=("conv",)), Occlusion(window=5, stride=4, score="logit")):
+    for technique in (GradCAM(layers=("conv",)), Occlusion(window=5, stride=4)):
         with guard(model, X):
-            result = explain(model, X, technique, backend=backend, target=1)
+            result = explain(model, X, technique, backend=backend, target=logit(1))
         assert result.scores is not None
         assert torch.allclose(result.scores[:, 0], expected[:, 1])
         assert result.provenance["isolation"] == ("shadow" if function == "partial" else "guarded")
@@ -217,7 +217,7 @@ def test_hooks_that_use_another_module(add: Callable[[Net], None], backend: str)
     add(model)
     expected = exact(model)
     with guard(model, X):
-        result = explain(model, X, Occlusion(window=5, stride=4, score="logit"), backend=backend, target=1)
+        result = explain(model, X, Occlusion(window=5, stride=4), backend=backend, target=logit(1))
     assert result.scores is not None
     assert torch.allclose(result.scores[:, 0], expected[:, 1])
     assert result.provenance["isolation"] == "guarded"

@@ -116,7 +116,7 @@ for backend in ("hooks", "captum"):
         (a.ModelError, lambda: a.explain(
             model, None, a.FilterVisualization(layer="body", channels=(0,), in_channels=2), backend=backend)),
         (a.ModelError, lambda: a.explain(model, x, a.Occlusion(window=9, stride=9),
-            backend=backend, execution=a.Execution(output="logits"))),
+            backend=backend, target=a.ClassScore(output="logits"))),
     ]:
         try:
             case()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, Execution, GradCAM, InputError, ModelError, NonFiniteError, Occlusion, explain
 from attribution.errors import AttributionError
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 
 GOOD = noise(2, 3, 17, 23)
 
@@ -80,9 +80,15 @@ def test_a_model_that_fails_is_told_with_the_shape(backend: str) -> None:
 def test_a_single_output_has_no_probability(backend: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
     inputs = noise(1, 3, 4, 4)
-    with pytest.raises(ModelError, match=r"softmax is always 1; use Occlusion\(score='logit'\)"):
+    with pytest.raises(
+        ModelError, match=r"softmax is always 1; explain ClassScore\(of='sigmoid'\).* else ClassScore\(of='logit'\)"
+    ):
         explain(model, inputs, Occlusion(window=2, stride=2), backend=backend)
-    assert explain(model, inputs, Occlusion(window=2, stride=2, score="logit"), backend=backend).map.abs().max() > 0
+    found = explain(model, inputs, Occlusion(window=2, stride=2), target=logit(0), backend=backend)
+    with torch.no_grad():
+        covered = inputs.clone()
+        covered[..., :2, :2] = 0
+        assert torch.allclose(found.map[0, 0, 0, 0], (model(inputs) - model(covered))[0, 0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["hooks", "captum"])
@@ -112,7 +118,7 @@ PARAMETERS: list[tuple[type, dict[str, Any], str]] = [
     (Occlusion, {"baseline": "0"}, "baseline"),
     (Occlusion, {"baseline": ()}, "baseline is empty"),
     (Occlusion, {"baseline": (0.0, True)}, "baseline"),
-    (Occlusion, {"score": "loss"}, "score is 'loss'; give 'probability' or 'logit'"),
+    (Occlusion, {"score": "logit"}, r"no score any more.*target=ClassScore\(…, of='logit'\)"),
     (Occlusion, {"border": "wrap"}, "border is 'wrap'"),
     (GradCAM, {"relu": 1}, "relu is 1; give True or False"),
     (GradCAM, {"upsample": None}, "upsample is None"),

@@ -90,9 +90,10 @@ def cam(combine: Callable[[Tensor, Tensor], Tensor], *, pick: Callable[[Tensor],
     """Grad-CAM from scratch: ``combine`` makes a map (N, h, w) of an activation and its gradient."""
 
     def compute(self: Attributor[Any], run: Run) -> Maps:
-        names = self.technique.layers
+        names = run.technique.layers
         logits, caught = hooked(self, run, names)
-        scores = logits.gather(1, pick(run.select(logits)))
+        run.scores(logits)
+        scores = logits.gather(1, pick(run.settled[1]))
         parts = [
             torch.autograd.grad(scores[:, t].sum(), [caught[name] for name in names], retain_graph=True)
             for t in range(scores.shape[1])
@@ -116,10 +117,10 @@ def stored_without_clone(self: Attributor[Any], run: Run) -> Maps:
         modules[name].register_forward_hook(
             lambda module, args, output, name=name: caught.__setitem__(name, output.detach())
         )
-        for name in self.technique.layers
+        for name in run.technique.layers
     ]
     with torch.no_grad():
-        run.model(run.inputs.clone())
+        run.model(run.inputs.tensor.clone())
     for handle in handles:
         handle.remove()
     return caught
@@ -137,19 +138,20 @@ def occlude(
     """Occlusion from scratch, with one thing to go wrong."""
 
     def compute(self: Attributor[Any], run: Run) -> Maps:
-        x = run.inputs
+        x = run.inputs.tensor
         with torch.no_grad():
             logits = run.forward(x)
-            target = run.select(logits)
+            run.scores(logits)
+            target = run.settled[1]
             clean = score(logits).gather(1, target)
             total = torch.zeros(*target.shape, *x.shape[2:], dtype=x.dtype)
             count = torch.zeros(x.shape[2:], dtype=x.dtype)
-            windows = self.technique.lattice(*x.shape[2:]).windows
+            windows = run.technique.lattice(*x.shape[2:]).windows
             for index, ((top, bottom), (left, right)) in enumerate(windows):
                 if index == skip:
                     continue
                 if not cut:
-                    top, left = bottom - self.technique.size[0], right - self.technique.size[1]
+                    top, left = bottom - run.technique.size[0], right - run.technique.size[1]
                 covered = x.clone()
                 covered[:, slice(None) if last_channel_too else slice(0, 2), top:bottom, left:right] = baseline
                 delta = clean - score(run.forward(covered)).gather(1, target)
@@ -173,17 +175,17 @@ def ascent(
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             torch.set_grad_enabled(True)
             images = images.detach().requires_grad_()
-            module = dict(run.model.named_modules())[self.technique.layer]
+            module = dict(run.model.named_modules())[run.technique.layer]
             caught: list[Tensor] = []
             handle = module.register_forward_hook(lambda module, args, output: caught.append(output.clone()))
             run.model(images.clone())
             handle.remove()
-            objective = self.technique.objective(caught[0], channels + 1 if neighbour else channels)
+            objective = run.technique.objective(caught[0], channels + 1 if neighbour else channels)
             (g,) = torch.autograd.grad(objective.sum(), images)
             return objective.detach(), sign * change(g)
 
-        raw, extras = self.technique.ascend(
-            run.inputs * start, gradient, batch_size=len(run.inputs), advance=lambda: None
+        raw, extras = run.technique.ascend(
+            run.inputs.tensor * start, gradient, batch_size=len(run.inputs), advance=lambda: None
         )
         run.extras.update(extras)
         return dict(raw)
@@ -278,6 +280,6 @@ def test_the_last_image_is_caught_by_its_objective(registered: Any) -> None:
         maps = TWINS["filter_visualization"](self, run)
         run.extras["objective"] = run.extras["objective"].clone()
         run.extras["objective"][-1] = run.extras["objective"][1]
-        return {**maps, self.technique.layer: maps[FIRST_STEP]}
+        return {**maps, run.technique.layer: maps[FIRST_STEP]}
 
     assert not verdict(registered, "filter_visualization", stops_early, torch.float32, "cnn")

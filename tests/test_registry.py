@@ -170,9 +170,9 @@ BAD_RETURNS = {
     "None": (lambda run: None, PluginError, "returned NoneType"),
     "empty": (lambda run: {}, PluginError, "expected a non-empty dict"),
     "not tensors": (lambda run: {"a": 3}, PluginError, "returned dict, expected a non-empty dict of tensors"),
-    "too few rows": (lambda run: {"a": run.inputs[:1]}, PluginError, r"'a' is \(1, 3, 17, 23\) for 2 images"),
-    "a number": (lambda run: {"a": run.inputs.sum()}, PluginError, r"'a' is \(\) for 2 images"),
-    "no select": (lambda run: {"a": run.inputs}, PluginError, r"did not call run\.select"),
+    "too few rows": (lambda run: {"a": run.inputs.tensor[:1]}, PluginError, r"'a' is \(1, 3, 17, 23\) for 2 images"),
+    "a number": (lambda run: {"a": run.inputs.tensor.sum()}, PluginError, r"'a' is \(\) for 2 images"),
+    "no scores": (lambda run: {"a": run.inputs.tensor}, PluginError, r"did not call run\.scores"),
 }
 
 

@@ -1,5 +1,6 @@
 """An answer can be written, read again, and says what it is."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from attribution import (
     Activations,
     Attribution,
     Attributor,
+    ClassScore,
     FilterVisualization,
     GradCAM,
     InputError,
@@ -23,13 +25,13 @@ from attribution import (
     explain,
     load,
 )
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 
 QUESTIONS: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("body",), relu=False, upsample=False),
     "grad_cam-default": GradCAM(),
-    "occlusion": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0), score="logit", border="drop"),
+    "occlusion": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0), border="drop"),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 3), steps=2, size=(17, 23), seed=4),
 }
 
@@ -37,7 +39,7 @@ QUESTIONS: dict[str, Technique] = {
 def answer(name: str, dtype: torch.dtype = torch.float32, backend: str = "hooks") -> Attribution:
     technique = QUESTIONS[name]
     inputs = noise(2, 3, 17, 23, dtype=dtype) if technique.needs_inputs else None
-    target = [[3, 1], [0, 2]] if technique.needs_target else None
+    target = logit([[3, 1], [0, 2]]) if technique.needs_target else None
     return explain(build("cnn", dtype), inputs, technique, target=target, backend=backend)
 
 
@@ -63,6 +65,44 @@ def test_round_trip(tmp_path: Path, name: str, dtype: torch.dtype, raw: bool) ->
             assert (a is None) == (b is None)
             assert a is None or torch.equal(a, b)  # type: ignore[arg-type]
     assert [entry.name for entry in tmp_path.iterdir()] == ["maps.safetensors"]
+
+
+OLD: dict[str, tuple[str, str, str]] = {
+    "grad_cam": ("grad_cam", "{}", "logit"),
+    "occlusion of logits": ("occlusion", '{"score": "logit"}', "logit"),
+    "occlusion of probabilities": ("occlusion", '{"score": "probability"}', "probability"),
+    "occlusion by default": ("occlusion", "{}", "probability"),
+}
+
+
+@pytest.mark.parametrize("case", OLD)
+def test_a_file_of_schema_1_is_read(tmp_path: Path, case: str) -> None:
+    """It had no score: what was explained was a class, and how was a parameter of the technique."""
+    name, added, of = OLD[case]
+    result = answer(name)
+    path = result.save(tmp_path / "a.safetensors")
+    header = {key: value for key, value in Attribution.header(path).items() if key not in ("score", "tensors")}
+    header |= {"schema": "1", "parameters": json.dumps(json.loads(header["parameters"]) | json.loads(added))}
+    save_file({key: t for key, t in load_file(path).items() if not key.startswith("score/")}, path, header)
+    for found in (load(path), Attribution.load(path)):
+        assert found.technique == result.technique
+        assert found.score == ClassScore([[3, 1], [0, 2]], of=of)  # type: ignore[arg-type]
+        assert found.target is not None
+        assert found.target.tolist() == [[3, 1], [0, 2]]
+        assert found.names == (("class 3", "class 1"), ("class 0", "class 2"))
+        assert equal(found.maps, result.maps)
+
+
+def test_the_score_and_its_names_are_part_of_the_answer(tmp_path: Path) -> None:
+    result = answer("occlusion")
+    assert result.score == ClassScore([[3, 1], [0, 2]], of="logit")
+    assert result.names == (("class 3", "class 1"), ("class 0", "class 2"))
+    predicted = explain(build("cnn"), noise(2, 3, 17, 23), GradCAM(layers=("body",)))
+    classes = build("cnn")(noise(2, 3, 17, 23)).argmax(dim=1, keepdim=True)
+    assert predicted.score == ClassScore(classes, of="logit"), "settled: the prediction is part of it"
+    for found in (result, predicted):
+        assert load(found.save(tmp_path / "x.safetensors")).score == found.score
+    assert (answer("activations").score, answer("activations").names) == (None, ())
 
 
 def test_maps_are_at_least_float32_and_raw_is_what_was_computed() -> None:
@@ -178,7 +218,7 @@ def test_a_strangers_technique_is_read_through_the_registry(tmp_path: Path, regi
         technique_type, backend = Doubled, "mine"
 
         def compute(self, run: Any) -> Any:
-            run.select(run.forward(run.inputs))
+            run.scores(run.forward(run.inputs))
             return {"body": torch.ones(len(run.inputs), 1, 2, 2)}
 
     registered(Mine)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attribution import Inputs
 from attribution.isolation import rows
 from attribution.running.execution import Execution
 from attribution.running.guards import Guards
@@ -31,7 +32,7 @@ class OtherKernels(nn.Module):
 
 
 def verdict(model: nn.Module) -> str | None:
-    return rows.mixing(model.eval(), X, Execution(), Guards(), anew=True, together=5)
+    return rows.mixing(model.eval(), Inputs.of(X), Execution(), Guards(), anew=True, together=5)
 
 
 def test_tf32_is_rounding_where_it_is_on_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +44,9 @@ def test_tf32_is_rounding_where_it_is_on_and_only_there(monkeypatch: pytest.Monk
 
 def test_flags_that_change_between_calls_are_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     model = OtherKernels(10).eval()
-    asked = [rows.mixing(model, X, Execution(), Guards(), anew=False, together=5)]
+    asked = [rows.mixing(model, Inputs.of(X), Execution(), Guards(), anew=False, together=5)]
     monkeypatch.setattr(rows, "tf32", lambda inputs: torch.float16)
-    asked.append(rows.mixing(model, X, Execution(), Guards(), anew=False, together=5))
+    asked.append(rows.mixing(model, Inputs.of(X), Execution(), Guards(), anew=False, together=5))
     assert asked == [rows.MIXED, None]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import GradCAM, ModelError, Occlusion, explain
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 
 
 class Wrapped(nn.Module):
@@ -74,10 +74,10 @@ class Double(nn.Module):
 @pytest.mark.parametrize("backend", ["hooks", "captum"])
 def test_a_change_of_the_model_is_seen(change: Callable[[Configured], None], backend: str) -> None:
     model, inputs = Configured(), noise(1, 3, 17, 23)
-    technique = Occlusion(window=9, stride=8, score="logit")
-    before = explain(model, inputs, technique, backend=backend, target=1)
+    technique = Occlusion(window=9, stride=8)
+    before = explain(model, inputs, technique, backend=backend, target=logit(1))
     change(model)
-    after = explain(model, inputs, technique, backend=backend, target=1)
+    after = explain(model, inputs, technique, backend=backend, target=logit(1))
     assert before.scores is not None
     assert after.scores is not None
     assert torch.allclose(after.scores, 2 * before.scores)

@@ -103,7 +103,7 @@ def test_through_the_front_door(backend: str, technique: GradCAM | Occlusion) ->
         assert result.target is not None
         assert result.scores is not None
         assert result.target.tolist() == expected
-        assert torch.allclose(result.scores, technique.scores(logits).gather(1, result.target))
+        assert torch.allclose(result.scores, technique.default_score.score_of(logits).gather(1, result.target))
         assert result.map.shape == (2, len(expected[0]), 17, 23)
     with pytest.raises(TargetError, match="target 5 is out of range; the model has 5 classes, 0 to 4"):
         explain(model, inputs, technique, backend=backend, target=[0, 5])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attribution import Activations, FilterVisualization, GradCAM, NonFiniteError, Occlusion, compare, explain
 from attribution.running.guards import Guards
 from attribution.zero_maps import zero_maps
-from tests.conftest import BACKENDS, build, noise
+from tests.conftest import BACKENDS, build, logit, noise
 
 X = noise(2, 3, 17, 23)
 
@@ -32,7 +32,7 @@ class Blind(nn.Module):
 @BACKENDS
 def test_occlusion_and_grad_cam(backend: str) -> None:
     model = Blind().eval()
-    found = explain(model, X, Occlusion(window=9, stride=7, score="logit"), target=[[0, 2], [2, 1]], backend=backend)
+    found = explain(model, X, Occlusion(window=9, stride=7), target=logit([[0, 2], [2, 1]]), backend=backend)
     assert found.provenance["zero everywhere"] == "input · image 0 · target 2, input · image 1 · target 2"
     assert found.map[1, 0].abs().max() == 0
     found = explain(model, X, GradCAM(layers=("conv",)), target=[[0, 2], [1, 0]], backend=backend)
@@ -58,15 +58,18 @@ def test_layers_and_filters(backend: str) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_one_value_that_differs_is_enough_wherever_it_lies(late: bool) -> None:
     guards = Guards(late=late)
-    map_, target = torch.zeros(2, 3, 31, 37), torch.arange(6).view(2, 3)
+    map_, names = (
+        torch.zeros(2, 3, 31, 37),
+        [["target 0", "target 1", "target 2"], ["target 3", "target 4", "target 5"]],
+    )
     for place in range(31 * 37):
         map_[1, 2].view(-1)[place - 1], map_[1, 2].view(-1)[place] = 0, 1e-30
         if place in (0, 1, 100, 31 * 37 - 1):
-            assert "target 5" not in zero_maps({"a": map_}, "heatmap", target, guards)
-    assert zero_maps({"a": map_}, "heatmap", target, guards).endswith("a · image 1 · target 4")
-    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", None, guards).endswith("a · image 4 and 4 more")
+            assert "target 5" not in zero_maps({"a": map_}, "heatmap", lambda: names, guards)
+    assert zero_maps({"a": map_}, "heatmap", lambda: names, guards).endswith("a · image 1 · target 4")
+    assert zero_maps({"a": torch.zeros(9, 4, 2, 2)}, "activation", list, guards).endswith("a · image 4 and 4 more")
     assert (
-        zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", None, guards)
+        zero_maps({"a": torch.ones(2, 3), "b": torch.zeros(2)}, "activation", list, guards)
         == "b · image 0, b · image 1"
     )
 
@@ -76,16 +79,16 @@ def test_one_value_that_differs_is_enough_wherever_it_lies(late: bool) -> None:
 def test_a_class_that_nobody_asks_about_may_be_anything(mask: float, backend: str) -> None:
     """Of logits; a softmax makes of -inf a probability of zero, and of the others nothing."""
     model, plain = Blind(mask).eval(), Blind().eval()
-    for technique in (GradCAM(layers=("conv",)), Occlusion(window=9, stride=7, score="logit")):
-        found = explain(model, X, technique, target=[[0, 3], [1, 3]], backend=backend)
-        wanted = explain(plain, X, technique, target=[[0, 3], [1, 3]], backend=backend)
+    for technique in (GradCAM(layers=("conv",)), Occlusion(window=9, stride=7)):
+        found = explain(model, X, technique, target=logit([[0, 3], [1, 3]]), backend=backend)
+        wanted = explain(plain, X, technique, target=logit([[0, 3], [1, 3]]), backend=backend)
         assert torch.allclose(found.map, wanted.map, rtol=1e-5, atol=1e-6)
         assert all(extra.isfinite().all() for extra in found.extras.values())
         assert ("largest_score" in found.extras) == technique.compares_scores
-        assert compare(model, X, technique, target=[[0, 3], [1, 3]]).holds
+        assert compare(model, X, technique, target=logit([[0, 3], [1, 3]])).holds
         for target in (4, "all", [[0, 4], [0, 1]]):
             with pytest.raises(NonFiniteError, match="classes asked about"):
-                explain(model, X, technique, target=target, backend=backend)
+                explain(model, X, technique, target=logit(target), backend=backend)
     probability = Occlusion(window=9, stride=7)
     if mask > 0 or mask != mask:
         with pytest.raises(NonFiniteError, match="classes asked about"):

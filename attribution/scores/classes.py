@@ -50,6 +50,7 @@ class ClassScore(Score):
         if self.of is not None and self.of not in _OF:
             named = ", ".join(map(repr, _OF))
             raise TargetError(f"ClassScore.of is {self.of!r}; give {named}, or None for the technique's own")
+        object.__setattr__(self, "of", self.of and str(self.of))
         if self.target is not None and not (isinstance(self.target, str) and self.target == "all"):
             found = targets.integers(self.target)
             object.__setattr__(self, "target", found if found.ndim else int(found))

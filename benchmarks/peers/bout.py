@@ -20,7 +20,7 @@ OURS = "hooks"
 
 def ours(case: Case, device: str) -> Settled:
     """The case answered by ``hooks`` alone, on its stand-in where it has one."""
-    call = ask(case, OURS, case.timed, device, case.target(case.question.timed_targets))
+    call = ask(case, OURS, case.timed, device, case.score(case.question.timed_targets))
     attribution, first_call = first(call, device)
     answer = Answer(attribution, Counts(), first_call, None)
     return Settled(case, device, case.question.stand_in is None, {OURS: answer}, {})

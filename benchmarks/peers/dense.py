@@ -25,7 +25,7 @@ class DenseEngine(Peer):
         attributor = registry.get(case.technique, "hooks")(model, case.technique, Execution(incremental=False))
 
         def call() -> Tensor:
-            return attributor.attribute(inputs, case.target()).raw["input"]
+            return attributor.attribute(inputs, case.score()).raw["input"]
 
         return Contestant(call, model)
 

@@ -16,14 +16,14 @@ from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
-from tests.conftest import build, noise
+from tests.conftest import build, logit, noise
 from tests.tf32 import as_on_a_gpu, rounded
 
 KINDS = pytest.mark.parametrize("kinds", [("convolution",), ("matmul",), ("convolution", "matmul")], ids="+".join)
 QUESTIONS: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body")),
-    "occlusion": Occlusion(window=7, stride=5, score="logit"),
+    "occlusion": Occlusion(window=7, stride=5),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 2), steps=3, size=(17, 23)),
 }
 
@@ -37,7 +37,10 @@ def test_rounding_keeps_ten_digits_behind_the_point() -> None:
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_backends_agree_and_the_record_says_what_was_on(name: str, kinds: tuple[str, ...], model_name: str) -> None:
     technique, model = QUESTIONS[name], build(model_name)
-    inputs, target = noise(3, 3, 17, 23) if technique.needs_inputs else None, "all" if technique.needs_target else None
+    inputs, target = (
+        noise(3, 3, 17, 23) if technique.needs_inputs else None,
+        logit("all") if technique.needs_target else None,
+    )
     asked: dict[str, Any] = {"target": target}
     exact = explain(model, inputs, technique, **asked)
     with as_on_a_gpu(*kinds) as mode:
@@ -62,7 +65,7 @@ def test_backends_agree_and_the_record_says_what_was_on(name: str, kinds: tuple[
 def test_tiles_would_be_refused_by_the_bound_of_float32(model: str) -> None:
     technique = QUESTIONS["occlusion"]
     with as_on_a_gpu("convolution", known=False):
-        found = explain(build(model), noise(3, 3, 17, 23), technique, target=1)
+        found = explain(build(model), noise(3, 3, 17, 23), technique, target=logit(1))
     assert found.provenance["engine"] == "dense"
 
 
@@ -73,9 +76,9 @@ def test_tiles_would_be_refused_by_the_bound_of_float32(model: str) -> None:
 def test_a_wrong_trace_is_found_out(wrong: Any, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """But for one that is wrong by a ten-thousandth, which float32 rounds away."""
     monkeypatch.setattr(incremental, "LEAST_GAIN", 0.0)
-    technique = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score="logit")
+    technique = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0)
     with as_on_a_gpu(*kinds):
-        found = explain(wrong().float(), image(1).float(), technique, target=1)
+        found = explain(wrong().float(), image(1).float(), technique, target=logit(1))
     assert found.provenance["engine"] == "dense"
 
 

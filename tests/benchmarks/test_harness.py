@@ -109,7 +109,7 @@ def wrong() -> Iterator[type[Attributor[GradCAM]]]:
         backend = "wrong"
 
         def compute(self, run: Run) -> Maps:
-            (maps,) = (registry.get("grad_cam", "hooks")(run.model, self.technique, run.execution).compute(run),)
+            (maps,) = (registry.get("grad_cam", "hooks")(run.model, run.technique, run.execution).compute(run),)
             return {name: 1.001 * map_ for name, map_ in maps.items()}
 
     yield registry.register(Wrong)

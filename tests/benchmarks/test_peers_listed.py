@@ -33,7 +33,7 @@ class Small(Case):
 
 
 def _case(technique: Technique, batch: int = 2) -> Case:
-    return Small(Question("a question", lambda _: technique, pixels=32), SMALL.name, batch, "float32")
+    return Small(Question("a question", lambda _: technique, pixels=32, of="logit"), SMALL.name, batch, "float32")
 
 
 def _ours(case: Case) -> Attribution:
@@ -43,7 +43,7 @@ def _ours(case: Case) -> Attribution:
 CAPTUM: list[tuple[type[Peer], Technique]] = [
     (CaptumActivations, Activations(layers=("stem",))),
     (CaptumGradCAM, GradCAM(layers=("body",))),
-    (CaptumOcclusion, Occlusion(window=8, stride=5, score="logit")),
+    (CaptumOcclusion, Occlusion(window=8, stride=5)),
 ]
 
 

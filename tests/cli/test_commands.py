@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import attribution as core
-from attribution import Attributor, GradCAM, Occlusion, Run, Technique, zoo
+from attribution import Attributor, GradCAM, Inputs, Occlusion, Run, Technique, zoo
 from attribution.cli import app
 from attribution.images.files import read
 from attribution.technique import Kind, Maps
@@ -33,7 +33,7 @@ class Brightness(Technique):
 
     factor: float = 1.0
 
-    def finish(self, raw: Maps, inputs: torch.Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         return raw
 
 
@@ -42,9 +42,9 @@ class MineBrightness(Attributor[Brightness]):
     backend: ClassVar[str] = "mine"
 
     def compute(self, run: Run) -> Maps:
-        target = run.select(run.forward(run.inputs))
-        mean = run.inputs.mean(dim=1, keepdim=True) * self.technique.factor
-        return {"input": mean.expand(-1, target.shape[1], -1, -1)}
+        scores = run.scores(run.forward(run.inputs))
+        mean = run.inputs.tensor.mean(dim=1, keepdim=True) * run.technique.factor
+        return {"input": mean.expand(-1, scores.shape[1], -1, -1)}
 
 
 class ShiftedGradCAM(Attributor[GradCAM]):
@@ -54,8 +54,8 @@ class ShiftedGradCAM(Attributor[GradCAM]):
     backend: ClassVar[str] = "shifted"
 
     def compute(self, run: Run) -> Maps:
-        right = core.explain(run.model, run.inputs, self.technique, target=run.asked)
-        run.select(run.forward(run.inputs))
+        right = core.explain(run.model, run.inputs, run.technique, target=run.asked)
+        run.scores(run.forward(run.inputs))
         return {name: map.roll(1, dims=-1) for name, map in right.raw.items()}
 
 
@@ -67,11 +67,11 @@ def drawn(path: Path) -> bool:
 def test_explain_writes_the_maps_of_the_core(spec: str, photo: Path, out: Path, attribution: Command) -> None:
     done = attribution(
         *("explain", photo, "-t", "occlusion", "-b", "captum", "-m", spec, "-o", out, "--target", "Cup"),
-        *("--target", "0", "-p", "window=[5, 7]", "-p", "stride=3", "-p", 'score="logit"'),
+        *("--target", "0", "-p", "window=[5, 7]", "-p", "stride=3"),
     )
     assert (done.code, done.err) == (0, "")
     loaded = zoo.load(spec)
-    technique = Occlusion(window=(5, 7), stride=3, score="logit")
+    technique = Occlusion(window=(5, 7), stride=3)
     inputs = loaded.inputs(read(photo))
     expected = core.explain(loaded.model, inputs, technique, backend="captum", target=[[2, 0]])
     found = core.load(out / "photo.occlusion.safetensors")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 from torch import Tensor
 
-from attribution import Activations, FilterVisualization, GradCAM, InputError, Occlusion, Technique
+from attribution import Activations, FilterVisualization, GradCAM, InputError, Inputs, Occlusion, Technique
 from attribution.cli import parameters
 from attribution.technique import Kind, Maps
 
@@ -27,7 +27,7 @@ class Strange(Technique):
         if self.mode == "broken":
             raise ValueError("no broken mode")
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         return raw
 
 
@@ -37,7 +37,7 @@ class Strange(Technique):
         (Occlusion, [], [], Occlusion()),
         (Occlusion, ["window=48", "stride=[24, 12]"], [], Occlusion(window=48, stride=(24, 12))),
         (Occlusion, [" baseline = [0.1, 0, -2e-1]"], [], Occlusion(baseline=(0.1, 0.0, -0.2))),
-        (Occlusion, ['score="logit"', "border='drop'"], [], Occlusion(score="logit", border="drop")),
+        (Occlusion, ["window=48", "border='drop'"], [], Occlusion(window=48, border="drop")),
         (GradCAM, ["relu=false"], ["a", "b"], GradCAM(layers=("a", "b"), relu=False)),
         (Activations, ['layers=["a#1"]'], [], Activations(layers=("a#1",))),
         (
@@ -64,8 +64,9 @@ def test_values_are_toml(
         (Occlusion, ["=3"], [], "not NAME=VALUE"),
         (Occlusion, ["window=["], [], "not a TOML value"),
         (Occlusion, ["window=1\nstride=1"], [], "not a TOML value"),
-        (Occlusion, ["score=logit"], [], "text needs quotes: -p 'score=\"logit\"'"),
-        (Occlusion, ['score="logits"'], [], "expected Literal['probability', 'logit']"),
+        (Occlusion, ["border=drop"], [], "text needs quotes: -p 'border=\"drop\"'"),
+        (Occlusion, ['border="drops"'], [], "expected Literal['cover', 'drop']"),
+        (Occlusion, ['score="logit"'], [], "no parameter 'score'"),
         (Occlusion, ["window=true"], [], "expected int | tuple[int, int] such as 40"),
         (Occlusion, ["window=48.0"], [], "expected int | tuple[int, int]"),
         (Occlusion, ['window="48"'], [], "expected int | tuple[int, int]"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Occlusion
+from attribution.scores.classes import Of
 from tests.conftest import noise
 from tests.drawn.network import network
 
@@ -24,6 +25,7 @@ class Case:
         inputs: (N, C, H, W).
         target: (N, T).
         occlusion: Fits the images.
+        of: The score that is explained by it.
         layers: Up to two layers with a map that run once.
     """
 
@@ -32,11 +34,12 @@ class Case:
     inputs: Tensor
     target: Tensor
     occlusion: Occlusion
+    of: Of
     layers: tuple[str, ...]
 
     def __repr__(self) -> str:
         told = [f"inputs {tuple(self.inputs.shape)} {self.inputs.stride()}", f"target {self.target.tolist()}"]
-        return "\n".join([*told, f"{self.occlusion}", f"layers {self.layers}", f"{self.model}"])
+        return "\n".join([*told, f"{self.occlusion} of {self.of}", f"layers {self.layers}", f"{self.model}"])
 
 
 def case(draw: random.Random) -> Case:
@@ -55,10 +58,10 @@ def case(draw: random.Random) -> Case:
     stride = tuple(draw.randint((2 * side + 2) // 3, side) for side in window)
     technique: dict[str, Any] = {"window": window, "stride": stride}
     technique["baseline"] = draw.choice((0.0, -1.0, 3.0, tuple(0.5 * c - 2.0 for c in range(channels))))
-    technique["score"] = draw.choice(("logit", "logit", "probability"))
+    of: Of = draw.choice(("logit", "logit", "probability"))
     technique["border"] = draw.choice(("cover", "cover", "drop"))
     rounded = copy.deepcopy(model).float()
-    return Case(model, rounded, inputs, target, Occlusion(**technique), _layers(draw, model, inputs))
+    return Case(model, rounded, inputs, target, Occlusion(**technique), of, _layers(draw, model, inputs))
 
 
 def _layers(draw: random.Random, model: nn.Module, inputs: Tensor) -> tuple[str, ...]:

@@ -66,8 +66,9 @@ def test_the_same_draws_give_the_same_case() -> None:
 def test_the_loop_is_that_of_the_other_oracle(seed: int) -> None:
     drawn = replace(case(random.Random(seed)))
     every = torch.arange(drawn.model(drawn.inputs).shape[1]).expand(len(drawn.inputs), -1)
-    found, _ = truth.occlusion(drawn.model, drawn.inputs, drawn.occlusion, every)
-    assert torch.allclose(found, occlusions(drawn.model, drawn.inputs, drawn.occlusion), rtol=1e-10, atol=1e-12)
+    found, _ = truth.occlusion(drawn.model, drawn.inputs, drawn.occlusion, every, drawn.of)
+    exact = occlusions(drawn.model, drawn.inputs, drawn.occlusion, drawn.of)
+    assert torch.allclose(found, exact, rtol=1e-10, atol=1e-12)
 
 
 def a_millionth_larger(map_: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attribution import Execution, GradCAM, explain
+from attribution import ClassScore, Execution, GradCAM, explain
 from attribution_hooks.incremental import differences as incremental
 from tests.drawn import truth
 from tests.drawn.case import Case, case
@@ -38,18 +38,18 @@ def off(found: Tensor, expected: Tensor, size: Tensor) -> float:
 
 def occlusion(drawn: Case) -> str:
     """Incremental = dense = one forward per covered image; returns the engine."""
-    expected, sizes = truth.occlusion(drawn.model, drawn.inputs, drawn.occlusion, drawn.target)
+    expected, sizes = truth.occlusion(drawn.model, drawn.inputs, drawn.occlusion, drawn.target, drawn.of)
     sizes = sizes + expected.abs().amax(dim=(2, 3))
-    engines = []
+    engines, score = [], ClassScore(drawn.target, of=drawn.of)
     for execution in (Execution(), DENSE):
-        result = explain(drawn.model, drawn.inputs, drawn.occlusion, target=drawn.target, execution=execution)
+        result = explain(drawn.model, drawn.inputs, drawn.occlusion, target=score, execution=execution)
         engines.append(str(result.provenance["engine"]))
         assert off(result.map, expected, sizes) < 1e-9, f"{engines[-1]} in float64"
     assert engines[1] == "dense"
     rounded = single(drawn)
-    loop, _ = truth.occlusion(rounded.model, rounded.inputs, drawn.occlusion, drawn.target)
+    loop, _ = truth.occlusion(rounded.model, rounded.inputs, drawn.occlusion, drawn.target, drawn.of)
     rounding = 64 * max(off(loop, expected, sizes), 4 * torch.finfo(torch.float32).eps)
-    result = explain(rounded.model, rounded.inputs, drawn.occlusion, target=drawn.target)
+    result = explain(rounded.model, rounded.inputs, drawn.occlusion, target=score)
     assert off(result.map, expected, sizes) < rounding, f"{result.provenance['engine']} in float32"
     return engines[0]
 

@@ -16,7 +16,7 @@ def starts(size: int, window: int, stride: int, border: str) -> list[int]:
 
 
 @torch.no_grad()
-def occlusion(model: nn.Module, inputs: Tensor, technique: Occlusion, target: Tensor) -> tuple[Tensor, Tensor]:
+def occlusion(model: nn.Module, inputs: Tensor, technique: Occlusion, target: Tensor, of: str) -> tuple[Tensor, Tensor]:
     """The map (N, T, H, W), and the largest |score| of each target in its clean and covered images (N, T)."""
     height, width = inputs.shape[2:]
     cover = technique.baseline if isinstance(technique.baseline, tuple) else (technique.baseline,) * inputs.shape[1]
@@ -25,7 +25,7 @@ def occlusion(model: nn.Module, inputs: Tensor, technique: Occlusion, target: Te
 
     def score(image: Tensor, classes: Tensor) -> Tensor:
         logits: Tensor = model(image.clone())[0]
-        return (logits if technique.score == "logit" else logits.softmax(dim=0))[classes]
+        return {"logit": logits, "probability": logits.softmax(dim=0)}[of][classes]
 
     for n, classes in enumerate(target):
         clean = score(inputs[n : n + 1], classes)

@@ -13,7 +13,16 @@ from torch.ao import quantization
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, available
+from attribution import (
+    Activations,
+    Attribution,
+    ClassScore,
+    FilterVisualization,
+    GradCAM,
+    Occlusion,
+    Technique,
+    available,
+)
 from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
 from attribution.registry import get
@@ -26,7 +35,7 @@ Build = Callable[[], nn.Module]
 TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
     "grad_cam": GradCAM(layers=("stem", "body"), relu=False),
-    "occlusion": Occlusion(window=9, stride=7, score="logit"),
+    "occlusion": Occlusion(window=9, stride=7),
     "filter_visualization": FilterVisualization(
         layer="body", channels=(0, 2), parametrization="pixel", steps=2, size=(17, 23), jitter=1, in_channels=3
     ),
@@ -36,6 +45,7 @@ GRADIENTS = [pair for pair in PAIRS if pair[0] in ("grad_cam", "filter_visualiza
 OTHERS = [pair for pair in PAIRS if pair not in GRADIENTS]
 OCCLUSIONS = [pair for pair in PAIRS if pair[0] == "occlusion"]
 INPUTS = noise(2, 3, 17, 23)
+CLASS_1 = ClassScore(1, of="logit")
 
 
 def ask(
@@ -45,11 +55,12 @@ def ask(
     *,
     technique: Technique | None = None,
     execution: Execution = Execution(),
+    score: ClassScore = CLASS_1,
 ) -> Attribution:
-    """One answer about class 1."""
+    """One answer about class 1, by its logit where nothing else is said."""
     question = technique or TECHNIQUES[pair[0]]
     attributor: Attributor[Any] = get(*pair)(model, question, execution)
-    return attributor.attribute(inputs if question.needs_inputs else None, 1 if question.needs_target else None)
+    return attributor.attribute(inputs if question.needs_inputs else None, score if question.needs_target else None)
 
 
 @cache

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from attribution import Attribution, Occlusion
 from attribution import explain as explained
-from tests.conftest import noise
+from tests.conftest import logit, noise
 
 X = noise(2, 3, 6, 7)
-QUESTION = Occlusion(window=3, stride=3, score="logit")
+QUESTION = Occlusion(window=3, stride=3)
 
 
 class Base(nn.Module):
@@ -31,7 +31,7 @@ class Base(nn.Module):
 
 
 def ask(model: nn.Module) -> Attribution:
-    return explained(model, X, QUESTION, target=0)
+    return explained(model, X, QUESTION, target=logit(0))
 
 
 def scores(model: nn.Module) -> Tensor:

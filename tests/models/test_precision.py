@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique
+from attribution import Activations, Attribution, ClassScore, FilterVisualization, GradCAM, Occlusion, Technique
 from attribution.agreement import relative_tolerance
 from attribution.running.execution import Execution
 from attribution.testing import guard, small_cnn, small_residual
@@ -18,7 +18,7 @@ from tests.models.kinds import INPUTS, PAIRS, ask
 TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body", "head")),
     "grad_cam": GradCAM(layers=("stem", "body"), relu=False),
-    "occlusion": Occlusion(window=(13, 17), stride=4, score="logit", baseline=-4.0),
+    "occlusion": Occlusion(window=(13, 17), stride=4, baseline=-4.0),
     "filter_visualization": FilterVisualization.notebook(
         layer="body", channels=(0, 2), steps=3, size=(17, 23), noise=1.0
     ),
@@ -112,10 +112,10 @@ def test_the_callers_autocast_changes_no_bit(pair: tuple[str, str], dtype: torch
 @pytest.mark.parametrize("backend", ["hooks", "captum"])
 def test_probabilities_are_not_rounded_to_half_precision(backend: str) -> None:
     """Changes of probabilities are small against 1: rounded to bfloat16, few different ones would be left."""
-    technique = Occlusion(window=(5, 6), stride=3)
+    technique, score = Occlusion(window=(5, 6), stride=3), ClassScore(1, of="probability")
     model, inputs = small_cnn().bfloat16(), INPUTS.bfloat16()
-    found = ask(("occlusion", backend), model, inputs, technique=technique).raw["input"]
-    wanted = ask(("occlusion", backend), model.double(), inputs.double(), technique=technique).raw["input"]
+    found = ask(("occlusion", backend), model, inputs, technique=technique, score=score).raw["input"]
+    wanted = ask(("occlusion", backend), model.double(), inputs.double(), technique=technique, score=score).raw["input"]
     error = (found.double() - wanted).abs().max() / wanted.abs().max()
     values = torch.stack([found.unique().numel() * torch.ones(()), wanted.unique().numel() * torch.ones(())])
     assert error < 0.1, error

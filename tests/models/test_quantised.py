@@ -20,7 +20,7 @@ from tests.models.kinds import (
 )
 from tests.oracles.forwards import occlusions
 
-OCCLUSION = Occlusion(window=9, stride=7, score="logit")
+OCCLUSION = Occlusion(window=9, stride=7)
 
 
 @pytest.mark.filterwarnings("ignore:quantized.*autograd kernel was not registered")

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, Occlusion, Technique, explain
-from tests.conftest import noise
+from tests.conftest import logit, noise
 
-TECHNIQUES = [Activations(), GradCAM(), Occlusion(window=5, stride=4, score="logit")]
+TECHNIQUES = [Activations(), GradCAM(), Occlusion(window=5, stride=4)]
 
 
 class Draws(nn.Module):
@@ -24,7 +24,7 @@ class Draws(nn.Module):
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
 def test_the_first_call_draws_what_later_ones_draw(technique: Technique, backend: str) -> None:
     model, x = Draws().eval(), noise(1, 3, 13, 17)
-    target = 1 if technique.needs_target else None
+    target = logit(1) if technique.needs_target else None
     found = []
     for _ in range(3):
         torch.manual_seed(0)

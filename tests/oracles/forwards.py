@@ -11,10 +11,10 @@ from tests.oracles.formulas import occlusion
 from tests.oracles.net import Array
 
 
-def occlusions(model: nn.Module, inputs: Tensor, technique: Occlusion, output: str | int | None = None) -> Tensor:
-    """(N, K, H, W) in float64; the forwards run in the dtype of ``inputs``."""
+def occlusions(model: nn.Module, inputs: Tensor, technique: Occlusion, of: str = "logit") -> Tensor:
+    """(N, K, H, W) in float64, of logits or probabilities; the forwards run in the dtype of ``inputs``."""
     baseline = technique.baseline if isinstance(technique.baseline, tuple) else (technique.baseline,) * inputs.shape[1]
-    score = scorer(model, inputs.dtype, technique, output)
+    score = scorer(model, inputs.dtype, of)
     maps = [
         occlusion(
             score, image, window=technique.size, stride=technique.step, baseline=baseline, border=technique.border
@@ -24,14 +24,11 @@ def occlusions(model: nn.Module, inputs: Tensor, technique: Occlusion, output: s
     return torch.from_numpy(np.stack(maps))
 
 
-def scorer(
-    model: nn.Module, dtype: torch.dtype, technique: Occlusion, output: str | int | None
-) -> Callable[[Array], Array]:
+def scorer(model: nn.Module, dtype: torch.dtype, of: str) -> Callable[[Array], Array]:
     def score(image: Array) -> Array:
         with torch.no_grad():
-            given = model(torch.tensor(image, dtype=dtype)[None])
-            logits: Tensor = given if output is None else given[output]
-            found = logits if technique.score == "logit" else logits.softmax(dim=1)
+            logits: Tensor = model(torch.tensor(image, dtype=dtype)[None])
+            found = {"logit": logits, "probability": logits.softmax(dim=1)}[of]
         return np.asarray(found[0].double().numpy())
 
     return score

@@ -13,7 +13,7 @@ from tests.benchmarks.test_peers_listed import Small
 TECHNIQUES: list[Technique] = [
     Activations(layers=("stem",)),
     GradCAM(layers=("body",)),
-    Occlusion(window=8, stride=8, score="logit"),
+    Occlusion(window=8, stride=8),
 ]
 
 

@@ -13,25 +13,29 @@ from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental import launches
 from attribution_hooks.incremental.proof import Proof
 from benchmarks.models import MODELS
-from tests.conftest import noise
+from tests.conftest import logit, noise
 from tests.simulated_device.counted import Seen, counted
 
-TECHNIQUE = Occlusion(window=40, stride=20, score="logit")
+TECHNIQUE = Occlusion(window=40, stride=20)
 MOST = {"incremental": 1900, "dense": 240, "dense, weighed": 290}
 """Launches of one image; 15,000 and 830 with one operation per window and per index. Weighing traces the model."""
 
 
+PLACES = ("perturbation/", "incremental/", "attribution_hooks/c", "running/upload.py")
+"""Where occlusion by hooks stands; `test_the_places_are_there` sees that it still does."""
+
+
 def asked(technique: Occlusion = TECHNIQUE, tiles: bool = True) -> tuple[Seen, Any]:
     model, x = MODELS["ResNet-18"].build().to("sim:0"), noise(1, 3, 224, 224).to("sim:0")
-    explain(model, x, Occlusion(window=224, stride=224, score="logit"), target=[[7]])  # what is done once per model
+    explain(model, x, Occlusion(window=224, stride=224), target=logit([[7]]))  # what is done once per model
     with counted() as seen:
-        result = explain(model, x, technique, target=[[7]], execution=Execution(incremental=tiles))
+        result = explain(model, x, technique, target=logit([[7]]), execution=Execution(incremental=tiles))
     return seen, result.provenance
 
 
 def waits_of_occlusion(seen: Seen) -> list[str]:
     """Also for what it sends to the device."""
-    return [line for _, line in seen.lines if line.startswith(("occlusion/", "attribution/upload.py"))]
+    return [line for _, line in seen.lines if line.startswith(PLACES)]
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def test_one_image_runs_dense_and_says_why() -> None:
 
 def test_windows_that_go_together_launch_no_more_and_wait_for_nothing() -> None:
     """Few of them: those of one forward launch as much however many they are."""
-    few = Occlusion(window=80, stride=80, score="logit")
+    few = Occlusion(window=80, stride=80)
     seen, provenance = asked(few, tiles=False)
     assert (provenance["engine"], provenance["windows_per_forward"]) == ("dense", len(few.lattice(224, 224).windows))
     assert seen.launches <= MOST["dense"], seen.launch_lines.most_common(10)
@@ -107,11 +111,11 @@ class Split(nn.Module):
 
 @pytest.mark.parametrize("tiles", ["always", False])
 def test_logits_may_lie_on_another_device(tiles: Any) -> None:
-    x, technique = noise(2, 3, 17, 23), Occlusion(window=5, stride=3, score="logit")
+    x, technique = noise(2, 3, 17, 23), Occlusion(window=5, stride=3)
     model = Split().eval()
-    result = explain(model, x.to("sim:0"), technique, target=1, execution=Execution(incremental=tiles))
+    result = explain(model, x.to("sim:0"), technique, target=logit(1), execution=Execution(incremental=tiles))
     assert result.provenance["engine"] == ("incremental" if tiles else "dense")
     begin, end = copy.deepcopy(model.begin).cpu(), copy.deepcopy(model.end).cpu()
     plain = nn.Sequential(begin, nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), end)
-    truth = explain(plain, x, technique, target=1, execution=Execution(incremental=False))
+    truth = explain(plain, x, technique, target=logit(1), execution=Execution(incremental=False))
     assert (result.map.cpu() - truth.map).abs().max() < 1e-5 * truth.extras["largest_score"].max()

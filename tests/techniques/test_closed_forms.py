@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, explain
-from tests.conftest import noise
+from tests.conftest import logit, noise
 
 BACKENDS = ["hooks", "captum"]
 DOUBLE = torch.float64
@@ -54,8 +54,8 @@ def test_occlusion_of_a_linear_model_is_the_covered_sum(backend: str, border: st
     height, width, window, stride, baseline = 7, 9, 4, 2, (0.5, -1.0, 0.25)
     model = seeded(nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 2)))
     inputs = noise(2, 3, height, width, dtype=DOUBLE)
-    technique = Occlusion(window=window, stride=stride, baseline=baseline, score="logit", border=border)  # type: ignore[arg-type]
-    found = explain(model, inputs, technique, backend=backend, target="all").map
+    technique = Occlusion(window=window, stride=stride, baseline=baseline, border=border)  # type: ignore[arg-type]
+    found = explain(model, inputs, technique, backend=backend, target=logit("all")).map
 
     linear = model.get_submodule("1")
     assert isinstance(linear, nn.Linear)

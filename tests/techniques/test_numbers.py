@@ -12,12 +12,14 @@ import torch
 
 from attribution import (
     Activations,
+    ClassScore,
     Execution,
     FilterVisualization,
     GradCAM,
     InputError,
     Occlusion,
     TargetError,
+    ValueScore,
     explain,
     load,
     numbers,
@@ -41,7 +43,7 @@ PAIRS: list[tuple[Any, Any]] = [
     (Occlusion(baseline=np.array([0.5, 0.0, -1.0])), Occlusion(baseline=(0.5, 0.0, -1.0))),  # type: ignore[arg-type]
     (Occlusion(baseline=torch.tensor([1, 0, 2])), Occlusion(baseline=(1.0, 0.0, 2.0))),  # type: ignore[arg-type]
     (Occlusion(baseline=[np.float64(1), np.int8(2), 3]), Occlusion(baseline=(1.0, 2.0, 3.0))),  # type: ignore[arg-type]
-    (Occlusion(score=np.str_("logit")), Occlusion(score="logit")),  # type: ignore[arg-type]
+    (ClassScore(of=np.str_("logit")), ClassScore(of="logit")),  # type: ignore[arg-type]
     (GradCAM(layers=np.array(["stem", "body"])), GradCAM(layers=("stem", "body"))),  # type: ignore[arg-type]
     (GradCAM(relu=np.bool_(False), upsample=np.True_), GradCAM(relu=False)),  # type: ignore[arg-type]
     (GradCAM(tokens=np.array([1, 3, 4])), GradCAM(tokens=(1, 3, 4))),  # type: ignore[arg-type]
@@ -55,7 +57,10 @@ PAIRS: list[tuple[Any, Any]] = [
     (filters(scale=np.float64(0.25), noise=torch.tensor(1)), filters(scale=0.25, noise=1.0)),
     (notebook(channels=np.arange(2)), notebook(channels=(0, 1))),
     (Execution(batch_size=np.int64(2), memory_budget=np.uint32(9)), Execution(batch_size=2, memory_budget=9)),  # type: ignore[arg-type]
-    (Execution(output=np.int64(1), progress=np.False_), Execution(output=1)),  # type: ignore[arg-type]
+    (Execution(progress=np.False_), Execution()),  # type: ignore[arg-type]
+    (ClassScore(np.uint8(3), output=np.int64(1)), ClassScore(3, output=1)),  # type: ignore[arg-type]
+    (ValueScore(np.array([1, 2])), ValueScore((1, 2))),  # type: ignore[arg-type]
+    (ValueScore(np.int16(2), output=np.str_("heads.1")), ValueScore(2, output="heads.1")),  # type: ignore[arg-type]
 ]  # fmt: skip
 
 
@@ -94,8 +99,6 @@ REFUSED: list[Callable[[], object]] = [
     lambda: FilterVisualization.notebook(layer="body", channels=3),  # type: ignore[arg-type]
     lambda: Execution(batch_size=np.True_),  # type: ignore[arg-type]
     lambda: Execution(batch_size=np.float64(2)),  # type: ignore[arg-type]
-    lambda: Execution(output=np.float64(1)),  # type: ignore[arg-type]
-    lambda: Execution(output=np.True_),  # type: ignore[arg-type]
     lambda: Execution(progress="yes"),  # type: ignore[arg-type]
 ]
 
@@ -103,6 +106,23 @@ REFUSED: list[Callable[[], object]] = [
 @pytest.mark.parametrize("make", REFUSED)
 def test_bools_floats_and_other_shapes_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(InputError, match="give"):
+        make()
+
+
+SCORES: list[Callable[[], object]] = [
+    lambda: ClassScore(output=np.float64(1)),  # type: ignore[arg-type]
+    lambda: ClassScore(output=np.True_),  # type: ignore[arg-type]
+    lambda: ClassScore(np.float64(1)),  # type: ignore[arg-type]
+    lambda: ClassScore(of=np.str_("loss")),  # type: ignore[arg-type]
+    lambda: ValueScore(np.float64(1)),  # type: ignore[arg-type]
+    lambda: ValueScore(np.True_),  # type: ignore[arg-type]
+    lambda: ValueScore(np.array([], dtype=int)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("make", SCORES)
+def test_the_same_of_scores(make: Callable[[], object]) -> None:
+    with pytest.raises(TargetError, match="give"):
         make()
 
 

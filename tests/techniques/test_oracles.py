@@ -1,13 +1,14 @@
 """Both backends against slow loops in float64, and in float32 no further off than rounding."""
 
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, explain, registry
+from attribution import Activations, Attribution, ClassScore, FilterVisualization, GradCAM, Occlusion, explain, registry
 from attribution.techniques.filter_visualization import FIRST_STEP
 from tests import oracles
 from tests.conftest import MODELS, build, noise
@@ -15,8 +16,9 @@ from tests.conftest import MODELS, build, noise
 LAYERS = ("stem", "stem_relu", "pool", "body", "body_relu")
 WINDOWS = [
     Occlusion(window=(7, 9), stride=(5, 7), baseline=(0.3, -0.2, 0.1)),
-    Occlusion(window=6, stride=5, score="logit", border="drop", baseline=0.5),
+    Occlusion(window=6, stride=5, border="drop", baseline=0.5),
 ]
+OF: list[Literal["probability", "logit"]] = ["probability", "logit"]
 FILTERS = FilterVisualization.notebook(layer="body", channels=(0, 3), steps=3, size=(11, 13), noise=0.5)
 SIZE = (13, 17)
 TARGETS = [[0, 3], [4, 1]]
@@ -55,7 +57,7 @@ def cams(model: str, dtype: torch.dtype, runs_in: type, layer: str) -> Tensor:
 def occlusions(model: str, dtype: torch.dtype, runs_in: type, index: int) -> Tensor:
     technique, loops = WINDOWS[index], net(model, dtype, runs_in)
     baseline = technique.baseline if isinstance(technique.baseline, tuple) else (technique.baseline,) * 3
-    score = loops.logits if technique.score == "logit" else lambda x: oracles.softmax(loops.logits(x))
+    score = loops.logits if OF[index] == "logit" else lambda x: oracles.softmax(loops.logits(x))
     maps = [
         oracles.occlusion(
             score,
@@ -139,7 +141,13 @@ def test_grad_cam_is_rectified_before_it_is_upsampled(model_name: str, relu: boo
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("backend", BOTH)
 def test_occlusion(model_name: str, backend: str, dtype: torch.dtype, index: int) -> None:
-    result = explain(build(model_name, dtype), inputs(dtype), WINDOWS[index], backend=backend, target=TARGETS)
+    result = explain(
+        build(model_name, dtype),
+        inputs(dtype),
+        WINDOWS[index],
+        backend=backend,
+        target=ClassScore(TARGETS, of=OF[index]),
+    )
     exact = occlusions(model_name, dtype, np.float64, index)
     coarse = dtype == torch.float32 or result.computes_in == torch.float32
     plain = occlusions(model_name, dtype, np.float32, index) if coarse else None
@@ -152,7 +160,9 @@ def test_only_captums_occlusion_computes_coarser_than_its_input() -> None:
     assert {pair for pair, dtype in found.items() if dtype is not None} == {("occlusion", "captum")}
     dtype = torch.float64
     run = {
-        backend: explain(build("cnn", dtype), inputs(dtype), WINDOWS[1], backend=backend, target=TARGETS)
+        backend: explain(
+            build("cnn", dtype), inputs(dtype), WINDOWS[1], backend=backend, target=ClassScore(TARGETS, of=OF[1])
+        )
         for backend in BOTH
     }
     assert {backend: result.raw["input"].dtype for backend, result in run.items()} == {

@@ -26,17 +26,17 @@ class HonestOcclusion(Attributor[Occlusion]):
 
 
 def covered(attributor: Attributor[Any], run: Run, forward: Forward, size: int) -> Maps:
-    technique, inputs = attributor.technique, run.inputs
+    technique, inputs = run.technique, run.inputs.tensor
     windows = technique.lattice(*inputs.shape[2:]).windows
     images = [inputs, *(inputs.clone() for _ in windows)]
     for image, ((top, bottom), (left, right)) in zip(images[1:], windows, strict=True):
         image[:, :, top:bottom, left:right] = technique.cover(inputs)
     with torch.no_grad():
         logits = torch.cat([forward(part) for part in torch.cat(images).split(size)])
-    target = run.select(logits[: len(inputs)])
-    scores = technique.scores(logits).unflatten(0, (len(images), len(inputs)))
-    scores = scores.gather(2, target.expand(len(images), -1, -1))
-    total, count = inputs.new_zeros(*target.shape, *inputs.shape[2:]), inputs.new_zeros(inputs.shape[2:])
+    clean = run.scores(logits[: len(inputs)])
+    examples = torch.arange(len(inputs)).repeat(len(images))
+    scores = run.scores(logits, examples).unflatten(0, (len(images), len(inputs)))
+    total, count = inputs.new_zeros(*clean.shape, *inputs.shape[2:]), inputs.new_zeros(inputs.shape[2:])
     for score, ((top, bottom), (left, right)) in zip(scores[1:], windows, strict=True):
         total[:, :, top:bottom, left:right] += (scores[0] - score)[..., None, None]
         count[top:bottom, left:right] += 1
@@ -47,7 +47,7 @@ class OneForAll(Honest):
     """An extra that is no row per image."""
 
     def compute(self, run: Run) -> Maps:
-        run.extras["largest"] = run.inputs.abs().max()[None]
+        run.extras["largest"] = run.inputs.tensor.abs().max()[None]
         return super().compute(run)
 
 
@@ -77,7 +77,7 @@ class Remembers(Honest):
     """Gives the maps of the first call again where a model is asked the same again."""
 
     def compute(self, run: Run) -> Maps:
-        question = f"{self.technique} {run.asked} {run.inputs.numpy().tobytes()!r}"
+        question = f"{run.technique} {hash(run.asked)} {run.inputs.tensor.numpy().tobytes()!r}"
         maps = REMEMBERED.setdefault(self.model, {}).setdefault(question, super().compute(run))
         return {name: map_.clone() for name, map_ in maps.items()}
 

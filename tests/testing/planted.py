@@ -48,7 +48,7 @@ def layer(run: Run, name: str) -> nn.Module:
 
 def cam(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor, list[Tensor]], Tensor | None]) -> Maps:
     """Grad-CAM of what a hook keeps; ``keep`` returns what the network goes on with."""
-    kept: dict[str, list[Tensor]] = {name: [] for name in attributor.technique.layers}
+    kept: dict[str, list[Tensor]] = {name: [] for name in run.technique.layers}
     handles = [
         layer(run, name).register_forward_hook(lambda module, args, output, name=name: keep(output, kept[name]))
         for name in kept
@@ -56,7 +56,7 @@ def cam(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor, list[Tens
     try:
         run.inputs.requires_grad_()
         logits = run.forward(run.inputs)
-        scores = logits.gather(1, run.select(logits))
+        scores = run.scores(logits)
     finally:
         for handle in handles:
             handle.remove()
@@ -76,15 +76,15 @@ def activations(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor], 
         layer(run, name).register_forward_hook(
             lambda module, args, output, name=name: kept.__setitem__(name, keep(output))
         )
-        for name in attributor.technique.layers
+        for name in run.technique.layers
     ]
     try:
         with torch.no_grad():
-            run.call(run.inputs)
+            run.forward(run.inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: kept[name] for name in attributor.technique.layers}
+    return {name: kept[name] for name in run.technique.layers}
 
 
 def first(attributor: Attributor[Any]) -> nn.Conv2d:
@@ -207,7 +207,7 @@ class DetachedOnly(HonestActivations):
 
 class BackwardHook(Honest):
     def compute(self, run: Run) -> Maps:
-        (name,) = self.technique.layers
+        (name,) = run.technique.layers
         gradients: list[Tensor] = []
         outputs: list[Tensor] = []
         module = layer(run, name)
@@ -222,9 +222,9 @@ class BackwardHook(Honest):
         try:
             run.inputs.requires_grad_()
             logits = run.forward(run.inputs)
-            scores = logits.gather(1, run.select(logits))
+            scores = run.scores(logits)
             for score in scores.unbind(1):
-                torch.autograd.grad(score.sum(), run.inputs, retain_graph=True)
+                torch.autograd.grad(score.sum(), run.inputs.tensor, retain_graph=True)
         finally:
             for handle in handles:
                 handle.remove()

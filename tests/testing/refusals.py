@@ -7,7 +7,17 @@ from typing import Any
 
 import torch
 
-from attribution import Activations, Attributor, Execution, FilterVisualization, GradCAM, Occlusion, Run, registry
+from attribution import (
+    Activations,
+    Attributor,
+    ClassScore,
+    Execution,
+    FilterVisualization,
+    GradCAM,
+    Occlusion,
+    Run,
+    registry,
+)
 from attribution.technique import Maps, Technique
 from attribution.testing import awkward, small_cnn
 from tests.conftest import noise
@@ -33,8 +43,8 @@ class Asserting(Attributor[Occlusion]):
 
     def compute(self, run: Run) -> Maps:
         assert run.inputs.shape[1] == 4, "four channels are wanted"
-        run.select(run.forward(run.inputs))
-        return {"input": run.inputs[:, :1]}
+        run.scores(run.forward(run.inputs))
+        return {"input": run.inputs.tensor[:, :1]}
 
 
 def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
@@ -57,7 +67,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
     if technique.needs_target:
         for wrong in (-1, True, 1.0, "cat", [1, 2, 3], [[1], [2, 3]]):
             found[f"target {wrong!r}"] = asked(target=wrong)
-        found["no such item"] = asked(output="logits")
+        found["no such item"] = asked(target=ClassScore(1, output="logits"))
     if technique.needs_inputs:
         shown = noise(2, 3, 17, 23)
         wrong_inputs = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attribution import Attribution, GradCAM, InputError, Occlusion, compare, registry
+from attribution import Attribution, ClassScore, GradCAM, InputError, Inputs, Occlusion, compare, registry
 from attribution.testing import awkward
 from tests.conftest import noise
 
@@ -61,7 +61,7 @@ def test_a_dropped_border_leaves_pixels_uncovered() -> None:
 @given(SIDE, SIDE, st.integers(-2, 14), st.integers(-2, 14), st.integers(-2, 14))
 def test_what_makes_no_lattice_is_refused(height: int, width: int, top: int, left: int, stride: int) -> None:
     fits = 0 < top <= height and 0 < left <= width and 0 < stride <= min(top, left)
-    inputs = torch.zeros(1, 3, height, width)
+    inputs = Inputs.of(torch.zeros(1, 3, height, width))
     try:
         Occlusion(window=(top, left), stride=stride).check(inputs)
     except InputError:
@@ -76,8 +76,8 @@ def test_occlusion_of_any_size(
     pointwise: nn.Module, case: tuple[tuple[int, int], tuple[int, int], tuple[int, int]], score: str, layout: str
 ) -> None:
     size, window, stride = case
-    technique = Occlusion(window=window, stride=stride, score=score)  # type: ignore[arg-type]
-    found = compare(pointwise, laid_out(noise(1, 3, *size), layout), technique, target=[[3, 1]])
+    technique, asked = Occlusion(window=window, stride=stride), ClassScore([[3, 1]], of=score)  # type: ignore[arg-type]
+    found = compare(pointwise, laid_out(noise(1, 3, *size), layout), technique, target=asked)
     pairs = found.agreements["captum", "hooks"]
     assert all(pair.holds for pair in pairs), found
     for answer in found.attributions.values():

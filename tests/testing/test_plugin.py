@@ -176,7 +176,7 @@ def test_the_shell_tells_failures(
         "class Deaf(AutogradSaliency):\n"
         "    def compute(self, run):\n"
         "        maps = super().compute(run)\n"
-        "        return {'input': maps['input'] * 0 + 1 + run.inputs.detach()[:, :1] ** 2}\n"
+        "        return {'input': maps['input'] * 0 + 1 + run.inputs.tensor.detach()[:, :1] ** 2}\n"
     )
     assert main(["check", "my_faulty_saliency:Deaf"]) == 1
     out = capsys.readouterr().out.splitlines()

@@ -4,21 +4,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from attribution import Attributor, Run, Technique
+from attribution import Attributor, Inputs, Run, Technique
 from attribution.technique import Kind, Maps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saliency(Technique):
-    """map[i, j] = max over input channels of abs(∂logit[target] / ∂x[c, i, j]); (N, T, H, W), logits per input unit."""
+    """map[i, j] = max over input channels of abs(∂score[target] / ∂x[c, i, j]); (N, T, H, W), score per input unit."""
 
     name: ClassVar[str] = "saliency"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
 
-    def finish(self, raw: Maps, inputs: Tensor) -> Maps:
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw map itself; it lies on the pixels already."""
         return raw
 
@@ -31,9 +30,8 @@ class AutogradSaliency(Attributor[Saliency]):
 
     def compute(self, run: Run) -> Maps:
         """(N, T, H, W) under ``"input"``."""
-        x = run.inputs.requires_grad_()
-        logits = run.forward(x)
-        scores = logits.gather(1, run.select(logits))
+        x = run.inputs.tensor.requires_grad_()
+        scores = run.scores(run.forward(x))
         maps = []
         for column in scores.unbind(1):
             (gradient,) = torch.autograd.grad(column.sum(), x, retain_graph=True)

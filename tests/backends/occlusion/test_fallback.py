@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from attribution import Attribution, Execution
+from attribution import Attribution, ClassScore, Execution
 from attribution.agreement import all_hold
 from attribution.isolation.context import unwrap
 from attribution.testing import guard
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental.graph import build
 from tests.backends.occlusion.awkward import MODELS, Base, Build, Named, Several, made, part
-from tests.backends.occlusion.truth import LOGITS, ask, error, image
+from tests.backends.occlusion.truth import WINDOWS, ask, error, image
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -29,7 +29,7 @@ def test_the_answer_is_the_dense_one(name: str) -> None:
     if name == "random":
         result = ask(model, x)  # the first call on a model also measures it, which draws numbers
     dense = ask(model, x, execution=Execution(incremental=False))
-    assert all_hold(LOGITS.agreement(result, dense)), result.provenance
+    assert all_hold(WINDOWS.agreement(result, dense)), result.provenance
     engine = MODELS[name][1]
     assert engine in ("either", result.provenance["engine"]), result.provenance
     assert (result.provenance["engine"] == "dense") == ("reason" in result.provenance)
@@ -64,14 +64,15 @@ def test_a_trace_that_says_something_else_is_tried_once(monkeypatch: pytest.Monk
 def test_a_different_rule_is_caught() -> None:
     x = image(2)
     one, other = ask(made("own norm"), x), ask(made("base"), x)
-    assert not all_hold(LOGITS.agreement(one, other))
+    assert not all_hold(WINDOWS.agreement(one, other))
 
 
 @pytest.mark.parametrize(("build", "output"), [(Named, "out"), (Several, 2)])
 def test_outputs(build: Build, output: str | int) -> None:
     model, x = build().double().eval(), image(2)
-    result = ask(model, x, execution=Execution(output=output))
-    plain = ask(model, x, execution=Execution(output=output, incremental=False))
+    score = ClassScore("all", of="logit", output=output)
+    result = ask(model, x, score=score)
+    plain = ask(model, x, execution=Execution(incremental=False), score=score)
     assert result.provenance["engine"] == "incremental"
     assert (result.maps["input"] - plain.maps["input"]).abs().max() < 1e-12 * plain.maps["input"].abs().max()
 
@@ -87,7 +88,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
     model, x = made("base").to(dtype), image().to(dtype)
     result, dense = ask(model, x), ask(model, x, execution=Execution(incremental=False))
     assert result.provenance["engine"] == "incremental"
-    assert all_hold(LOGITS.agreement(result, dense))
+    assert all_hold(WINDOWS.agreement(result, dense))
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def technique(name: str) -> Occlusion:
     """Nine windows: every border and corner, the last ones cut."""
     height, width = SIZES.get(name, (45, 51))
     window = (height // 3 + 3, width // 3 + 3)
-    return Occlusion(window=window, stride=(height // 3, width // 3), score="logit", baseline=0.5)
+    return Occlusion(window=window, stride=(height // 3, width // 3), baseline=0.5)
 
 
 def plain(model: nn.Module, x: Tensor, question: Occlusion) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock, LayerNorm2d
 
-from attribution import Execution, Occlusion
+from attribution import ClassScore, Execution, Occlusion
 from attribution_hooks.incremental import steps
 from tests.backends.occlusion.truth import ask, error, image, net
 
@@ -136,21 +136,19 @@ def test_layer(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["3x3", "max ceil padded", "1x3 stride 2", "ConvNeXt block"])
 @pytest.mark.parametrize(
-    "technique",
+    ("technique", "of"),
     [
-        Occlusion(window=1, stride=1, baseline=(0.3, -2.0, 1.0)),
-        Occlusion(window=(17, 19), stride=5, score="logit"),
-        Occlusion(window=(6, 7), stride=(5, 4), border="drop", baseline=2.0),
-        Occlusion(window=(17, 2), stride=(17, 2)),
+        (Occlusion(window=1, stride=1, baseline=(0.3, -2.0, 1.0)), "probability"),
+        (Occlusion(window=(17, 19), stride=5), "logit"),
+        (Occlusion(window=(6, 7), stride=(5, 4), border="drop", baseline=2.0), "probability"),
+        (Occlusion(window=(17, 2), stride=(17, 2)), "probability"),
     ],
     ids=["pixels", "all", "dropped", "columns"],
 )
-def test_windows(name: str, technique: Occlusion) -> None:
+def test_windows(name: str, technique: Occlusion, of: Any) -> None:
     model, x = between({**CONVOLUTIONS, **POOLS, **OTHERS}[name])
-    result = (
-        ask(model, x[..., :9, :11] if technique.size == (1, 1) else x, technique) if False else ask(model, x, technique)
-    )
-    assert error(model, result, x, technique) < 1e-12
+    result = ask(model, x, technique, score=ClassScore("all", of=of))
+    assert error(model, result, x, technique, of=of) < 1e-12
 
 
 @pytest.mark.parametrize("execution", [Execution(), Execution(batch_size=7), Execution(memory_budget=2**16)])

@@ -15,7 +15,7 @@ from attribution_hooks.incremental.engine import Engine
 from attribution_hooks.incremental.graph import Known, build
 from attribution_hooks.incremental.numbers import Readings
 from attribution_hooks.incremental.tracing import trace
-from tests.conftest import noise
+from tests.conftest import logit, noise
 
 LENGTHS = (400, 3200)
 
@@ -115,8 +115,8 @@ class Gathering(nn.Module):
 def deltas(**how: Any) -> tuple[Tensor, Any]:
     torch.manual_seed(0)
     model, x = Gathering().double().eval(), noise(3, 3, 17, 23).double()
-    technique = Occlusion(window=(5, 4), stride=(3, 2), score="logit", baseline=1.5)
-    result = explain(model, x, technique, target=[[1, 4]] * 3, execution=Execution(**how))
+    technique = Occlusion(window=(5, 4), stride=(3, 2), baseline=1.5)
+    result = explain(model, x, technique, target=logit([[1, 4]] * 3), execution=Execution(**how))
     return result.map, result.provenance["engine"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Execution, Occlusion, explain
+from attribution import ClassScore, Execution, Occlusion, explain
 from attribution.testing import small_cnn
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental.engine import Engine
@@ -36,18 +36,18 @@ from tests.backends.occlusion.unseen import (
     SwallowsErrors,
     in_a_closure,
 )
-from tests.conftest import noise
+from tests.conftest import logit, noise
 from tests.oracles import forwards
 
 pytestmark = pytest.mark.usefixtures("eager")
 
-TECHNIQUE = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score="logit")
+TECHNIQUE = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0)
 
 
 def error(model: nn.Module, x: Tensor, technique: Occlusion = TECHNIQUE) -> tuple[float, object]:
     """Of the classes but the last, from a loop over covered images that the model answers one by one."""
     targets = [[0, 1, 2, 3]] * len(x)
-    result = explain(model, x, technique, target=targets)
+    result = explain(model, x, technique, target=logit(targets))
     truth = torch.cat([forwards.occlusions(model, one[None], technique)[:, :4] for one in x])
     found = (result.map.double() - truth).abs().max() / truth.abs().max()
     return found.item(), result.provenance["engine"]
@@ -90,7 +90,7 @@ def test_a_model_that_asks_for_a_type_is_not_traced(build: Callable[[], Any]) ->
     for seed in range(5):
         net, x = build(), noise(1, 3, 17, 19, seed=seed, dtype=torch.float64)
         net.bound = max(net.first(part).abs().max().item() for part in (x, torch.full_like(x, -3.0)))
-        result = explain(net, x, TECHNIQUE, target=1)
+        result = explain(net, x, TECHNIQUE, target=logit(1))
         assert "asks for the type" in str(result.provenance["reason"])
         assert error(net, x)[0] < 1e-10
 
@@ -155,7 +155,7 @@ def test_numbers_of_a_closure_are_read_anew() -> None:
 @pytest.mark.parametrize("images", [1, 3])
 def test_the_proof_costs_at_most_two_forwards_more_than_images(images: int) -> None:
     model, x = small_cnn(), torch.randn(images, 3, 17, 23, generator=torch.Generator().manual_seed(0))
-    call = lambda: explain(model, x, TECHNIQUE, target=1)  # noqa: E731  # a thunk
+    call = lambda: explain(model, x, TECHNIQUE, target=logit(1))  # noqa: E731  # a thunk
     result, counts = count(model, call, warm=call)
     assert result.provenance["engine"] == "incremental"
     assert counts.images - images == images + 2
@@ -238,7 +238,7 @@ def test_a_trace_shares_large_tensors_with_the_model(monkeypatch: pytest.MonkeyP
 def test_dense_and_incremental_ask_the_same_question() -> None:
     model, x = small_cnn(), torch.randn(2, 3, 17, 23, generator=torch.Generator().manual_seed(0))
     fast, plain = (
-        explain(model, x, TECHNIQUE, target=[[0, 3], [4, 1]], execution=Execution(incremental=incremental))
+        explain(model, x, TECHNIQUE, target=logit([[0, 3], [4, 1]]), execution=Execution(incremental=incremental))
         for incremental in (True, False)
     )
     assert [fast.provenance["engine"], plain.provenance["engine"]] == ["incremental", "dense"]
@@ -248,20 +248,20 @@ def test_dense_and_incremental_ask_the_same_question() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_images_of_one_channel(dtype: torch.dtype) -> None:
     """Torch's convolutions misread a batch of one channel with the strides of channels last: off by 0.01 to 10²⁹."""
-    technique = Occlusion(window=(2, 4), stride=(2, 3), score="logit")
+    technique = Occlusion(window=(2, 4), stride=(2, 3))
     for seed in range(10):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers = nn.Conv2d(1, 2, 3, stride=(1, 2)), nn.Conv2d(2, 1, (1, 2)), nn.Conv2d(1, 2, 2, stride=(1, 2))
             model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)).to(dtype).eval()
         x = noise(3, 1, 9, 17, dtype=dtype, seed=seed)
-        result = explain(model, x, technique, target=1)
+        result = explain(model, x, technique, target=logit(1))
         truth = torch.cat([forwards.occlusions(model.double(), one[None].double(), technique)[:, 1:2] for one in x])
         assert (result.map.double() - truth).abs().max() < {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
 
 
-@pytest.mark.parametrize("score", ["logit", "probability"])
-def test_what_a_window_says_among_others_is_what_the_model_says(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["logit", "probability"])
+def test_what_a_window_says_among_others_is_what_the_model_says(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a kernel were wrong for batches: found for the window that then seems to matter most."""
     ran = Engine.run
 
@@ -273,11 +273,11 @@ def test_what_a_window_says_among_others_is_what_the_model_says(score: str, monk
         return found
 
     monkeypatch.setattr(Engine, "run", wrong)
-    assert held_back(score) == incremental.COVERED
+    assert held_back(of) == incremental.COVERED
 
 
-@pytest.mark.parametrize("score", ["logit", "probability"])
-def test_the_map_is_made_of_what_the_engine_said(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["logit", "probability"])
+def test_the_map_is_made_of_what_the_engine_said(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the differences of a batch came to the wrong windows."""
     flushed = Sink.flush
 
@@ -286,14 +286,13 @@ def test_the_map_is_made_of_what_the_engine_said(score: str, monkeypatch: pytest
         self.deltas.copy_(self.deltas.roll(1, dims=0))
 
     monkeypatch.setattr(Sink, "flush", shifted)
-    assert held_back(score) == incremental.TOLD
+    assert held_back(of) == incremental.TOLD
 
 
-def held_back(score: Any) -> object:
+def held_back(of: Any) -> object:
     """Why the engine was not believed; the answer is that of full forwards."""
-    technique = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score=score)
     model, x = Net(), image(1)
-    result = explain(model, x, technique, target=1)
-    truth = forwards.occlusions(model, x, technique)[:, 1:2]
+    result = explain(model, x, TECHNIQUE, target=ClassScore(1, of=of))
+    truth = forwards.occlusions(model, x, TECHNIQUE, of)[:, 1:2]
     assert (result.map - truth).abs().max() < 1e-10
     return result.provenance["reason"]

@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from attribution import Execution, Occlusion, explain
 from attribution_hooks.incremental.sink import Sink
-from tests.conftest import noise
+from tests.conftest import logit, noise
 
 pytestmark = pytest.mark.usefixtures("eager")
-QUESTION = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0, score="logit")
+QUESTION = Occlusion(window=(5, 6), stride=(4, 3), baseline=-3.0)
 
 
 class Head(nn.Module):
@@ -44,9 +44,9 @@ class Careful(nn.Module):
 def off(least: int, images: int, size: int) -> float:
     """The largest error of a map, as a part of the largest value."""
     model, x = Careful(least).double().eval(), noise(images, 3, 17, 19, dtype=torch.float64)
-    found = explain(model, x, QUESTION, target=1, execution=Execution(batch_size=size)).map
+    found = explain(model, x, QUESTION, target=logit(1), execution=Execution(batch_size=size)).map
     dense = Execution(incremental=False)
-    exact = torch.cat([explain(model, image, QUESTION, target=1, execution=dense).map for image in x.split(1)])
+    exact = torch.cat([explain(model, image, QUESTION, target=logit(1), execution=dense).map for image in x.split(1)])
     return ((found - exact).abs().max() / exact.abs().max()).item()
 
 

@@ -23,7 +23,7 @@ ROUNDS = 12
 def test_other_threads_see_nothing() -> None:
     x, call, lookup = image(dtype=torch.float32), nn.Module.__call__, nn.Module.__getattr__
     models: list[nn.Module] = [small_cnn(), small_residual(), small_depthwise()]
-    windows = Occlusion(window=9, stride=9, score="logit")
+    windows = Occlusion(window=9, stride=9)
     truths = [ask(model, x, windows).maps["input"] for model in models]
     cam = explain(models[0], x, GradCAM(layers=("body",)), target=1).maps["body"]
     with torch.no_grad():

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from attribution import Attribution, Occlusion, explain
+from attribution import Attribution, ClassScore, Occlusion, explain
 from attribution.running.execution import Execution
 from tests.conftest import noise
 from tests.oracles import forwards
 
 SIZE = (17, 19)
-LOGITS = Occlusion(window=(4, 5), stride=(3, 2), score="logit", baseline=-1.0)
-"""Windows at every border, some cut, none square."""
+WINDOWS = Occlusion(window=(4, 5), stride=(3, 2), baseline=-1.0)
+"""At every border, some cut, none square."""
+
+LOGITS = ClassScore("all", of="logit")
 
 
 class Net(nn.Module):
@@ -59,13 +61,22 @@ def net(
     return model
 
 
-def ask(model: nn.Module, x: Tensor, technique: Occlusion = LOGITS, execution: Execution = Execution()) -> Attribution:
-    return explain(model, x, technique, target="all", execution=execution)
+def ask(
+    model: nn.Module,
+    x: Tensor,
+    technique: Occlusion = WINDOWS,
+    execution: Execution = Execution(),
+    *,
+    score: ClassScore = LOGITS,
+) -> Attribution:
+    return explain(model, x, technique, target=score, execution=execution)
 
 
-def error(model: nn.Module, result: Attribution, x: Tensor, technique: Occlusion = LOGITS) -> float:
+def error(
+    model: nn.Module, result: Attribution, x: Tensor, technique: Occlusion = WINDOWS, *, of: str = "logit"
+) -> float:
     """Largest difference from the plain forwards, as a part of the largest value."""
-    truth = forwards.occlusions(model, x, technique)
+    truth = forwards.occlusions(model, x, technique, of)
     assert truth.abs().max() > 1e-6
     return ((result.maps["input"].double() - truth).abs().max() / truth.abs().max()).item()
 
