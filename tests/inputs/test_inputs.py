@@ -113,11 +113,12 @@ class Adds(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, bias=False)
+        self.stem.weight.data = noise(4, 3, 3, 3, seed=2)
 
     def forward(
         self, pixels: Tensor, age: Tensor | None = None, *, meta: Tensor | None = None, by: float = 1.0
     ) -> Tensor:
-        logits = self.stem(pixels).mean((2, 3)) * by
+        logits: Tensor = self.stem(pixels).mean((2, 3)) * by
         if age is not None:
             logits = logits * age[:, None]
         return logits if meta is None else logits + meta[:, :4]
@@ -143,8 +144,8 @@ def test_the_model_gets_what_belongs_to_each_example(
         wanted = inputs.into(model)[:, 1:2]
         turned = inputs[torch.tensor([1, 2, 0])].into(model)[:, 1:2]
     assert found.scores is not None
-    assert torch.allclose(found.scores, wanted, rtol=1e-5)
-    assert not torch.allclose(found.scores, turned, rtol=1e-5)
+    assert torch.allclose(found.scores, wanted, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found.scores, turned, rtol=1e-4, atol=1e-5)
 
 
 def test_the_callers_tensors_are_neither_kept_nor_written() -> None:
