@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
@@ -79,15 +80,15 @@ class Inputs:
             call="keyword" if call == "keyword" else "positional",
         )
 
-    @property
+    @cached_property
     def explained(self) -> tuple[str, ...]:
         """Names of the tensors that are explained."""
         return tuple(name for name, axes in self.axes.items() if axes not in (PER_EXAMPLE, CONSTANT))
 
-    @property
+    @cached_property
     def first(self) -> Tensor:
         """The first explained tensor."""
-        tensor: Tensor = self.values[next(name for name in self.axes if self.axes[name] not in (PER_EXAMPLE, CONSTANT))]
+        tensor: Tensor = self.values[self.explained[0]]
         return tensor
 
     @property
@@ -101,22 +102,22 @@ class Inputs:
             raise InputError(f"there are several explained inputs ({', '.join(self.explained)}); name one of .values")
         return self.first
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether the model is given one tensor and nothing else."""
         return len(self.values) == 1 and self.call == "positional"
 
-    @property
+    @cached_property
     def shape(self) -> torch.Size:
         """Of the first explained tensor."""
         return self.first.shape
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Likewise."""
         return self.first.dtype
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Likewise."""
         return self.first.device
