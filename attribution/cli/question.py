@@ -54,7 +54,7 @@ def parse(
         UnknownAttributorError: no such technique or backend.
         InputError: parameters that the technique does not take; images missing, or given to a technique that
             makes its own.
-        TargetError: a target for a technique that explains no class.
+        TargetError: a target for a technique that explains no score.
     """
     installed = registry.backends(name)
     if backend is None and len(installed) == 1:
@@ -66,7 +66,7 @@ def parse(
     if not kind.needs_inputs and paths:
         raise InputError(f"{name} makes its own images; leave {paths[0]} out")
     if not kind.needs_target and targets:
-        raise TargetError(f"{name} explains no class; leave --target out")
+        raise TargetError(f"{name} explains no score; leave --target out")
     distinct = {_identity(path): path for path in paths}
     return Question(technique, tuple(distinct.values()), tuple(targets))
 

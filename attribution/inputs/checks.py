@@ -13,7 +13,7 @@ from attribution.inputs.inputs import AXES, Inputs
 
 _FORMS = "(N, F), (N, C, T), (N, C, H, W) or (N, C, D, H, W)"
 
-_CONVOLUTIONS = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
+_CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
 """What takes a single example without its axis of examples too, in silence → the rank of a batch."""
 
 
@@ -29,7 +29,7 @@ def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
         found = f"a {type(given).__module__}.{type(given).__name__}"
         raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W), e.g. by torch.from_numpy")
     if isinstance(given, Tensor):
-        _check_form(given, model)
+        _check_form(given, _rank(model))
     inputs = Inputs.of(given)
     if not inputs.explained:
         raise InputError(f"nothing in the inputs ({inputs}) can be explained; give a float tensor {_FORMS}")
@@ -38,14 +38,18 @@ def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
     return inputs
 
 
-def _check_form(inputs: Tensor, model: nn.Module) -> None:
+def _rank(model: nn.Module) -> int:
+    """Of the batches that the first convolution takes; 0 where there is none."""
+    return next((_CONVOLUTIONS[type(module)] for module in model.modules() if type(module) in _CONVOLUTIONS), 0)
+
+
+def _check_form(inputs: Tensor, rank: int = 0) -> None:
     if inputs.is_nested or inputs.layout != torch.strided:
         form = "nested" if inputs.is_nested else f"of layout {inputs.layout}"
         remedy = "pad or crop the images to one size" if inputs.is_nested else "use inputs.to_dense()"
         raise InputError(f"inputs are {form}; expected a dense tensor (N, C, H, W): {remedy}")
     if isinstance(inputs, MaskedTensor):
         raise InputError("inputs are a masked tensor; a model gets every pixel: use inputs.to_tensor(value)")
-    rank = next((rank for module in model.modules() for kind, rank in _CONVOLUTIONS.items() if type(module) is kind), 0)
     if inputs.ndim not in AXES or inputs.ndim == rank - 1:
         expected = _FORMS if not rank else f"(N, C, {', '.join('DHW'[5 - rank :]) if rank > 3 else 'T'})"
         hint = "; for one example use inputs[None]" if inputs.ndim == (rank or 4) - 1 else ""
@@ -55,7 +59,7 @@ def _check_form(inputs: Tensor, model: nn.Module) -> None:
 
 
 def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
-    _check_form(inputs, nn.Identity())
+    _check_form(inputs)
     if 0 in inputs.shape:
         raise InputError(
             f"inputs have shape {tuple(inputs.shape)}: an axis is empty; give at least one image of one pixel"

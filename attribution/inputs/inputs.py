@@ -138,7 +138,7 @@ class Inputs:
         return tuple(self.values[name].shape[2:])
 
     def __len__(self) -> int:
-        return len(self.first)
+        return self.shape[0]
 
     def __getitem__(self, examples: slice | Tensor) -> Self:
         """Some of the examples."""

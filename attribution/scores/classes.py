@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from attribution import numbers
 from attribution.errors import ModelError, TargetError
 from attribution.scores import targets
 from attribution.scores.outputs import Selector, checked, described, select
@@ -52,8 +53,9 @@ class ClassScore(Score):
             raise TargetError(f"ClassScore.of is {self.of!r}; give {named}, or None for the technique's own")
         object.__setattr__(self, "of", self.of and str(self.of))
         if self.target is not None and not (isinstance(self.target, str) and self.target == "all"):
-            found = targets.integers(self.target)
-            object.__setattr__(self, "target", found if found.ndim else int(found))
+            given = numbers.integer(self.target)  # most often one
+            found = targets.integers(self.target) if given is None else given
+            object.__setattr__(self, "target", int(found) if isinstance(found, Tensor) and not found.ndim else found)
         object.__setattr__(self, "output", checked("ClassScore", self.output))
 
     def check(self, examples: int) -> Self:

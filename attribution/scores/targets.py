@@ -28,7 +28,11 @@ def check(target: Target, images: int) -> Tensor | Literal["all"] | None:
     """
     if target is None or (isinstance(target, str) and target == "all"):
         return target
-    values = integers(target)
+    values = (
+        torch.full((), target, dtype=torch.int64, device="cpu")
+        if type(target) is int and abs(target) < 2**63
+        else integers(target)
+    )
     if values.ndim == 0:
         values = values.expand(images, 1)
     elif values.ndim == 1:

@@ -35,7 +35,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["explain", "{photo}", "-t", "occlusion", "-p", "window=[1,"], "not a TOML value"),
         (["explain", "{photo}", "-t", "occlusion", "-p", 'window="a"'], "expected int | tuple[int, int]"),
         (["explain", "{photo}", "-t", "occlusion", "-p", "window=18", "-p", "stride=9"], "larger than the image"),
-        (["explain", "{photo}", "-t", "activations", "--target", "cup"], "explains no class"),
+        (["explain", "{photo}", "-t", "activations", "--target", "cup"], "explains no score"),
         (["explain"], "grad_cam needs an image"),
         (["explain", "{photo}", "-t", "filter_visualization", "-l", "stem", "-p", "channels=[0]"], "leave"),
         (["explain", "-t", "filter_visualization"], "needs --layer NAME and -p channels=…"),
