@@ -37,4 +37,5 @@ from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import GradCAM as GradCAM
+from .techniques import LayerCAM as LayerCAM
 from .techniques import Occlusion as Occlusion

@@ -185,7 +185,7 @@ class Attribution:
 
         Args:
             path: The file.
-            technique_type: The class of the technique; ``None``: one of the built-in four. `attribution.load` finds
+            technique_type: The class of the technique; ``None``: a built-in one. `attribution.load` finds
                 those of plugins too.
 
         Raises:
@@ -276,12 +276,7 @@ class Attribution:
 def _built_in(name: str) -> type[Technique]:
     from attribution import techniques
 
-    for technique in (
-        techniques.Activations,
-        techniques.FilterVisualization,
-        techniques.GradCAM,
-        techniques.Occlusion,
-    ):
-        if technique.name == name:
+    for technique in vars(techniques).values():
+        if isinstance(technique, type) and issubclass(technique, Technique) and technique.name == name:
             return technique
     raise OutputError(f"the technique {name!r} is not built in; load it with attribution.load, or pass its class")

@@ -11,7 +11,6 @@ from attribution.layers.names import find as find
 from attribution.layers.names import never_ran as never_ran
 from attribution.layers.names import no_influence as no_influence
 from attribution.layers.names import no_space as no_space
-from attribution.layers.names import not_a_map as not_a_map
 from attribution.layers.names import not_a_tensor as not_a_tensor
 from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often

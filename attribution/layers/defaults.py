@@ -11,7 +11,7 @@ from attribution.layers.grids import channels_last, patch_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
 
-_Tokens = str | tuple[int, int, int]
+_Tokens = str | tuple[int, ...]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 

@@ -1,6 +1,7 @@
 """What a shape tells about where a layer's values lie on the image."""
 
 from collections.abc import Sequence
+from math import prod
 
 MOST_LEADING = 8
 """Class, distillation and register tokens together that an inferred grid may have in front of it."""
@@ -46,14 +47,17 @@ def stretch(size: Shape, image: Shape) -> float:
     return max(h * width / (w * height), w * height / (h * width))
 
 
-def patch_grids(length: int, image: Shape) -> list[tuple[int, int, int]]:
-    """(leading, h, w) of square patches that (N, length, D) may hold: of ≤ 1 leading token, else `MOST_LEADING`."""
-    height, width = image
-    grids = [
-        (length - height // p * (width // p), height // p, width // p)
-        for p in range(1, min(height, width) + 1)
-        if height % p == 0 and width % p == 0 and (height // p) * (width // p) > 1
+def patch_grids(length: int, image: Shape) -> list[tuple[int, ...]]:
+    """(leading, h, w) of square patches that (N, length, D) may hold: of ≤ 1 leading token, else `MOST_LEADING`.
+
+    Of volumes (leading, d, h, w), of cubes.
+    """
+    sides = [
+        tuple(size // p for size in image)
+        for p in range(1, min(image) + 1)
+        if not any(size % p for size in image) and prod(image) > p ** len(image)
     ]
+    grids = [(length - prod(side), *side) for side in sides]
     for leading in (range(2), range(2, MOST_LEADING + 1)):
         if found := [grid for grid in grids if grid[0] in leading]:
             return found

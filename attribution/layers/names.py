@@ -123,14 +123,6 @@ def per_image(name: str, shape: Sequence[int], images: int) -> None:
         )
 
 
-def not_a_map(name: str, shape: tuple[int, ...]) -> LayerError:
-    """The error for a layer whose output has no height and width, where a technique needs them."""
-    return LayerError(
-        f"layer {name!r} gives shape {tuple(shape)}; Grad-CAM needs (N, D, h, w), or tokens on a grid: choose another "
-        "layer (`attribution layers` prints the shapes), or say where its tokens lie: GradCAM(tokens=(leading, h, w))"
-    )
-
-
 def no_space(name: str, shape: tuple[int, ...]) -> LayerError:
     """The error for a layer without height and width, of which a mean over space is asked."""
     return LayerError(

@@ -170,6 +170,6 @@ def _comparable(score: Score) -> tuple[Any, ...]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
-        host = value.detach().cpu()
-        return str(host.dtype), tuple(host.shape), host.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        host = value.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)  # an expanded one too
+        return str(host.dtype), tuple(value.shape), host.view(torch.uint8).numpy().tobytes()
     return value

@@ -1,6 +1,7 @@
-"""The four built-in techniques."""
+"""The built-in techniques."""
 
 from attribution.techniques.activations import Activations as Activations
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
+from attribution.techniques.cam.layer_cam import LayerCAM as LayerCAM
 from attribution.techniques.filter_visualization import FilterVisualization as FilterVisualization
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion

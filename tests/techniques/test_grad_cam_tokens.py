@@ -240,7 +240,20 @@ def test_a_shape_of_two_readings_is_refused_only_where_channels_may_be_last(back
 
 
 @pytest.mark.parametrize(
-    "tokens", ["grid", (1, 2), (1, 2, 3, 4), (-1, 2, 2), (1, 0, 2), (1, 2.0, 2), (True, 2, 2), 3, ["a", 1, 2]]
+    "tokens",
+    [
+        "grid",
+        (1,),
+        (1, 2, 3, 4, 5),
+        (-1, 2, 2),
+        (1, 0, 2),
+        (1, 2.0, 2),
+        (True, 2, 2),
+        3,
+        ["a", 1, 2],
+        ("channels_last", 1, 2),
+        ("sequence_first", 1),
+    ],
 )
 def test_fields(tokens: Any) -> None:
     with pytest.raises(InputError, match=r"GradCAM\.tokens is"):
@@ -257,9 +270,9 @@ def test_the_field_is_saved_and_read(tmp_path: Any) -> None:
 
 def test_there_and_back() -> None:
     tensor = noise(2, 3, 11, 6)
-    for form in (Grid("channels_first", 0, 11, 6), Grid("channels_last", 0, 3, 11)):
+    for form in (Grid("channels_first", 0, (11, 6)), Grid("channels_last", 0, (3, 11))):
         assert torch.equal(form.unmap(form.map(tensor), tensor), tensor)
-    form = Grid("sequence", 5, 2, 3)
+    form = Grid("sequence", 5, (2, 3))
     assert torch.equal(form.unmap(form.map(tensor), tensor), tensor)
     assert torch.equal(form.unmap(form.map(tensor) * 2, tensor)[..., :5, :], tensor[..., :5, :])
     assert torch.equal(form.map(tensor)[1, 0, :, 1, 2], tensor[1, 0, 5 + 1 * 3 + 2])

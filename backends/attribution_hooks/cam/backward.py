@@ -1,6 +1,6 @@
 """Gradients of many targets through the tail of the network at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ MOST_TARGETS = 64
 
 FEW_TARGETS = 3
 """So many are taken one by one, as plainly as can be: together, with the proof, they would cost as much."""
+
+COPIES = 4
+"""How often the gradients of a chunk of targets are held at once where a technique combines them place by place."""
 
 ROUNDING = 64
 """How many ``eps`` of its size the sum of a batched backward's gradients may be away from the gradient of the sum."""
@@ -66,35 +69,81 @@ class Tail:
         self._batched = min(size, target.shape[1]) > FEW_TARGETS
         found = self._in_chunks(target, size if self._batched else 1)
         if target.shape[1] > 1:
-            if self._batched and not self._proved(target, found):
-                self._batched = False
-                self._run.note("backward", "one by one, since torch's batched backward gives another gradient")
+            if self._batched and not self._proved(target, found, Grid.mean):
+                self._refuted()
                 found = self._in_chunks(target, 1)
-            self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
+            self._told(target, size)
         return found
 
-    def _in_chunks(self, target: Tensor, size: int) -> dict[str, Tensor]:
-        parts: list[list[Tensor]] = []
-        for columns in target.split(size, dim=1):
-            gradients = self._gradients(columns)
-            if missing := [name for name, part in zip(self._outputs, gradients, strict=True) if part is None]:
-                raise layers.no_influence(*missing)
-            parts.append(
-                [
-                    self._grids[name].map(part).mean((-2, -1)).movedim(0, 1).to(self._logits.device)
-                    for name, part in zip(self._outputs, gradients, strict=True)
-                    if part is not None
-                ]
-            )
-        if len(parts) == 1:
-            return dict(zip(self._outputs, parts[0], strict=True))
-        return {name: torch.cat(part, dim=1) for name, *part in zip(self._outputs, *parts, strict=True)}
+    def maps(
+        self, target: Tensor, size: int, activations: Mapping[str, Tensor], combine: Callable[[Tensor, Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """(N, T, *places): what ``combine`` makes of activations (N, 1, D, *places) and the gradients of a chunk.
 
-    def _proved(self, target: Tensor, found: Mapping[str, Tensor]) -> bool:
-        """Whether Σ v[t] · α[t] is the mean gradient of Σ v[t] · logit[t], by one backward without batching.
+        Each chunk is proved by a plain backward of its own, place by place, since no mean of it is kept.
+
+        Raises:
+            LayerError: A target does not depend on a layer.
+        """
+        self._batched = min(size, target.shape[1]) > FEW_TARGETS
+        parts: dict[str, list[Tensor]] = {name: [] for name in self._outputs}
+        for columns in target.split(size if self._batched else 1, dim=1):
+            found = self._mapped(columns)
+            if self._batched:
+                flat = {name: gradient.flatten(2) for name, gradient in found.items()}
+                if not self._proved(columns, flat, lambda grid, gradient: grid.map(gradient).flatten(1)):
+                    self._refuted()
+                    found = self._mapped(columns)
+            for name, gradient in found.items():
+                parts[name].append(combine(activations[name], gradient).to(self._logits.device))
+        self._told(target, size)
+        return {name: part[0] if len(part) == 1 else torch.cat(part, dim=1) for name, part in parts.items()}
+
+    def _refuted(self) -> None:
+        self._batched = False
+        self._run.note("backward", "one by one, since torch's batched backward gives another gradient")
+
+    def _told(self, target: Tensor, size: int) -> None:
+        if target.shape[1] > 1:
+            self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
+
+    def _mapped(self, columns: Tensor) -> dict[str, Tensor]:
+        """(N, t, D, *places) by layer."""
+        return {name: self._grids[name].map(part).movedim(0, 1) for name, part in self._whole(columns).items()}
+
+    def _in_chunks(self, target: Tensor, size: int) -> dict[str, Tensor]:
+        parts = [
+            {
+                name: self._grids[name].mean(part).movedim(0, 1).to(self._logits.device)
+                for name, part in self._whole(columns).items()
+            }
+            for columns in target.split(size, dim=1)
+        ]
+        return (
+            parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+        )
+
+    def _whole(self, columns: Tensor) -> dict[str, Tensor]:
+        """(t, N, *layer) by layer.
+
+        Raises:
+            LayerError: There is none.
+        """
+        found = dict(zip(self._outputs, self._gradients(columns), strict=True))
+        if missing := [name for name, part in found.items() if part is None]:
+            raise layers.no_influence(*missing)
+        return {name: part for name, part in found.items() if part is not None}
+
+    def _proved(self, target: Tensor, found: Mapping[str, Tensor], reduced: Callable[[Grid, Tensor], Tensor]) -> bool:
+        """Whether Σ v[t] · α[t] is the gradient of Σ v[t] · logit[t], by one backward without batching.
 
         v is drawn, and divided by the size of α[t], so that a target with small gradients counts as much as one with
         large ones.
+
+        Args:
+            target: (N, T).
+            found: α (N, T, …), for each layer.
+            reduced: From a layer's grid and gradient to what α is of it, (N, …).
         """
         tiny = torch.finfo(self._logits.dtype).tiny
         largest = [torch.linalg.vector_norm(alpha, float("inf"), dim=2) for alpha in found.values()]
@@ -108,7 +157,7 @@ class Tail:
         for (name, alpha), gradient, each in zip(found.items(), gradients, largest, strict=True):
             if gradient is None:
                 return False
-            means = self._grids[name].map(gradient).mean((-2, -1)).to(alpha.device)
+            means = reduced(self._grids[name], gradient).to(alpha.device)
             off = torch.linalg.vector_norm((mixture[:, None].to(alpha) @ alpha)[:, 0] - means, float("inf"), dim=1)
             ends += [off, torch.linalg.vector_norm(mixture * each, dim=1)]
         offs, within = torch.stack(ends).double().cpu().view(-1, 2, len(target)).unbind(1)
@@ -165,9 +214,9 @@ def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
 
-def chunk(run: Run[Any], names: Sequence[str]) -> int:
-    """How many targets fit the memory budget beside the forward."""
+def chunk(run: Run[Any], names: Sequence[str], *, kept: int = 1) -> int:
+    """How many targets fit the memory budget beside the forward, with so many copies of the layers' gradients."""
     images = len(run.inputs)
     held = images * memory.forward_bytes(run.model, run.inputs, names)
-    needed = images * memory.gradient_bytes(run.model, run.inputs, names, together=True)
+    needed = images * memory.gradient_bytes(run.model, run.inputs, names, together=True, kept=kept)
     return max(1, min(MOST_TARGETS, (run.execution.budget - held) // max(needed, 1)))

@@ -1,6 +1,6 @@
 """Tails that are a mean and a linear layer, whose weights are the gradients: found and proved in every call."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,8 @@ from attribution.scores.classes import ClassScore
 from attribution.scores.score import Score
 from attribution.techniques.cam.tokens import Grid
 
+Weights = Callable[[Tensor, Tensor], Tensor]
+
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
@@ -21,10 +23,12 @@ TF32_ROUNDING = 4
 """The same in units of TF32, which rounds the factors of a product and not their sum."""
 
 
-def class_maps(run: Run[Any], logits: Tensor, output: Tensor, grid: Grid, target: Tensor) -> Tensor | None:
-    """Σ over channels of W[c, k] · A[n, k, i, j] / (h·w), (N, T, h, w), where that is Grad-CAM; else ``None``.
+def class_maps(
+    run: Run[Any], logits: Tensor, output: Tensor, grid: Grid, target: Tensor, weights: Weights
+) -> Tensor | None:
+    """Σ over channels of w[c, k] · A[n, k, p], (N, T, *places), where W / (h·w) is the mean gradient; else ``None``.
 
-    It is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
+    W is where A is averaged over the grid and goes through one linear layer W (K, D): pooling, flatten, dropout in
     eval mode, linear. Then ∂logits[n, c] / ∂A[n, k, i, j] = W[c, k] / (h·w) everywhere, and Σ over i, j of the map is
     logits[n, c] without its bias. Every linear layer of the right size is tried. Any hook of the user's rules the form
     out.
@@ -35,6 +39,7 @@ def class_maps(run: Run[Any], logits: Tensor, output: Tensor, grid: Grid, target
         output: The layer's, from which the graph starts.
         grid: Where the output's values lie.
         target: (N, T) classes.
+        weights: From A (N, D, *places) and mean gradients (N, T, D) to w (N, T, D).
     """
     model = run.model
     if logits.dtype != output.dtype or output.dtype not in (torch.float32, torch.float64) or hooked(model):
@@ -47,13 +52,15 @@ def class_maps(run: Run[Any], logits: Tensor, output: Tensor, grid: Grid, target
         if weight.dtype != output.dtype:
             continue
         within = _within(logits, module)
-        maps = _maps(weight, target, activation, run.asked)
+        means = _means(weight, target, activation, run.asked)
+        maps = _product(means, activation)  # which add up to the logits
         if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
-            within, (F.linear(activation.mean((2, 3)), weight, bias), logits.detach())
+            within, (F.linear(flat(activation).mean(2), weight, bias), logits.detach())
         ):
             continue
         if has_gradient(weight, logits, output, grid, target, within):
-            return maps
+            own = weights(activation, means)
+            return maps if own is means else _product(own, activation)
     return None
 
 
@@ -76,7 +83,7 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
         if gradient is None:
             return False
         found = grid.map(gradient)
-        pairs.append((found, (product / found[0, 0].numel())[..., None, None]))
+        pairs.append((flat(found), (product / found[0, 0].numel())[..., None]))
     return _close(within, *pairs)
 
 
@@ -92,8 +99,8 @@ def _drawn(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return ((number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)).to(device)
 
 
-def _maps(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> Tensor:
-    """(K, D), (N, T) and (N, D, h, w) → (N, T, h, w); one product of matrices where all images share their targets.
+def _means(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> Tensor:
+    """(K, D), (N, T) and (N, D, *places) → (N, T, D), one row for all images where they share their targets.
 
     What was asked for is known on the host, so that no target need be looked at.
     """
@@ -103,14 +110,25 @@ def _maps(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> T
         every = asked.shape[1] == len(weight) and bool(asked[0].diff().eq(1).all())
     else:
         same = every = asked == "all"
-    rows = (weight if every else weight[target[0]]).expand(len(target), -1, -1) if same else weight[target]
-    found = torch.matmul(rows, activation.flatten(2)).view(*target.shape, *activation.shape[2:])
-    return found.div_(activation[0, 0].numel())
+    places = activation[0, 0].numel()
+    if not same:
+        return weight[target] / places
+    return ((weight if every else weight[target[0]]) / places).expand(len(target), -1, -1)
+
+
+def _product(weights: Tensor, activation: Tensor) -> Tensor:
+    """(N, T, D) and (N, D, *places) → (N, T, *places)."""
+    return torch.matmul(weights, flat(activation)).view(*weights.shape[:2], *activation.shape[2:])
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """(N, D, *places) → (N, D, places), also of no axis of places."""
+    return tensor.flatten(2) if tensor.ndim > 2 else tensor[..., None]
 
 
 def _values(maps: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
     """The logits (N, T) that the maps add up to."""
-    values = maps.sum((2, 3))
+    values = flat(maps).sum(2)
     return values if bias is None else values + bias.detach()[target]
 
 

@@ -1,4 +1,4 @@
-"""Bytes of activations that Grad-CAM needs, by what each layer put out when the model was surveyed."""
+"""Bytes of activations that CAMs need, by what each layer put out when the model was surveyed."""
 
 from collections.abc import Sequence
 
@@ -17,14 +17,17 @@ def forward_bytes(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> int
     return held + 2 * _kept(model, stops, names)
 
 
-def gradient_bytes(model: nn.Module, inputs: Inputs, names: Sequence[str], *, together: bool = False) -> int:
+def gradient_bytes(
+    model: nn.Module, inputs: Inputs, names: Sequence[str], *, together: bool = False, kept: int = 1
+) -> int:
     """Of one image and one target: the gradients of the layers, and of the tail's widest part.
 
-    Where several targets go together, what is widest is copied once more: seeds and images become one axis.
+    Where several targets go together, what is widest is copied once more: seeds and images become one axis. ``kept``
+    copies of the layers' own gradients are there at once.
     """
     stops, first = _surveyed(model, inputs, names)
     widest = max((stop.bytes for stop in stops if stop.leaf and stop.order >= first), default=0)
-    return (4 if together else 3) * widest + _kept(model, stops, names)
+    return (4 if together else 3) * widest + kept * _kept(model, stops, names)
 
 
 def _surveyed(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> tuple[tuple[Stop, ...], int]:

@@ -1,12 +1,13 @@
-"""Grad-CAM by Captum's ``LayerGradCam``."""
+"""CAMs by Captum's gradients and activations of layers."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
-from captum.attr import LayerGradCam
+from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from attribution import layers
@@ -14,57 +15,88 @@ from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
-from attribution.techniques import GradCAM
+from attribution.techniques import GradCAM, LayerCAM
+from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_captum.layer import check, connected, explained, forward, modules, typed
 
+C = TypeVar("C", bound=CAM)
 
-class CaptumGradCAM(Attributor[GradCAM]):
-    """`GradCAM` by one ``LayerGradCam`` call per layer and target, detached; Captum's own ReLU stays off.
+
+class CaptumCAM(Attributor[C], ABC):
+    """A technique of the `CAM` family, layer by layer and target by target, as Captum's classes take them.
 
     Captum knows channels-first outputs only. It is shown others as such, on a detour of the network that it can hook.
     """
 
-    technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "captum"
 
-    def image_bytes(self, model: nn.Module, technique: GradCAM, inputs: Inputs) -> int:
+    @abstractmethod
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """(N, *places): the map of one target, for a layer that gives (N, D, *places)."""
+
+    def image_bytes(self, model: nn.Module, technique: C, inputs: Inputs) -> int:
         """The whole forward's graph, and the gradients of its widest part."""
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
-    def compute(self, run: Run[GradCAM]) -> Maps:
-        """(N, T, h, w) for each layer. The score is settled in the forward that Captum makes anyway."""
+    @final
+    def compute(self, run: Run[C]) -> Maps:
+        """(N, T, *places) for each layer. The score is settled in the forward that Captum makes anyway."""
         names = run.technique.layers
         asked = modules(run.model, names)
         shapes = [stop.shape or () for stop in check(run.model, names, run.inputs)]
-        for name, shape in zip(names, shapes, strict=True):
-            layers.per_image(name, shape, 1)
         first = run.inputs[:1]
-        grids = [run.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)]
+        grids = {
+            name: run.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)
+        }
         # For readers of a layer's input, of which a frozen layer knows none.
         tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
         maps: Maps = {}
-        for name, module, grid in zip(names, asked, grids, strict=True):
+        for (name, grid), module in zip(grids.items(), asked, strict=True):
             columns: list[Tensor] = []
             with _shown(name, module, grid) as layer:
                 while run.target is None or len(columns) < run.target.shape[1]:
-                    cam = LayerGradCam(_Score(run, column=len(columns)), layer)
+                    score = ScoreOfOne(run, column=len(columns))
                     with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
-                        columns.append(cam.attribute(tensors).detach())
-            maps[name] = torch.cat(columns, dim=1)
-            if run.technique.tokens is None and grid.form != "channels_first":
-                run.note(f"tokens {name}", f"{grid}, inferred")
+                        columns.append(self.column(score, layer, tensors).detach())
+            maps[name] = torch.stack(columns, dim=1)
+        for key, note in run.technique.notes(grids, run.inputs).items():
+            run.note(key, note)
         return maps
+
+
+class CaptumGradCAM(CaptumCAM[GradCAM]):
+    """`GradCAM` by one ``LayerGradCam`` call per layer and target; Captum's own ReLU stays off."""
+
+    technique_type: ClassVar[type[GradCAM]] = GradCAM
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Captum's own sum over axis 1, which it keeps."""
+        map_: Tensor = LayerGradCam(score, layer).attribute(inputs)
+        return map_[:, 0]
+
+
+class CaptumLayerCAM(CaptumCAM[LayerCAM]):
+    """`LayerCAM` from ``LayerGradientXActivation``, which gives the gradient alone, and ``LayerActivation``."""
+
+    technique_type: ClassVar[type[LayerCAM]] = LayerCAM
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Where the gradient is positive, gradient · activation; the mean over channels, times their number."""
+        gradient = LayerGradientXActivation(score, layer, multiply_by_inputs=False).attribute(inputs)
+        activation = LayerActivation(score, layer).attribute(inputs)
+        evidence = torch.where(gradient > 0, gradient * activation, 0.0)
+        return evidence.mean(dim=1) * evidence.shape[1]
 
 
 @contextmanager
 def _shown(name: str, module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
-    """A layer whose output is that of ``module`` as (N, D, h, w), inside the network; no hook outlives the block.
+    """A layer whose output is that of ``module`` as (N, D, *places), inside the network; no hook outlives the block.
 
     Raises:
         LayerError: In the forward: a module that returns its input, of which others may be readers past the detour.
     """
-    if grid.form == "channels_first":
+    if grid.plain:
         yield module
         return
     probe, owner, armed, handle = nn.Identity(), threading.get_ident(), True, None
@@ -108,12 +140,13 @@ def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-class _Score:
+class ScoreOfOne:
     """One target's score for each image: the forward function that Captum is given."""
 
-    def __init__(self, run: Run[GradCAM], column: int) -> None:
+    def __init__(self, run: Run[Any], column: int) -> None:
         self.run = run
         self.column = column
 
     def __call__(self, *tensors: Tensor) -> Tensor:
+        """(N,)."""
         return self.run.scores(forward(self.run, *tensors))[:, self.column]

@@ -1,0 +1,177 @@
+"""How a layer's output covers the input where the user does not say it: by its shape, and by what the model does."""
+
+from math import prod
+
+from torch import nn
+
+from attribution import layers
+from attribution.errors import LayerError
+from attribution.inputs.inputs import Inputs
+from attribution.techniques.cam.tokens import Grid, Tokens, expected, stated
+
+Shape = tuple[int, ...]
+
+_ON_AXIS_1 = (nn.Conv1d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm3d)
+
+
+def places_of(inputs: Inputs, axes: int | None = None) -> Shape:
+    """Sizes of the places of the first explained input that has so many axes of them (``None``: any); else ()."""
+    found = (inputs.places(name) for name in inputs.explained)
+    return next((tuple(places) for places in found if places and axes in (None, len(places))), ())
+
+
+def grid(owner: str, tokens: Tokens, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
+    """How an output of this shape covers the input: as stated, or inferred where ``tokens`` is ``None``.
+
+    Raises:
+        LayerError: The shape does not fit what was stated, has no grid in it, or has two.
+    """
+    if tokens is not None:
+        ranks = frozenset(len(inputs.places(name)) for name in inputs.explained)
+        found = stated(tokens, shape, len(inputs), ranks)
+        if found is None:
+            raise LayerError(
+                f"layer {layer!r} gives shape {shape}, but tokens={tokens!r} means "
+                f"{expected(tokens, len(places_of(inputs)))}; mend tokens, or leave it out"
+            )
+        return found
+    if len(shape) == 3:
+        return _of_three(owner, layer, shape, model, inputs)
+    layers.per_image(layer, shape, len(inputs))
+    if not 2 <= len(shape) <= 5:
+        raise _unread(owner, layer, shape)
+    return Grid("channels_first", 0, ()) if len(shape) == 2 else _of_grids(owner, layer, shape, model, inputs)
+
+
+def _of_grids(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
+    """Channels first unless the model computes on the last axis of such grids, and the places of that reading fit."""
+    first, last = Grid("channels_first", 0, shape[2:]), Grid("channels_last", 0, shape[1:-1])
+    image = places_of(inputs, len(shape) - 2)
+    if not image or 0 in shape or prod(last.places) == 1:
+        return first
+    if len(shape) == 5:  # time and space are not halved alike, so that no aspect tells
+        evident = _normalised(model, inputs, shape)
+        plain = not evident or _convolved(model, inputs, shape)
+    elif not _fits(last, image, 1.2):
+        return first
+    else:
+        evident = any(_on_the_last_axis(stop) for stop in layers.survey(model, inputs))
+        plain = _fits(first, image, 1.2 if evident else 1.5)
+    if evident == plain:
+        raise _ambiguous(owner, layer, shape, first, last)
+    return first if plain else last
+
+
+def _of_three(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
+    """(N, D, T) of series; of images (N, L, D), (L, N, D), or (N, D, L) where the model flattens a grid to that."""
+    image = places_of(inputs)
+    if _axis_of_examples(owner, layer, shape, model, inputs) == 1:
+        found = [(0, shape[0])] if len(image) == 1 else _patches(shape[0], image)
+        return _single(owner, layer, shape, [Grid("sequence_first", lead, tuple(side)) for lead, *side in found])
+    if len(image) == 1:
+        return Grid("channels_first", 0, shape[2:])
+    tokens = [Grid("sequence", lead, tuple(side)) for lead, *side in _patches(shape[1], image)]
+    stops = layers.survey(model, inputs)
+    grids = {stop.shape[2:] for stop in stops if stop.shape and len(stop.shape) == 2 + len(image)
+             and stop.shape[1] == shape[1] and prod(stop.shape[2:]) == shape[2]}  # fmt: skip
+    flattened = [Grid("flattened", 0, side) for side in sorted(grids) if image]
+    if not flattened and not _convolved(model, inputs, shape):
+        return _single(owner, layer, shape, tokens)
+    return _single(owner, layer, shape, [*flattened, *(tokens if _normalised(model, inputs, shape) else [])])
+
+
+def _axis_of_examples(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> int:
+    """0 or 1: where a layer of three axes has the examples; what it gives for a single one tells more than N = L.
+
+    Raises:
+        LayerError: Neither axis is that of the examples, or both may be.
+    """
+    fits = [axis for axis in (0, 1) if shape[axis] == len(inputs)]
+    if fits in ([], [0]):
+        layers.per_image(layer, shape, len(inputs))
+        return 0
+    alone = shape if len(inputs) == 1 else _alone(layer, model, inputs)
+    own = fits
+    if alone is not None and len(alone) == 3:
+        own = [axis for axis in fits if alone[axis] == 1 and alone[1 - axis] == shape[1 - axis]]
+    if len(own) == 1 or len(inputs) == 1:
+        return own[0]
+    if 0 not in fits:
+        layers.per_image(layer, shape, len(inputs))
+    raise LayerError(
+        f"layer {layer!r} gives shape {shape} for {len(inputs)} examples, which may be (N, L, D) or (L, N, D); say "
+        f"which: {owner}(tokens=(leading tokens, h, w)) or ('sequence_first', leading tokens, h, w), or give another "
+        "number of examples"
+    )
+
+
+def _alone(layer: str, model: nn.Module, inputs: Inputs) -> Shape | None:
+    """What the layer gives for one example; ``None`` where that is not known."""
+    name, module = layers.find(model, layer)
+    stops = layers.survey(model, inputs) if name.key is None else ()
+    return next((stop.shape for stop in stops if stop.module is module), None)
+
+
+def _patches(length: int, image: Shape) -> list[tuple[int, ...]]:
+    return layers.patch_grids(length, image) if image else []
+
+
+def _on_the_last_axis(stop: layers.Stop) -> bool:
+    """Whether the module takes the last axis of a 4-D input for channels."""
+    shape, module = stop.input_shape, stop.module
+    if shape is None or len(shape) != 4:
+        return False
+    return isinstance(module, nn.Linear) or (
+        isinstance(module, nn.LayerNorm) and module.normalized_shape == tuple(shape[3:])
+    )
+
+
+def _normalised(model: nn.Module, inputs: Inputs, shape: Shape) -> bool:
+    """Whether a module normalises, or attends over, last axes of this size and inputs of so many axes."""
+    return any(
+        stop.input_shape is not None
+        and len(stop.input_shape) == len(shape)
+        and stop.input_shape[-1] == shape[-1]
+        and (
+            isinstance(stop.module, nn.MultiheadAttention)
+            or (isinstance(stop.module, nn.LayerNorm) and stop.module.normalized_shape == shape[-1:])
+        )
+        for stop in layers.survey(model, inputs)
+    )
+
+
+def _convolved(model: nn.Module, inputs: Inputs, shape: Shape) -> bool:
+    """Whether a module takes axis 1 of inputs of this very shape for channels."""
+    return any(
+        isinstance(stop.module, _ON_AXIS_1) and stop.input_shape is not None and stop.input_shape[1:] == shape[1:]
+        for stop in layers.survey(model, inputs)
+    )
+
+
+def _fits(grid: Grid, image: Shape, most: float) -> bool:
+    """No larger than the image, and at most ``most`` times as wide or narrow."""
+    ratios = [size / whole for size, whole in zip(grid.places, image, strict=True)]
+    return max(ratios) <= 1 and max(ratios) <= most * min(ratios)
+
+
+def _single(owner: str, layer: str, shape: Shape, found: list[Grid]) -> Grid:
+    if not found:
+        raise _unread(owner, layer, shape)
+    if len(found) > 1:
+        raise _ambiguous(owner, layer, shape, *found[:2])
+    return found[0]
+
+
+def _ambiguous(owner: str, layer: str, shape: Shape, one: Grid, other: Grid) -> LayerError:
+    return LayerError(
+        f"layer {layer!r} gives shape {shape}, which may be {one} or {other}; say which: "
+        f"{owner}(tokens='channels_first'), 'channels_last', (leading tokens, h, w) or ('channels_first', h, w)"
+    )
+
+
+def _unread(owner: str, layer: str, shape: Shape) -> LayerError:
+    return LayerError(
+        f"layer {layer!r} gives shape {shape}, which is no map of channels and no tokens on a grid of the input: "
+        "choose another layer (`attribution layers` prints the shapes), or say where its tokens lie: "
+        f"{owner}(tokens=(leading, h, w)), or ('channels_first', h, w) for (N, D, h·w)"
+    )
