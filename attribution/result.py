@@ -128,11 +128,13 @@ class Attribution:
             raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
+        parameters, held = saving.parameters_text(asdict(self.technique))
+        tensors |= held
         tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
         header = {
             "schema": _SCHEMA,
             "technique": self.technique.name,
-            "parameters": saving.text(asdict(self.technique)),
+            "parameters": parameters,
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
             "provenance": saving.text(dict(self.provenance)),
@@ -206,7 +208,7 @@ class Attribution:
             return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
 
         try:
-            parameters = json.loads(header["parameters"])
+            parameters = saving.parameters_of(header, tensors)
             score = saving.score_of(header, parameters, technique_type, tensors)
             technique = technique_type(
                 **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}

@@ -17,6 +17,9 @@ from attribution.technique import Technique
 
 _SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, …)", "image": "(K, C, H, W)"}
 
+_TENSOR = "tensor"
+"""Key of a parameter's name in a file, where it is kept as a tensor."""
+
 
 def writable(path: str | Path) -> Path:
     """A path where a result can be written.
@@ -52,6 +55,32 @@ def text(value: object) -> str:
         return json.dumps(value, default=plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"the parameters or notes cannot be written: {error}") from error
+
+
+def parameters_text(parameters: Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """Parameters of a technique as JSON, and those that are tensors by their names in the file.
+
+    Raises:
+        OutputError: JSON has no form for a parameter.
+    """
+    tensors = {
+        name: value for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim and value.numel()
+    }
+    named = {name: {_TENSOR: f"parameters/{name}"} for name in tensors}
+    return text({**parameters, **named}), {f"parameters/{name}": value for name, value in tensors.items()}
+
+
+def parameters_of(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Parameters of a file, its tensors among them.
+
+    Raises:
+        KeyError, ValueError: The header is none that was saved.
+    """
+    found = dict(json.loads(header["parameters"]))
+    return {
+        name: tensors[value[_TENSOR]] if isinstance(value, dict) and value.keys() == {_TENSOR} else value
+        for name, value in found.items()
+    }
 
 
 def score_text(score: Score) -> tuple[str, dict[str, Tensor]]:
@@ -103,7 +132,9 @@ def flaw(
         return "it has no maps"
     if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
         return f"it has no map of {missing[0]!r}"
-    return _wrong_target(technique, score, tensors) or _wrong_map(technique, maps, tensors.get("target"))
+    return _wrong_target(technique, score, tensors) or _wrong_map(
+        technique, maps, tensors.get("target"), told=bool(shapes)
+    )
 
 
 def _wrong_target(technique: Technique, score: Score | None, tensors: Mapping[str, Tensor]) -> str | None:
@@ -119,14 +150,15 @@ def _wrong_target(technique: Technique, score: Score | None, tensors: Mapping[st
     return None
 
 
-def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None) -> str | None:
+def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None, *, told: bool) -> str | None:
+    """``told``: the header says of which shape the maps were; files of earlier versions have heatmaps of images."""
     first = next(iter(maps.values())).shape[:1]
     channels = getattr(technique, "channels", None)
     if technique.kind == "image" and isinstance(channels, tuple):
         first = torch.Size([len(channels)])
     for name, map_ in maps.items():
         fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
-        fits = fits or (technique.kind == "heatmap" and 2 <= map_.ndim <= 5)  # of (N, D) to volumes
+        fits = fits or (technique.kind == "heatmap" and told and map_.ndim > 1)  # of (N, D) layers to volumes
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and target is not None:
             fits = fits and map_.shape[:2] == target.shape

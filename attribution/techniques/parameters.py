@@ -55,6 +55,19 @@ def pair(owner: str, name: str, value: object, *, least: int = 1) -> tuple[int, 
     return height, width
 
 
+def one_or_several(owner: str, name: str, value: object, *, least: int = 1) -> int | tuple[int, ...]:
+    """One int, or one for each place axis; equal ones become one.
+
+    Raises:
+        InputError: Not ints of at least ``least``.
+    """
+    given = numbers.items(value)
+    if given is not None and not given:
+        raise InputError(f"{owner}.{name} is empty; give one int, or one for each place axis: (height, width)")
+    found = tuple(integer(owner, name, item, least=least) for item in ((value,) if given is None else given))
+    return found[0] if len(set(found)) == 1 else found
+
+
 def real(owner: str, name: str, value: object, *, zero: bool, below: float = float("inf")) -> float:
     """A finite number above 0, or 0 where ``zero``, and below ``below``; bools are refused.
 

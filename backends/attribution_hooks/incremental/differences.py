@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attribution.attributor import Run
 from attribution.running.precision import tf32
-from attribution.techniques.perturbation.occlusion import Lattice
+from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import fitting, in_parts
 from attribution_hooks.covers import Covers
 from attribution_hooks.incremental import launches

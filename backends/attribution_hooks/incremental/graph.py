@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from attribution.techniques.perturbation.occlusion import Lattice
+from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.incremental import folding, functions, steps, writes
 from attribution_hooks.incremental.numbers import Readings, readings
 from attribution_hooks.incremental.plan import Op, Plan

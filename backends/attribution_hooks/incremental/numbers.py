@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from attribution.techniques.perturbation.occlusion import Interval
+from attribution.techniques.perturbation.lattice import Interval
 from attribution_hooks.incremental.axis import Array, Axis, Collected
 from attribution_hooks.incremental.plan import Band, Group, Op, Plan
 

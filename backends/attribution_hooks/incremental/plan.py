@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from attribution.techniques.perturbation.occlusion import Interval, Lattice
+from attribution.techniques.perturbation.lattice import Interval, Lattice
 
 Pair = tuple[int, int]
 

@@ -13,7 +13,7 @@ from attribution.run import MASK, medians
 from attribution.running.precision import tf32
 from attribution.running.upload import upload
 from attribution.scores.score import Score
-from attribution.techniques.perturbation.occlusion import Lattice
+from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import Covers
 

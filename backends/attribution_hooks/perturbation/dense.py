@@ -10,17 +10,18 @@ from torch import Tensor
 from attribution.attributor import Run
 from attribution.running.upload import upload
 from attribution_hooks.chunks import in_parts
-from attribution_hooks.covers import Covers
+from attribution_hooks.covers import Covers, beside
 
 
-def differences(run: Run[Any], covers: Covers, windows: int, chunk: int) -> Tensor:
+def differences(run: Run[Any], name: str, covers: Covers, windows: int, chunk: int) -> Tensor:
     """score(x) − score(x with window w covered): (windows, N, T).
 
     Args:
-        run: Its inputs are (N, C, H, W), its score is settled.
-        covers: Of the inputs.
+        run: Its score is settled.
+        name: The input that is covered.
+        covers: Of that input.
         windows: How many the lattice has.
-        chunk: Covered images per forward; windows and images run through one another.
+        chunk: Covered examples per forward; windows and examples run through one another.
     """
     count, clean = len(run.inputs), run.clean
     assert clean is not None  # beside the score that is settled
@@ -29,9 +30,10 @@ def differences(run: Run[Any], covers: Covers, windows: int, chunk: int) -> Tens
 
     def work(part: Sequence[int]) -> None:
         rows = slice(part[0], part[-1] + 1)
-        at, images = pairs[:, rows]
-        scores = run.scores(run.forward(covers.of(at, images), images), images)
-        deltas[rows] = (clean[images] - scores).to(deltas.dtype)
+        at, examples = pairs[:, rows]
+        shown = beside(run, name, covers.of(at, examples), examples)
+        scores = run.scores(run.forward(shown, examples), examples)
+        deltas[rows] = (clean[examples] - scores).to(deltas.dtype)
 
     with run.progress(len(deltas), "window") as advance:
         run.note("windows_per_forward", in_parts(range(len(deltas)), chunk, work, advance))

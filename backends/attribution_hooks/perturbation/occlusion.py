@@ -15,7 +15,8 @@ from attribution.isolation.undo import Undo
 from attribution.running.execution import CPU_WINDOWS, first_line, lost
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
-from attribution.techniques.perturbation.occlusion import Lattice
+from attribution.techniques.perturbation.family import places_of
+from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import Covers
 from attribution_hooks.incremental import differences as incremental
@@ -36,38 +37,38 @@ class HooksOcclusion(Attributor[Occlusion]):
     backend: ClassVar[str] = "hooks"
 
     def compute(self, run: Run[Occlusion]) -> Maps:
-        """(N, T, H, W) under ``"input"``."""
-        inputs = run.inputs.tensor
-        lattice = run.technique.lattice(*inputs.shape[2:])
+        """(N, T, *places) of each covered input."""
         with torch.no_grad():
-            size = inputs[0].numel() * inputs.element_size() * 2 + layers.peak_bytes(run.model, inputs)
-            most = CPU_WINDOWS if inputs.device.type == "cpu" else None
-            chunk = run.execution.chunk(size, len(lattice.windows) * len(inputs), most=most)
-            logits = _clean(run, chunk)
-            covers = Covers(inputs, run.technique.cover(inputs), lattice)
-            run.note("windows", len(lattice.windows))
-            restart = note_random(Undo(), devices_of(run.model, inputs))
-            try:
-                deltas = self._incremental(run, lattice, covers, logits, chunk)
-            finally:
-                restart()  # dense draws the same
-            if deltas is None:
-                run.note("engine", "dense")
-                deltas = dense.differences(run, covers, len(lattice.windows), chunk)
-        return {"input": fold(deltas, lattice, (inputs.shape[2], inputs.shape[3]))}
+            names = run.technique.covered(run.inputs)
+            lattices = {name: run.technique.lattice(*places_of(run.inputs.values[name])) for name in names}
+            chunk = _chunk(run, max(map(len, lattices.values())))
+            matrix = _clean(run, chunk)
+            run.note("windows", sum(map(len, lattices.values())))
+            maps = {}
+            for name, lattice in lattices.items():
+                deltas = self._differences(run, name, lattice, matrix, chunk)
+                maps[run.technique.key(name, run.inputs)] = fold(deltas, lattice, places_of(run.inputs.values[name]))
+        return maps
+
+    def _differences(self, run: Run[Occlusion], name: str, lattice: Lattice, matrix: Tensor, chunk: int) -> Tensor:
+        inputs = run.inputs.values[name]
+        covers = Covers(inputs, run.technique.cover(inputs), lattice, run.technique.channels)
+        restart = note_random(Undo(), devices_of(run.model, *run.inputs.tensors()))
+        try:
+            deltas = self._incremental(run, lattice, covers, matrix, chunk)
+        finally:
+            restart()  # dense draws the same
+        if deltas is None:
+            run.note("engine", "dense")
+            deltas = dense.differences(run, name, covers, len(lattice), chunk)
+        return deltas
 
     def _incremental(
         self, run: Run[Occlusion], lattice: Lattice, covers: Covers, logits: Tensor, chunk: int
     ) -> Tensor | None:
         try:
-            if not run.execution.incremental:
-                raise Untraceable(run.apart or "Execution.incremental is False")
-            if not run.inputs.plain:
-                raise Untraceable("the model takes more than one tensor")
-            if run.asked.of_layer is not None:
-                raise Untraceable("the score is one of a layer, where the forward ends")
-            if run.execution.autocast is not None:
-                raise Untraceable("autocast chooses a precision op by op")
+            if (reason := _whole_only(run, lattice, covers)) is not None:
+                raise Untraceable(reason)
             return self._on_tiles(run, lattice, covers, logits, chunk)
         except Untraceable as reason:
             if lost(reason):
@@ -90,6 +91,35 @@ class HooksOcclusion(Attributor[Occlusion]):
                 undo.back()
         finally:
             undo.back()
+
+
+def _whole_only(run: Run[Occlusion], lattice: Lattice, covers: Covers) -> str | None:
+    """Why tiles cannot be asked; ``None`` where they can: of one image tensor, each window of one colour."""
+    if not run.execution.incremental:
+        return run.apart or "Execution.incremental is False"
+    if not run.inputs.plain:
+        return "the model takes more than one tensor"
+    if len(lattice.axes) != 2:
+        return f"tiles are of images (N, C, H, W), and the input is {tuple(run.inputs.shape)}"
+    if covers.cover.shape[0] > 1 or covers.cover[0, 0].numel() > 1:
+        return "the baseline varies by place or image, and a tile is covered by one value per channel"
+    if run.technique.channels is not None:
+        return "windows cover some of the channels, and a tile is covered in all"
+    if lattice.kept is not None:
+        return "the windows that touch the region form no rectangle"
+    if run.asked.of_layer is not None:
+        return "the score is one of a layer, where the forward ends"
+    if run.execution.autocast is not None:
+        return "autocast chooses a precision op by op"
+    return None
+
+
+def _chunk(run: Run[Occlusion], windows: int) -> int:
+    """Covered examples per forward."""
+    shown = [tensor for name, tensor in run.inputs.values.items() if run.inputs.axes.get(name)]
+    size = sum(2 * tensor.nbytes // len(run.inputs) for tensor in shown) + layers.peak_bytes(run.model, run.inputs)
+    most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+    return run.execution.chunk(size, windows * len(run.inputs), most=most)
 
 
 def _known(model: nn.Module) -> Known:

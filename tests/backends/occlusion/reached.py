@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from attribution.techniques.perturbation.occlusion import Interval, Lattice
+from attribution.techniques.perturbation.lattice import Interval, Lattice
 from attribution_hooks.incremental.graph import build
 from attribution_hooks.incremental.plan import Op, reach
 from attribution_hooks.incremental.tracing import trace

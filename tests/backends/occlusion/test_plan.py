@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from attribution import Occlusion
-from attribution.techniques.perturbation.occlusion import Interval, Lattice
+from attribution.techniques.perturbation.lattice import Interval, Lattice
 from attribution.testing import small_cnn, small_depthwise, small_residual
 from attribution_hooks.incremental import plan as planning
 from attribution_hooks.incremental.plan import DENSE_FROM, SLACK, Op, Plan, reach
@@ -19,7 +19,7 @@ Reach = Callable[[Sequence[Op], int, Interval], list[Interval]]
 
 SIZES = (7, 10)
 LATTICES = (
-    Lattice(((0, 1), (5, 8), (16, 17)), ((0, 3), (9, 10), (20, 23))),
+    Lattice((((0, 1), (5, 8), (16, 17)), ((0, 3), (9, 10), (20, 23)))),
     Occlusion(window=5, stride=3).lattice(17, 23),
     Occlusion(window=(1, 4), stride=(1, 3)).lattice(17, 23),
 )
