@@ -34,8 +34,8 @@ class Attribution:
 
     Attributes:
         maps: By layer name (or ``"input"``). activation: (N, D, h, w), other ranks keep their shape · heatmap:
-            (N, T, H, W), or (N, T, h, w) if not upsampled · image: (K, C, H, W). On the model's device, in the dtype of
-            the inputs (float32 below that), without graph.
+            (N, T, H, W), (N, T, h, w) if not upsampled, (N, T, C, H, W) if channels are kept · image: (K, C, H, W).
+            On the model's device, in the dtype of the inputs (float32 below that), without graph.
         technique: With what was left open filled in (default layers).
         backend: Who computed it.
         target: (N, T) class indices; ``None`` where the score is not one of classes, or the technique explains none.
@@ -102,13 +102,14 @@ class Attribution:
         """
         from attribution import plots
 
-        title = f"{self.technique.name} · {self.backend}"
+        maps, done = self.technique.drawn(self.maps)
+        title = " · ".join(filter(None, (self.technique.name, self.backend, done)))
         if self.technique.kind == "activation":
-            return plots.activation_figure(self.maps, title=title)
+            return plots.activation_figure(maps, title=title)
         if self.technique.kind == "image":
-            return plots.image_figure(self.maps, titles=self._image_titles(), title=title)
+            return plots.image_figure(maps, titles=self._image_titles(), title=title)
         return plots.heatmap_figure(
-            self.maps,
+            maps,
             image=image,
             signed=self.technique.signed,
             titles=self._target_titles(labels),
@@ -185,7 +186,7 @@ class Attribution:
 
         Args:
             path: The file.
-            technique_type: The class of the technique; ``None``: one of the built-in four. `attribution.load` finds
+            technique_type: The class of the technique; ``None``: one that is built in. `attribution.load` finds
                 those of plugins too.
 
         Raises:
@@ -276,12 +277,7 @@ class Attribution:
 def _built_in(name: str) -> type[Technique]:
     from attribution import techniques
 
-    for technique in (
-        techniques.Activations,
-        techniques.FilterVisualization,
-        techniques.GradCAM,
-        techniques.Occlusion,
-    ):
-        if technique.name == name:
+    for technique in vars(techniques).values():
+        if isinstance(technique, type) and issubclass(technique, Technique) and technique.name == name:
             return technique
     raise OutputError(f"the technique {name!r} is not built in; load it with attribution.load, or pass its class")

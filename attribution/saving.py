@@ -15,7 +15,7 @@ from attribution.scores.score import Score
 from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
 
-_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
+_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, …)", "image": "(K, C, H, W)"}
 
 
 def writable(path: str | Path) -> Path:
@@ -117,7 +117,7 @@ def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor 
     if technique.kind == "image" and isinstance(channels, tuple):
         first = torch.Size([len(channels)])
     for name, map_ in maps.items():
-        fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
+        fits = map_.ndim == 4 or map_.ndim > {"activation": 0, "heatmap": 2}.get(technique.kind, map_.ndim)
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and target is not None:
             fits = fits and map_.shape[:2] == target.shape
