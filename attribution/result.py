@@ -186,7 +186,7 @@ class Attribution:
 
         Args:
             path: The file.
-            technique_type: The class of the technique; ``None``: one that is built in. `attribution.load` finds
+            technique_type: The class of the technique; ``None``: a built-in one. `attribution.load` finds
                 those of plugins too.
 
         Raises:

@@ -117,7 +117,8 @@ def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor 
     if technique.kind == "image" and isinstance(channels, tuple):
         first = torch.Size([len(channels)])
     for name, map_ in maps.items():
-        fits = map_.ndim == 4 or map_.ndim > {"activation": 0, "heatmap": 2}.get(technique.kind, map_.ndim)
+        fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
+        fits = fits or (technique.kind == "heatmap" and map_.ndim > 1)  # of features, sequences, volumes, channels
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and target is not None:
             fits = fits and map_.shape[:2] == target.shape

@@ -64,7 +64,7 @@ class _PerTarget(Attributor[T], ABC):
     def ask(self, run: Run[T], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """Captum's answer for one target and some examples, for each explained input."""
 
-    def tell(self, run: Run[T], maps: Maps) -> None:  # most techniques have nothing to tell
+    def tell(self, run: Run[T], maps: Maps) -> None:
         """Hand on what else is known of the raw maps; nothing by default."""
 
     def rows(self, run: Run[T]) -> int:
@@ -75,7 +75,9 @@ class _PerTarget(Attributor[T], ABC):
 
     def parts(self, run: Run[T]) -> tuple[Tensor, ...]:
         """The examples that go through the model at once."""
-        return torch.arange(len(run.inputs), device=run.inputs.device).split(self.rows(run))
+        examples = torch.arange(len(run.inputs), device=run.inputs.device)
+        parts: Tensors = examples.split(self.rows(run))
+        return parts
 
 
 def _leaves(inputs: Inputs) -> Tensors:
@@ -117,14 +119,10 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
 
     def ask(self, run: Run[IntegratedGradients], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call, of as many points at once as rows go through the model."""
-        found: Tensors = captum.attr.IntegratedGradients(score).attribute(
-            _leaves(inputs),
-            _start(run, examples),
-            additional_forward_args=(examples,),
-            n_steps=run.technique.steps,
-            method=run.technique.rule,
-            internal_batch_size=max(self.rows(run), len(examples)),
-        )
+        technique, points = run.technique, (_leaves(inputs), _start(run, examples))
+        rows, method = max(self.rows(run), len(examples)), captum.attr.IntegratedGradients(score)
+        manner = {"n_steps": technique.steps, "method": technique.rule, "internal_batch_size": rows}
+        found: Tensors = method.attribute(*points, additional_forward_args=(examples,), **manner)
         return found
 
     def tell(self, run: Run[IntegratedGradients], maps: Maps) -> None:

@@ -2,6 +2,7 @@
 
 from math import isfinite
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ Baseline = float | tuple[float, ...] | Tensor
 
 
 def checked(owner: str, value: object) -> Baseline:
-    """A finite number, a tuple of them, or a detached tensor of them on the host.
+    """A finite number, a tuple of them, or a detached float64 tensor of them on the host.
 
     Raises:
         InputError: It is none of these.
@@ -22,14 +23,15 @@ def checked(owner: str, value: object) -> Baseline:
     if number is not None and isfinite(number):
         return number
     try:
-        found = torch.as_tensor(value, device="cpu").detach()
-        usable = found.ndim > 0 and found.numel() > 0 and found.is_floating_point() | (found.dtype == torch.int64)
-        usable = usable and bool(found.isfinite().all())
+        given = value if isinstance(value, Tensor) else np.asarray(value)
+        found = torch.as_tensor(given, device="cpu").detach()
+        usable = found.ndim > 0 and found.numel() > 0 and not found.is_complex() and bool(found.isfinite().all())
+        found = found.double().clone() if usable else found
     except (TypeError, ValueError, RuntimeError):
         usable = False
     if not usable:
         raise InputError(f"{owner}.baseline is {value!r}; give a finite number, one per channel, or a tensor of them")
-    return tuple(map(float, found.tolist())) if found.ndim == 1 else found.clone()
+    return tuple(map(float, found.tolist())) if found.ndim == 1 else found
 
 
 def laid(owner: str, baseline: Baseline, inputs: Inputs) -> dict[str, Tensor]:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
-from attribution.techniques.gradient import baselines
-from attribution.techniques.gradient.baselines import Baseline
+from attribution.techniques.gradient.baselines import Baseline, checked, laid
 from attribution.techniques.gradient.family import AveragedGradient, Point
-from attribution.techniques.gradient.quadrature import RULES, Rule, nodes
+from attribution.techniques.gradient.quadrature import RULES, Rule, least, nodes
 from attribution.techniques.parameters import choice, integer
 
 
@@ -55,9 +54,8 @@ class IntegratedGradients(AveragedGradient):
         super().__post_init__()
         own = type(self).__name__
         object.__setattr__(self, "rule", choice(own, "rule", self.rule, RULES))
-        least = 2 if self.rule == "riemann_trapezoid" else 1
-        object.__setattr__(self, "steps", integer(own, "steps", self.steps, least=least))
-        object.__setattr__(self, "baseline", baselines.checked(own, self.baseline))
+        object.__setattr__(self, "steps", integer(own, "steps", self.steps, least=least(self.rule)))
+        object.__setattr__(self, "baseline", checked(own, self.baseline))
 
     @property
     def samples(self) -> int:
@@ -70,7 +68,7 @@ class IntegratedGradients(AveragedGradient):
 
     def start_of(self, inputs: Inputs) -> dict[str, Tensor]:
         """The baseline of each explained input, of a shape that broadcasts to it."""
-        return baselines.laid(type(self).__name__, self.baseline, inputs)
+        return laid(type(self).__name__, self.baseline, inputs)
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """On the line, all explained inputs moving together."""

@@ -5,9 +5,14 @@ from typing import Literal
 import numpy as np
 
 Rule = Literal["gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid"]
-RULES = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
+RULES: tuple[Rule, ...] = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
 
 _OFFSET = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}
+
+
+def least(rule: Rule) -> int:
+    """How many steps a rule needs."""
+    return 2 if rule == "riemann_trapezoid" else 1
 
 
 def nodes(rule: Rule, steps: int) -> list[tuple[float, float]]:
@@ -15,7 +20,7 @@ def nodes(rule: Rule, steps: int) -> list[tuple[float, float]]:
 
     Args:
         rule: See `IntegratedGradients`.
-        steps: How many, at least 1; of ``"riemann_trapezoid"`` at least 2.
+        steps: How many; see `least`.
     """
     k = np.arange(steps)
     if rule == "gausslegendre":  # of numpy on [-1, 1], where the weights add up to 2

@@ -57,7 +57,7 @@ class GradientSums(Attributor[T], ABC):
         (only,) = moments
         return only
 
-    def tell(self, run: Run[T], maps: Maps) -> None:  # most techniques have nothing to tell
+    def tell(self, run: Run[T], maps: Maps) -> None:
         """Hand on what else is known of the raw maps; nothing by default."""
 
     def rows(self, run: Run[T]) -> int:
@@ -128,7 +128,7 @@ def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tenso
 
 
 def _pieces(group: Sequence[Point], places: Sequence[int]) -> list[tuple[Point, slice]]:
-    """Which examples of which points stand at consecutive places, which count the examples of one point after another."""
+    """Which examples of which points stand at consecutive places: all of one point, then all of the next."""
     count, found = len(group[0].inputs), []
     for index, point in enumerate(group):
         begin, end = max(places[0] - index * count, 0), min(places[-1] + 1 - index * count, count)
