@@ -37,5 +37,8 @@ from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import GradCAM as GradCAM
+from .techniques import InputXGradient as InputXGradient
+from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import LayerCAM as LayerCAM
 from .techniques import Occlusion as Occlusion
+from .techniques import Saliency as Saliency

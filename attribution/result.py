@@ -34,8 +34,8 @@ class Attribution:
 
     Attributes:
         maps: By layer name (or ``"input"``). activation: (N, D, h, w), other ranks keep their shape · heatmap:
-            (N, T, H, W), or (N, T, h, w) if not upsampled · image: (K, C, H, W). On the model's device, in the dtype of
-            the inputs (float32 below that), without graph.
+            (N, T, H, W), (N, T, h, w) if not upsampled, (N, T, C, H, W) if channels are kept · image: (K, C, H, W).
+            On the model's device, in the dtype of the inputs (float32 below that), without graph.
         technique: With what was left open filled in (default layers).
         backend: Who computed it.
         target: (N, T) class indices; ``None`` where the score is not one of classes, or the technique explains none.
@@ -102,13 +102,14 @@ class Attribution:
         """
         from attribution import plots
 
-        title = f"{self.technique.name} · {self.backend}"
+        maps, done = self.technique.drawn(self.maps)
+        title = " · ".join(filter(None, (self.technique.name, self.backend, done)))
         if self.technique.kind == "activation":
-            return plots.activation_figure(self.maps, title=title)
+            return plots.activation_figure(maps, title=title)
         if self.technique.kind == "image":
-            return plots.image_figure(self.maps, titles=self._image_titles(), title=title)
+            return plots.image_figure(maps, titles=self._image_titles(), title=title)
         return plots.heatmap_figure(
-            self.maps,
+            maps,
             image=image,
             signed=self.technique.signed,
             titles=self._target_titles(labels),

@@ -13,7 +13,7 @@ from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 
 Kind = Literal["activation", "heatmap", "image"]
-"""What a map is: layer values (N, D, h, w), one plane per target (N, T, h, w), or pictures (K, C, H, W)."""
+"""What a map is: layer values (N, D, h, w), a map per target (N, T, …), mostly a plane, or pictures (K, C, H, W)."""
 
 Maps = dict[str, Tensor]
 """Layer name as given (or ``"input"`` for input space) → map."""
@@ -101,6 +101,10 @@ class Technique(ABC):
     @abstractmethod
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """From the backend's raw maps to what the user sees; the same code for every backend."""
+
+    def drawn(self, maps: Mapping[str, Tensor]) -> tuple[Maps, str]:
+        """Maps as a figure shows them, and what was done to them for it, in a few words; by default nothing."""
+        return dict(maps), ""
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
         """Do two backends give the same answer? Raw maps, per layer × image × target.

@@ -4,4 +4,7 @@ from attribution.techniques.activations import Activations as Activations
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.cam.layer_cam import LayerCAM as LayerCAM
 from attribution.techniques.filter_visualization import FilterVisualization as FilterVisualization
+from attribution.techniques.gradient.input_x_gradient import InputXGradient as InputXGradient
+from attribution.techniques.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
+from attribution.techniques.gradient.saliency import Saliency as Saliency
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion

@@ -88,9 +88,11 @@ def check_maps_have_the_shape_of_their_kind(subject: Subject) -> None:
         if result.technique.kind == "heatmap":
             columns = 3 if subject.technique.needs_target else map_.shape[1]
             require(
-                map_.ndim == 4 and map_.shape[:2] == (IMAGES, columns), told, f"({IMAGES}, {columns}, height, width)"
+                map_.ndim in (4, 5) and map_.shape[:2] == (IMAGES, columns),
+                told,
+                f"({IMAGES}, {columns}, height, width), with channels before the height or without",
             )
-            require(key != "input" or map_.shape[2:] == SIZE, told, f"the inputs' height and width {SIZE}")
+            require(key != "input" or map_.shape[-2:] == SIZE, told, f"the inputs' height and width {SIZE}")
         elif result.technique.kind == "activation":
             require(map_.ndim >= 2 and len(map_) == IMAGES, told, f"{IMAGES} images first")
         else:

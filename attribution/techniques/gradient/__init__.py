@@ -1,0 +1,1 @@
+"""Techniques that take gradients of the score with respect to the inputs."""

@@ -1,0 +1,102 @@
+"""``AveragedGradient``: a weighted sum of gradients of the score, taken at points in input space."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from attribution.inputs.inputs import Inputs
+from attribution.technique import Kind, Maps, Technique
+from attribution.techniques.gradient.baselines import comparable
+from attribution.techniques.parameters import choice
+
+Channels = Literal["none", "sum", "max"]
+"""What becomes of the inputs' channels: kept, added up, or of each place the value of the largest |value|."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where one gradient of each example is taken, and what becomes of it.
+
+    Attributes:
+        inputs: As many examples as the user's.
+        weight: By which the gradient is multiplied before the sum.
+        factor: By explained input, a tensor of its shape by which the gradient is multiplied; ``None``: by nothing.
+    """
+
+    inputs: Inputs
+    weight: float = 1.0
+    factor: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AveragedGradient(Technique, ABC):
+    r"""raw = Σ over points p of weight[p] · ∂S/∂x at p · factor[p].
+
+    The family holds choices: a technique says where gradients are taken, a backend takes them. Raw maps are
+    (N, T, C, …) with the shape of the inputs behind the targets, one for each explained input. Inputs (N, F) have no
+    channels, so that their maps are (N, T, F).
+
+    Args:
+        channels: ``"none"`` keeps them. ``"sum"`` adds them up. ``"max"`` keeps, of each place, the channel whose
+            absolute value is largest, with its sign.
+    """
+
+    kind: ClassVar[Kind] = "heatmap"
+    needs_target: ClassVar[bool] = True
+    compares_scores: ClassVar[bool] = False
+    moments: ClassVar[tuple[int, ...]] = (1,)
+    """Powers of the gradients whose sums a backend hands to the technique's formula: (1, 2) for a variance."""
+
+    channels: Channels = "none"
+
+    def __post_init__(self) -> None:
+        own = type(self).__name__
+        object.__setattr__(self, "channels", choice(own, "channels", self.channels, ("none", "sum", "max")))
+
+    @property
+    def signed(self) -> bool:
+        """A gradient may be negative."""
+        return True
+
+    @property
+    def samples(self) -> int:
+        """How many points there are."""
+        return 1
+
+    @abstractmethod
+    def points(self, inputs: Inputs) -> Iterator[Point]:
+        """Where gradients are taken: `samples` points. No gradient is taken here."""
+
+    def finish(self, raw: Maps, inputs: Inputs) -> Maps:
+        """Channels as ``channels`` says, the same for every backend."""
+        return {name: self._reduced(map_, inputs.axes[name].split(), self.channels) for name, map_ in raw.items()}
+
+    def drawn(self, maps: Mapping[str, Tensor]) -> tuple[Maps, str]:
+        """Where channels are kept, their sum."""
+        if self.channels != "none":
+            return dict(maps), ""
+        summed = {name: map_.sum(dim=2) if map_.ndim > 3 else map_ for name, map_ in maps.items()}
+        return summed, "sum over channels"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._held() == other._held()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._held()))
+
+    def _held(self) -> tuple[object, ...]:
+        """The fields; a baseline may be a tensor, which compares by value."""
+        return tuple(comparable(getattr(self, field.name)) for field in fields(self))
+
+    @staticmethod
+    def _reduced(map_: Tensor, axes: list[str], channels: Channels) -> Tensor:
+        """(N, T, C, …), or with the channels where the axes of the inputs have them, shifted by the targets' axis."""
+        if channels == "none" or "c" not in axes:
+            return map_
+        axis = axes.index("c") + 1
+        if channels == "sum":
+            return map_.sum(dim=axis)
+        return map_.gather(axis, map_.abs().argmax(dim=axis, keepdim=True)).squeeze(axis)

@@ -1,0 +1,143 @@
+"""Saliency, input × gradient and integrated gradients by Captum's classes of these names."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import captum.attr
+import torch
+from torch import Tensor, nn
+
+from attribution import layers
+from attribution.attributor import Attributor, Run
+from attribution.inputs.inputs import Inputs
+from attribution.running.execution import CPU_WINDOWS
+from attribution.technique import Maps
+from attribution.techniques.gradient.family import AveragedGradient
+from attribution.techniques.gradient.input_x_gradient import InputXGradient
+from attribution.techniques.gradient.integrated_gradients import IntegratedGradients
+from attribution.techniques.gradient.saliency import Saliency
+from attribution_captum.layer import typed
+
+T = TypeVar("T", bound=AveragedGradient)
+Tensors = tuple[Tensor, ...]
+
+
+class _Score:
+    """One target's score of each row: the forward function that Captum is given, with ``examples`` as the last one."""
+
+    def __init__(self, run: Run[Any], column: int) -> None:
+        self._run = run
+        self._column = column
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        *tensors, examples = given
+        inputs = self._run.inputs[examples]
+        shown = inputs.replaced(dict(zip(inputs.explained, tensors, strict=True)))
+        return self._run.scores(self._run.forward(shown), examples)[:, self._column]
+
+
+class _PerTarget(Attributor[T], ABC):
+    """One call of Captum's class per target, for as many examples as go through the model at once."""
+
+    backend: ClassVar[str] = "captum"
+
+    def image_bytes(self, model: nn.Module, technique: T, inputs: Inputs) -> int:
+        """The whole forward's graph, and the gradients of its widest part."""
+        return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
+
+    def compute(self, run: Run[T]) -> Maps:
+        """(N, T, C, …) for each explained input."""
+        parts = self.parts(run)
+        with torch.no_grad():
+            for examples in parts:
+                run.scores(run.forward(run.inputs[examples], examples), examples)
+        columns = []
+        with typed():
+            for t in range(run.settled[1].shape[1]):
+                found = [self.ask(run, _Score(run, t), run.inputs[each], each) for each in parts]
+                columns.append([torch.cat(each).detach() for each in zip(*found, strict=True)])
+        maps = {name: torch.stack(each, dim=1) for name, *each in zip(run.inputs.explained, *columns, strict=True)}
+        self.tell(run, maps)
+        return maps
+
+    @abstractmethod
+    def ask(self, run: Run[T], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+        """Captum's answer for one target and some examples, for each explained input."""
+
+    def tell(self, run: Run[T], maps: Maps) -> None:
+        """Hand on what else is known of the raw maps; nothing by default."""
+
+    def rows(self, run: Run[T]) -> int:
+        """How many rows go through the model at once."""
+        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        needed = self.image_bytes(run.model, run.technique, run.inputs)
+        return run.execution.chunk(needed, run.technique.samples * len(run.inputs), most=most)
+
+    def parts(self, run: Run[T]) -> tuple[Tensor, ...]:
+        """The examples that go through the model at once."""
+        examples = torch.arange(len(run.inputs), device=run.inputs.device)
+        parts: Tensors = examples.split(self.rows(run))
+        return parts
+
+
+def _leaves(inputs: Inputs) -> Tensors:
+    return tuple(inputs.values[name].detach().requires_grad_() for name in inputs.explained)
+
+
+class CaptumSaliency(_PerTarget[Saliency]):
+    """By ``Saliency``, which leaves the channels as they are."""
+
+    technique_type: ClassVar[type[Saliency]] = Saliency
+
+    def ask(self, run: Run[Saliency], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+        """One call, with its own absolute value."""
+        method, absolute = captum.attr.Saliency(score), run.technique.absolute
+        found: Tensors = method.attribute(_leaves(inputs), abs=absolute, additional_forward_args=(examples,))
+        return found
+
+
+class CaptumInputXGradient(_PerTarget[InputXGradient]):
+    """By ``InputXGradient``."""
+
+    technique_type: ClassVar[type[InputXGradient]] = InputXGradient
+
+    def ask(self, run: Run[InputXGradient], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+        """One call."""
+        method = captum.attr.InputXGradient(score)
+        found: Tensors = method.attribute(_leaves(inputs), additional_forward_args=(examples,))
+        return found
+
+
+class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
+    """By ``IntegratedGradients``, which weighs in float32 whatever it is given.
+
+    Its ``riemann_trapezoid`` has weights that add up to (steps − 1) / steps. The map is Captum's all the same.
+    """
+
+    technique_type: ClassVar[type[IntegratedGradients]] = IntegratedGradients
+    computes_in: ClassVar[torch.dtype | None] = torch.float32
+
+    def ask(self, run: Run[IntegratedGradients], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+        """One call, of as many points at once as rows go through the model."""
+        technique, points = run.technique, (_leaves(inputs), _start(run, examples))
+        rows, method = max(self.rows(run), len(examples)), captum.attr.IntegratedGradients(score)
+        manner = {"n_steps": technique.steps, "method": technique.rule, "internal_batch_size": rows}
+        found: Tensors = method.attribute(*points, additional_forward_args=(examples,), **manner)
+        return found
+
+    def tell(self, run: Run[IntegratedGradients], maps: Maps) -> None:
+        """The gap to completeness is Captum's convergence delta."""
+        gaps = []
+        for t in range(run.settled[1].shape[1]):
+            delta = captum.attr.IntegratedGradients(_Score(run, t)).compute_convergence_delta
+            for each in self.parts(run):
+                own = tuple(map_[each, t] for map_ in maps.values())
+                gaps.append(delta(own, _start(run, each), _leaves(run.inputs[each]), additional_forward_args=(each,)))
+        total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
+        gap = torch.cat(gaps).view_as(total.T).T
+        run.extras.update(run.technique.told(gap, total - gap))
+
+
+def _start(run: Run[IntegratedGradients], examples: Tensor) -> Tensors:
+    start = run.technique.start_of(run.inputs)
+    return tuple(b.expand_as(run.inputs.values[name])[examples] for name, b in start.items())

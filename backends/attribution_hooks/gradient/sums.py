@@ -1,0 +1,144 @@
+"""``GradientSums``: gradients at a technique's points, all targets from one graph, added up as they come."""
+
+from abc import ABC
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from typing import ClassVar, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+
+from attribution import layers
+from attribution.attributor import Attributor, Run
+from attribution.errors import ModelError
+from attribution.inputs.inputs import Inputs, joined
+from attribution.running.execution import CPU_WINDOWS
+from attribution.technique import Maps
+from attribution.techniques.gradient.family import AveragedGradient, Point
+from attribution_hooks.chunks import in_parts
+
+T = TypeVar("T", bound=AveragedGradient)
+
+
+class GradientSums(Attributor[T], ABC):
+    """Σ over points of weight · (∂S/∂x · factor)^m, for each of the technique's moments m, in at least float32.
+
+    Points and examples go through the model in one batch, of as many rows as the memory budget allows. Where the inputs
+    themselves are the only point, the gradient comes from the clean forward.
+    """
+
+    backend: ClassVar[str] = "hooks"
+
+    def image_bytes(self, model: nn.Module, technique: T, inputs: Inputs) -> int:
+        """The whole forward's graph, and the gradients of its widest part."""
+        return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
+
+    @final
+    def compute(self, run: Run[T]) -> Maps:
+        """(N, T, C, …) for each explained input."""
+        points, count = run.technique.points(run.inputs), len(run.inputs)
+        sums = _Sums(run)
+        if run.technique.samples == 1 and run.technique.batch_of == "images":
+            sums.add([next(points)], range(count))
+        else:
+            rows = self.rows(run)
+            scores(run, run.inputs, rows)
+            with run.progress(run.technique.samples * count, "point") as advance:
+                while group := list(islice(points, max(1, rows // count))):
+                    rows = in_parts(range(len(group) * count), rows, partial(sums.add, group), advance)
+            run.note("points_per_forward", rows)
+        maps = {name: self.combine(run.technique, moments) for name, moments in sums.totals.items()}
+        self.tell(run, maps)
+        return maps
+
+    def combine(self, technique: T, moments: Sequence[Tensor]) -> Tensor:
+        """From the sum of each moment to the raw map; of one moment the sum itself."""
+        (only,) = moments
+        return only
+
+    def tell(self, run: Run[T], maps: Maps) -> None:
+        """Hand on what else is known of the raw maps; nothing by default."""
+
+    def rows(self, run: Run[T]) -> int:
+        """How many rows go through the model at once."""
+        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        bytes_of_one = self.image_bytes(run.model, run.technique, run.inputs)
+        return run.execution.chunk(bytes_of_one, run.technique.samples * len(run.inputs), most=most)
+
+
+class _Sums:
+    """The sums so far.
+
+    Attributes:
+        totals: By explained input, for each moment (N, T, C, …).
+    """
+
+    def __init__(self, run: Run[T]) -> None:
+        self.totals: dict[str, list[Tensor]] = {}
+        self._run = run
+
+    def add(self, points: Sequence[Point], places: Sequence[int]) -> None:
+        """One forward, and one backward for each target, for some examples of some points.
+
+        What fails for lack of memory adds nothing.
+        """
+        run, pieces = self._run, _pieces(points, places)
+        leaves = joined([point.inputs[rows] for point, rows in pieces]).detach().requires_grad_()
+        numbers = torch.arange(len(run.inputs), device=run.inputs.device)
+        examples = torch.cat([numbers[rows] for _, rows in pieces])
+        columns = run.scores(run.forward(leaves, examples), examples).unbind(1)
+        found = self._zeros(len(columns))
+        for t, column in enumerate(columns):
+            for name, gradient in _gradients(column, leaves, keep=t + 1 < len(columns)).items():
+                first = 0
+                for point, rows in pieces:
+                    own = gradient[first : first + rows.stop - rows.start].to(found[name][0].dtype)
+                    first += len(own)
+                    own = own if point.factor is None else own * point.factor[name][rows]
+                    for power, moment in zip(run.technique.moments, found[name], strict=True):
+                        moment[rows, t] += point.weight * own**power
+        if not self.totals:
+            self.totals = found
+        else:
+            for name, moments in found.items():
+                for total, moment in zip(self.totals[name], moments, strict=True):
+                    total += moment
+
+    def _zeros(self, targets: int) -> dict[str, list[Tensor]]:
+        found = {}
+        for name in self._run.inputs.explained:
+            x = self._run.inputs.values[name]
+            shape, wide = (len(x), targets, *x.shape[1:]), torch.promote_types(x.dtype, torch.float32)
+            found[name] = [x.new_zeros(shape, dtype=wide) for _ in self._run.technique.moments]
+        return found
+
+
+def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
+    """By explained input; one that the score does not depend on has a gradient of 0, and is left out.
+
+    Raises:
+        ModelError: The score depends on none.
+    """
+    explained = [leaves.values[name] for name in leaves.explained]
+    found = torch.autograd.grad(column.sum(), explained, retain_graph=keep, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise ModelError("no gradient of the score reaches the inputs; look for detach() in the model or the score")
+    return {name: each for name, each in zip(leaves.explained, found, strict=True) if each is not None}
+
+
+def _pieces(group: Sequence[Point], places: Sequence[int]) -> list[tuple[Point, slice]]:
+    """Which examples of which points stand at consecutive places: all of one point, then all of the next."""
+    count, found = len(group[0].inputs), []
+    for index, point in enumerate(group):
+        begin, end = max(places[0] - index * count, 0), min(places[-1] + 1 - index * count, count)
+        if begin < end:
+            found.append((point, slice(begin, end)))
+    return found
+
+
+def scores(run: Run[T], inputs: Inputs, rows: int) -> Tensor:
+    """(N, T), without graph: the scores of all examples with these values, ``rows`` at once; the clean ones settle."""
+    examples = torch.arange(len(inputs), device=inputs.device)
+    with torch.no_grad():
+        return torch.cat([run.scores(run.forward(inputs[some], some), some) for some in examples.split(rows)])
