@@ -11,6 +11,7 @@ from attribution.cli import parameters
 from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.errors import LayerError
+from attribution.inputs.inputs import as_inputs
 from attribution.paths import short
 from attribution.result import Attribution
 from attribution.techniques import FilterVisualization
@@ -72,9 +73,10 @@ def _channels(asked: FilterVisualization, setting: Setting) -> int:
     stop = {stop.module: stop for stop in layers.survey(setting.model, start)}.get(module)
     if stop is None:
         raise layers.missing(setting.model, start, layers.never_ran(asked.layer))
-    if stop.shape is None or len(stop.shape) < 2 or name.key is not None:
+    shape = stop.form_of(name)
+    if shape is None or len(shape) < 2:
         raise LayerError(f"layer {asked.layer!r} tells no number of channels; name some: -p channels=[0,4]")
-    return stop.shape[1]
+    return shape[asked.axes(setting.model, as_inputs(start[:1]), shape).channels]
 
 
 def _count(result: Attribution, status: int) -> int:

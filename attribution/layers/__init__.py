@@ -1,10 +1,17 @@
 """Layer names ↔ modules, what each layer puts out, and the layers a technique takes by default."""
 
+from attribution.layers.axes import Axes as Axes
+from attribution.layers.axes import axes as axes
+from attribution.layers.axes import examples_axis as examples_axis
 from attribution.layers.defaults import activation_layers as activation_layers
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
 from attribution.layers.ending import ended_at as ended_at
 from attribution.layers.ending import outputs_until as outputs_until
 from attribution.layers.grids import patch_grids as patch_grids
+from attribution.layers.items import arguments as arguments
+from attribution.layers.items import item as item
+from attribution.layers.items import only_tensor as only_tensor
+from attribution.layers.items import replaced as replaced
 from attribution.layers.names import LayerName as LayerName
 from attribution.layers.names import cut_off as cut_off
 from attribution.layers.names import find as find
@@ -12,8 +19,10 @@ from attribution.layers.names import never_ran as never_ran
 from attribution.layers.names import no_influence as no_influence
 from attribution.layers.names import no_space as no_space
 from attribution.layers.names import not_a_tensor as not_a_tensor
+from attribution.layers.names import not_per_image as not_per_image
 from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often
+from attribution.layers.trace import Form as Form
 from attribution.layers.trace import Stop as Stop
 from attribution.layers.trace import graph_bytes as graph_bytes
 from attribution.layers.trace import missing as missing

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attribution.inputs.inputs import Inputs
+from attribution.layers.items import arguments, item, only_tensor
 from attribution.layers.names import find, never_ran, not_a_tensor, runs_often
 from attribution.layers.trace import missing, survey
 
@@ -15,27 +16,39 @@ class Halt(BaseException):
     """Ends a forward whose rest nobody asked for; a model's own ``except Exception`` must not catch it."""
 
 
-def outputs_until(modules: Sequence[nn.Module], call: Callable[[], object]) -> dict[nn.Module, Any]:
+def outputs_until(
+    modules: Sequence[nn.Module], call: Callable[[], object], *, entries: bool = False
+) -> dict[nn.Module, Any]:
     """What modules put out in a forward, which ends once each of them ran; hooks that were set before see it first.
 
     Args:
         modules: Of the model that ``call`` runs, in this thread.
         call: The forward.
+        entries: What they are given instead, by position or keyword; the last of them does not run.
     """
     halt, found = Halt(), dict[nn.Module, Any]()
     owner, armed = threading.get_ident(), True
 
-    def note(module: nn.Module, args: Any, output: Any) -> None:
+    def note(module: nn.Module, output: Any) -> None:
         if not armed or threading.get_ident() != owner:
             return
         found.setdefault(module, output)
         if len(found) == len({*modules}):
             raise halt
 
+    def before(module: nn.Module, args: Any, options: Any) -> None:
+        note(module, arguments(args, options))
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        note(module, output)
+
     handles = []
     try:
-        for module in modules:
-            handles.append(module.register_forward_hook(note))  # noqa: PERF401  # each is removed if the next fails
+        for module in modules:  # no comprehension: each is removed if the next fails
+            if entries:
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            else:
+                handles.append(module.register_forward_hook(after))
         call()
     except Halt as reached:
         if reached is not halt:
@@ -60,10 +73,9 @@ def ended_at(model: nn.Module, layer: str, x: Inputs) -> Tensor:
         raise missing(model, x, never_ran(layer))
     if stop.calls > 1 or name.call is not None:
         raise runs_often(name, stop.calls)
-    output = outputs_until([module], lambda: x.into(model)).get(module)
-    if name.key is not None and isinstance(output, Mapping | tuple | list):
-        held = output if isinstance(output, Mapping) else dict(enumerate(output))
-        output = held.get(name.key, output)
-    if not isinstance(output, Tensor):
-        raise not_a_tensor(name, output)
-    return output
+    found = outputs_until([module], lambda: x.into(model), entries=name.entry).get(module)
+    keys = name.keys or (only_tensor(found) if name.entry and isinstance(found, Mapping) else ())
+    tensor = item(found, keys)
+    if not isinstance(tensor, Tensor):
+        raise not_a_tensor(name, found)
+    return tensor

@@ -5,49 +5,64 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from attribution.errors import LayerError, nearest
 
-_NAME = re.compile(r"(?P<path>[^#\[\]]+)(#(?P<call>\d+))?(\[(?P<key>[^\]]+)\])?")
+_NAME = re.compile(r"(?P<path>[^#\[\]]+?)(#(?P<call>\d+))?(?P<entry>:in)?(?P<keys>(\[[^\[\]]+\])*)")
+_KEY = re.compile(r"\[([^\]]+)\]")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
 class LayerName:
-    """A layer as the user writes it: ``path``, ``path#call`` or ``path[key]``.
+    """A layer as the user writes it: ``path``, ``path#call``, ``path[key]``, ``path:in``, ``path#call:in[key]``.
 
     Attributes:
         text: As given; the key of the map.
         path: What ``named_modules()`` prints.
         call: Which run of a module that runs several times in one forward, counted from 0.
-        key: Which item of a tuple, list or dict output; digits are an index, or where there is none a string.
+        entry: Whether the layer's input is meant rather than its output.
+        keys: Which item of a tuple, list or dict, one key for each level; digits are an index, or where there is none a
+            string. Of an input the first key is the position of an argument, or its keyword.
     """
 
     text: str
     path: str
     call: int | None = None
-    key: str | int | None = None
+    entry: bool = False
+    keys: tuple[str | int, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a layer name.
 
         Raises:
-            LayerError: Not a string, or none of the three forms.
+            LayerError: Not a string, or none of these forms.
         """
         match = _NAME.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise LayerError(
-                f"layer {text!r} is not a name; give 'features.28', 'relu#1' (its second run) or 'lstm[0]'"
+                f"layer {text!r} is not a name; give 'features.28', 'relu#1' (its second run), 'lstm[0]' or "
+                "'block:in' (its input)"
             )
-        call, key = match["call"], match["key"]
         return cls(
             text=text,
             path=match["path"],
-            call=None if call is None else int(call),
-            key=int(key) if key is not None and key.isdecimal() and str(int(key)) == key else key,
+            call=None if match["call"] is None else int(match["call"]),
+            entry=match["entry"] is not None,
+            keys=tuple(int(k) if k.isdecimal() and str(int(k)) == k else k for k in _KEY.findall(match["keys"])),
         )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the name means the whole output of the module's only run."""
+        return self.call is None and not self.entry and not self.keys
+
+    @property
+    def whole(self) -> str:
+        """The name without its keys."""
+        return self.text.partition("[")[0]
 
 
 def find(model: nn.Module, text: str) -> tuple[LayerName, nn.Module]:
@@ -97,7 +112,17 @@ def runs_often(name: LayerName, count: int) -> LayerError:
 
 
 def not_a_tensor(name: LayerName, output: object) -> LayerError:
-    """The error for a layer whose output, or the item chosen from it, is not a tensor."""
+    """The error for a layer whose output or input, or the item chosen from it, is not a tensor.
+
+    Args:
+        name: As asked for.
+        output: What the layer gave; of an input the arguments, by position or keyword.
+    """
+    if name.entry and isinstance(output, Mapping):
+        found = ", ".join(f"[{key}] {type(value).__name__}" for key, value in output.items()) or "nothing"
+        tensors = [key for key, value in output.items() if isinstance(value, Tensor)]
+        choice = f"; choose one, e.g. '{name.whole}[{tensors[0]}]'" if tensors else "; choose another layer"
+        return LayerError(f"layer {name.text!r} is given {found}, which is not one tensor{choice}")
     if isinstance(output, Mapping):
         found, items = f"a {type(output).__name__} with keys {sorted(map(str, output))}", [*output]
     elif isinstance(output, tuple | list):
@@ -106,7 +131,7 @@ def not_a_tensor(name: LayerName, output: object) -> LayerError:
         return LayerError(
             f"layer {name.text!r} gives {type(output).__name__}, not a tensor; choose a layer that gives one"
         )
-    choice = f"; choose one item, e.g. '{name.path}[{items[0]}]'" if items else ""
+    choice = f"; choose one item, e.g. '{name.whole}[{items[0]}]'" if items else ""
     return LayerError(f"layer {name.text!r} gives {found}, not a tensor{choice}")
 
 
@@ -117,17 +142,22 @@ def per_image(name: str, shape: Sequence[int], images: int) -> None:
         LayerError: It is such a one.
     """
     if tuple(shape[:1]) != (images,):
-        raise LayerError(
-            f"layer {name!r} gives shape {tuple(shape)} for {images} image{'s' * (images != 1)}: its first axis is not "
-            "that of the images; choose a layer around it (`attribution layers` prints the shapes)"
-        )
+        raise not_per_image(name, shape, images)
+
+
+def not_per_image(name: str, shape: Sequence[int], images: int) -> LayerError:
+    """The error for an output whose first axis is not that of the images."""
+    return LayerError(
+        f"layer {name!r} gives shape {tuple(shape)} for {images} image{'s' * (images != 1)}: its first axis is not "
+        "that of the images; choose a layer around it (`attribution layers` prints the shapes)"
+    )
 
 
 def no_space(name: str, shape: tuple[int, ...]) -> LayerError:
-    """The error for a layer without height and width, of which a mean over space is asked."""
+    """The error for a layer without places, of which a mean over space is asked."""
     return LayerError(
-        f"layer {name!r} gives shape {tuple(shape)}; a mean over space needs (N, D, h, w): choose a layer with a grid "
-        "(`attribution layers` prints the shapes), or Activations(reduce='none')"
+        f"layer {name!r} gives shape {tuple(shape)}; a mean over space needs (N, D, h, w), tokens or another grid: choose "
+        "a layer that has one (`attribution layers` prints the shapes), or Activations(reduce='none')"
     )
 
 

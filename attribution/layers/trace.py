@@ -1,9 +1,9 @@
 """What each layer of a model puts out, seen in one forward."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,18 @@ from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.isolation.notes import notes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
-from attribution.layers.names import find
+from attribution.layers.items import arguments, item
+from attribution.layers.names import LayerName, find
 from attribution.running.execution import running
 from attribution.running.nested import tensors
 from attribution.running.values import Values
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is kept of a tensor: its shape."""
+
+    shape: tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -33,6 +41,9 @@ class Stop:
         input_shape: Of the first tensor that its last run was given; ``None`` where it was given none.
         output_type: ``"Tensor"``, ``"tuple"``, …
         bytes: Size of its last output.
+        output: The form of its last output: a `Form` in place of every tensor, ``None`` of what is neither that nor a
+            container.
+        arguments: Likewise what its last run was given, by position or keyword.
     """
 
     name: str
@@ -43,6 +54,17 @@ class Stop:
     input_shape: tuple[int, ...] | None
     output_type: str
     bytes: int
+    output: Any = None
+    arguments: Mapping[str | int, Any] = field(default_factory=dict)
+
+    def form_of(self, name: LayerName) -> tuple[int, ...] | None:
+        """The shape of what a name means, on one example; ``None`` where that is no tensor."""
+        keys = name.keys
+        if name.entry and not keys:
+            keys = tuple([key for key, form in self.arguments.items() if isinstance(form, Form)])
+            keys = keys if len(keys) == 1 else ()
+        found = item(self.arguments if name.entry else self.output, keys)
+        return found.shape if isinstance(found, Form) else None
 
     @property
     def leaf(self) -> bool:
@@ -79,11 +101,11 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
     owner, armed = threading.get_ident(), True
     ended = 0
 
-    def note(name: str, module: nn.Module, given: Iterable[Any], output: Any) -> None:
+    def note(name: str, module: nn.Module, args: Sequence[Any], options: Mapping[str, Any], output: Any) -> None:
         nonlocal ended
         if not armed or threading.get_ident() != owner:
             return
-        known, first = stops.get(name), next(tensors(given), None)
+        known, first = stops.get(name), next(tensors((args, options)), None)
         stops[name] = Stop(
             name=name,
             module=module,
@@ -93,10 +115,12 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
             input_shape=None if first is None else tuple(first.shape),
             output_type="Tensor" if isinstance(output, Tensor) else type(output).__name__,
             bytes=output.numel() * output.element_size() if isinstance(output, Tensor) else 0,
+            output=_form(output),
+            arguments=arguments(*(_form(part) for part in ([*args], dict(options)))),
         )
 
     def hook_for(name: str) -> Any:
-        return lambda module, args, options, output: note(name, module, (args, options), output)
+        return lambda module, args, options, output: note(name, module, args, options, output)
 
     handles = []
     try:
@@ -108,6 +132,14 @@ def record(model: nn.Module) -> Iterator[dict[str, Stop]]:
         armed = False
         for handle in handles:
             handle.remove()
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Form(tuple(value.shape))
+    if isinstance(value, Mapping):
+        return {key: _form(each) for key, each in value.items()}
+    return [_form(each) for each in value] if isinstance(value, list | tuple) else None
 
 
 def peak_bytes(model: nn.Module, inputs: Tensor | Inputs) -> int:

@@ -40,6 +40,18 @@ def integer(owner: str, name: str, value: object, *, least: int) -> int:
     return number
 
 
+def axis(owner: str, value: object) -> int:
+    """``channel_axis``: an int, counted from the end where it is below 0.
+
+    Raises:
+        InputError: Anything else.
+    """
+    number = numbers.integer(value)
+    if number is None or not -8 <= number < 8:
+        raise InputError(f"{owner}.channel_axis is {value!r}; give an axis of the layer's output, such as 1 or -1")
+    return number
+
+
 def pair(owner: str, name: str, value: object, *, least: int = 1) -> tuple[int, int]:
     """(height, width) from one int or two.
 

@@ -11,9 +11,10 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.torch_modes import devices_of
+from attribution.layers import LayerName
 from attribution.technique import Maps
 from attribution.techniques import Activations
-from attribution_captum.layer import Truncated, check, explained, forward, modules, typed
+from attribution_captum.layer import Truncated, explained, forward, item, places, ran, typed
 
 
 class CaptumActivations(Attributor[Activations]):
@@ -27,37 +28,39 @@ class CaptumActivations(Attributor[Activations]):
 
     def image_bytes(self, model: nn.Module, technique: Activations, inputs: Inputs) -> int:
         """What is widest in a forward without graph, and the maps of which the means are taken."""
-        kept = sum(stop.bytes for stop in check(model, technique.layers, inputs))
+        kept = sum(stop.bytes for stop in ran(model, technique.layers, inputs))
         return 2 * layers.peak_bytes(model, inputs) + (kept if technique.reduce == "mean" else 0)
 
     def compute(self, run: Run[Activations]) -> Maps:
-        """Every layer's output, which Captum clones before the network goes on, or its mean."""
-        names = run.technique.layers
-        asked = modules(run.model, names)
-        stops = check(run.model, names, run.inputs)
-        if run.technique.reduce == "mean":
-            for name, stop in zip(names, stops, strict=True):
-                if stop.shape is None or len(stop.shape) != 4:
-                    raise layers.no_space(name, stop.shape or ())
+        """Every layer's output or input, which Captum clones before the network goes on, or its mean."""
+        found = places(run.model, run.technique.layers, run.inputs)
+        values: Maps = {}
+        for entries in (False, True):  # one forward for the outputs, one for the inputs
+            some = [(name, module) for name, module in found if name.entry is entries]
+            if some:
+                values |= self._values(run, some, entries=entries)
+        return {name: self._whole(run, name, values[name]) for name in run.technique.layers}
+
+    def _values(self, run: Run[Activations], some: list[tuple[LayerName, nn.Module]], *, entries: bool) -> Maps:
+        """What Captum gives for layers."""
+        asked = list(dict.fromkeys(module for _, module in some))
         fails = layers.survey(run.model, run.inputs).failure is not None
         # Captum takes several layers for replicas of one if they are on several devices
         apart = len(devices_of(run.model)) > 1
+        given: dict[nn.Module, Tensor | tuple[Tensor, ...]] = {}
         with typed():
-            values = [
-                value
-                for some in ([[module] for module in asked] if apart else [asked])
-                for value in LayerActivation(Truncated(run, some) if fails else partial(forward, run), some).attribute(
-                    explained(run)
-                )
-            ]
-        for name, value in zip(names, values, strict=True):
-            layers.per_image(name, value.shape, len(run.inputs))
+            for part in [[module] for module in asked] if apart else [asked]:
+                method = LayerActivation(Truncated(run, part) if fails else partial(forward, run), part)
+                held = method.attribute(explained(run), attribute_to_layer_input=entries)
+                given |= zip(part, held, strict=True)
+        return {name.text: item(name, given[module]) for name, module in some}
+
+    def _whole(self, run: Run[Activations], name: str, value: Tensor) -> Tensor:
+        """The map of all examples, or its mean over places."""
+        axes = run.technique.axes(run.model, run.inputs, name, tuple(value.shape))
         if run.technique.reduce == "mean":
-            values = [_mean(value) for value in values]
-        return dict(zip(names, values, strict=True))
-
-
-def _mean(value: Tensor) -> Tensor:
-    """(N, D, h, w) → (N, D)."""
-    wide = value.to(torch.promote_types(value.dtype, torch.float32)).flatten(2)
-    return wide.sum(dim=2) / wide.shape[2]
+            wide = axes.first(value).to(torch.promote_types(value.dtype, torch.float32)).flatten(2)
+            return wide.sum(dim=2) / wide.shape[2]
+        if axes.examples:
+            run.note(f"axes {name}", "(L, N, D), given as (N, L, D)")
+        return value.transpose(0, axes.examples)

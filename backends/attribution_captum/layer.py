@@ -10,26 +10,67 @@ from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import AttributionError, LayerError, ModelError
 from attribution.inputs.inputs import Inputs
-from attribution.layers import Stop
+from attribution.layers import LayerName, Stop
 from attribution.running.execution import in_backward
 
 _CUT = ("appears to not have been used", "does not require grad")
 
 
 def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules behind layer names.
+    """The modules behind layer names, for Captum's methods that take a layer's only output.
 
     Raises:
-        LayerError: A layer does not exist, or the name asks for one run or one item, which Captum cannot tell apart.
+        LayerError: A layer does not exist, or the name asks for one run, one item or the input.
     """
     found = []
     for text in names:
         name, module = layers.find(model, text)
-        if name.call is not None or name.key is not None:
-            raise LayerError(
-                f"layer {text!r}: Captum takes neither one run ('#') nor one item ('[…]'); use backend='hooks'"
-            )
+        if not name.plain:
+            what = "one run ('#')" if name.call is not None else "one item ('[…]')" if name.keys else "an input (':in')"
+            raise LayerError(f"layer {text!r}: Captum takes no {what} here; use backend='hooks'")
         found.append(module)
+    return found
+
+
+def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple[LayerName, nn.Module]]:
+    """Names and modules, for Captum's methods that know inputs and flat tuples, of which one item is taken.
+
+    Raises:
+        LayerError: A layer does not exist, or gives or takes what Captum has no form for: one of several runs, a dict,
+            nested tuples, keyword arguments, or what is no tensor.
+    """
+    found = []
+    for text in names:
+        name, module = layers.find(model, text)
+        if name.call is not None:
+            raise LayerError(f"layer {text!r}: Captum takes no one run ('#'); use backend='hooks'")
+        found.append((name, module))
+    for (name, _), stop in zip(found, ran(model, names, inputs), strict=True):
+        if stop.form_of(name) is None and not (name.keys or name.entry):
+            raise LayerError(
+                f"layer {name.text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one, or one "
+                f"item: '{name.text}[0]'"
+            )
+        value = stop.arguments if name.entry else stop.output
+        flat = value if isinstance(value, list) else [*value.values()] if name.entry else [value]
+        by_keyword = name.entry and not all(isinstance(key, int) for key in value)
+        tensors = isinstance(value, list) or name.entry or not name.keys
+        if by_keyword or not tensors or len(name.keys) > 1 or not all(isinstance(form, layers.Form) for form in flat):
+            what = "is given" if name.entry else "gives"
+            raise LayerError(
+                f"layer {name.text!r} {what} no tensor or flat tuple of tensors{' by position' * name.entry}, and "
+                "Captum takes nothing else; use backend='hooks'"
+            )
+        if stop.form_of(name) is None:
+            raise layers.not_a_tensor(name, value if name.entry else tuple(flat))
+    return found
+
+
+def item(name: LayerName, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a name means of what Captum gives: a tensor, or a tuple where there were several."""
+    if isinstance(value, Tensor):
+        return value
+    found: Tensor = layers.item(value, name.keys)
     return found
 
 
@@ -40,17 +81,29 @@ def check(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[Stop]:
         LayerError: A layer never ran, ran several times, or gives no tensor.
         ModelError: The model fails on these inputs before a layer.
     """
-    ran = {stop.module: stop for stop in layers.survey(model, inputs)}
+    found = ran(model, names, inputs)
+    for text, stop in zip(names, found, strict=True):
+        if stop.shape is None:
+            raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
+    return found
+
+
+def ran(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[Stop]:
+    """The modules as they ran.
+
+    Raises:
+        LayerError: A layer never ran, or ran several times.
+        ModelError: The model fails on these inputs before a layer.
+    """
+    by_module = {stop.module: stop for stop in layers.survey(model, inputs)}
     found = []
     for text in names:
         name, module = layers.find(model, text)
-        stop = ran.get(module)
+        stop = by_module.get(module)
         if stop is None:
             raise layers.missing(model, inputs, layers.never_ran(text))
         if stop.calls > 1:
             raise layers.runs_often(name, stop.calls)
-        if stop.shape is None:
-            raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
         found.append(stop)
     return found
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.layers import LayerName
 from attribution.technique import Maps
@@ -26,26 +27,49 @@ class HooksActivations(Attributor[Activations]):
 
     def compute(self, run: Run[Activations]) -> Maps:
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""
-        names, images = run.technique.layers, len(run.inputs)
-        caught = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
-        if not (caught.intact and all(caught[name].shape[:1] == (images,) for name in names)):
-            caught = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
-        for name in names:
-            layers.per_image(name, caught[name].shape, images)
-        return {name: caught[name] for name in names}
+        names, reduced = run.technique.layers, run.technique.reduce == "mean"
+        caught, refused = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
+        if refused or not caught.intact or not all(_fits(run, name, caught[name]) for name in names):
+            caught, refused = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
+        if refused:
+            raise refused[0]
+        if reduced:
+            return {name: caught[name] for name in names}
+        return {name: _examples_first(run, name, caught[name]) for name in names}
 
-    def _caught(self, run: Run[Activations], *, stop: bool) -> Captured:
+    def _caught(self, run: Run[Activations], *, stop: bool) -> tuple[Captured, list[LayerError]]:
         reduced = run.technique.reduce == "mean"
-        flat: list[tuple[str, tuple[int, ...]]] = []
+        refused: list[LayerError] = []
 
         def mean(name: LayerName, output: Tensor) -> Tensor:
-            if output.ndim != 4:
-                flat.append((name.text, tuple(output.shape)))
+            try:
+                axes = run.technique.axes(run.model, run.inputs, name.text, tuple(output.shape))
+            except LayerError as error:  # not here: inside a forward it would pass for the model's own
+                refused.append(error)
                 return output.clone()
-            return output.mean(dim=(2, 3), dtype=torch.promote_types(output.dtype, torch.float32))
+            places = [axis for axis in range(output.ndim) if axis not in (axes.examples, axes.channels)]
+            found = output.mean(dim=places, dtype=torch.promote_types(output.dtype, torch.float32))
+            return found if axes.examples < axes.channels else found.T
 
         with torch.no_grad(), capture(run.model, run.technique.layers, stop=stop, keep=mean if reduced else None) as c:
             run.forward(run.inputs)
-        if flat:
-            raise layers.no_space(*flat[0])
-        return c
+        return c, refused
+
+
+def _fits(run: Run[Activations], name: str, output: Tensor) -> bool:
+    """Whether it is what the layer gives for all examples, or their mean."""
+    if run.technique.reduce == "mean":
+        return output.shape[:1] == (len(run.inputs),) and output.ndim == 2
+    try:
+        run.technique.axes(run.model, run.inputs, name, tuple(output.shape))
+    except LayerError:
+        return False
+    return True
+
+
+def _examples_first(run: Run[Activations], name: str, output: Tensor) -> Tensor:
+    axes = run.technique.axes(run.model, run.inputs, name, tuple(output.shape))
+    if not axes.examples:
+        return output
+    run.note(f"axes {name}", "(L, N, D), given as (N, L, D)")
+    return output.transpose(0, 1)

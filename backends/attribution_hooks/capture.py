@@ -1,8 +1,7 @@
-"""Layer outputs, caught on the way: the one place where hooks are set."""
+"""Layer outputs and inputs, caught on the way: the one place where hooks are set."""
 
-import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -85,12 +84,16 @@ class Captured:
         self, name: LayerName, module: nn.Module, given: Any, output: Any, gradients: Gradients | None, *, ends: bool,
         keep: Keep | None,
     ) -> Any:  # fmt: skip
-        """Keep the output of a run that was asked for, and say what the network gets instead, if anything."""
+        """Keep the output of a run that was asked for, and say what the network gets instead, if anything.
+
+        Of an input ``output`` is the arguments, ``given``, by position or keyword.
+        """
         call = self._calls[name.text]
         self._calls[name.text] = call + 1
         if call != (name.call or 0):
             return None
-        tensor = output if name.key is None else _item(output, name.key)
+        keys = name.keys or (layers.only_tensor(output) if name.entry else ())
+        tensor = layers.item(output, keys)
         if not isinstance(tensor, Tensor):
             self._outputs[name.text] = output
             return None
@@ -106,7 +109,7 @@ class Captured:
                 torch.set_grad_enabled(True)
                 self._switched = True
             if not tensor.requires_grad:
-                self._indirect |= _shares(tensor, given) or (name.key is not None and _has_others(output, tensor))
+                self._indirect |= _shares(tensor, given) or (bool(keys) and _has_others(output, tensor))
                 tensor = _leaf(tensor, module)
             self._tensors[name.text] = tensor
             self._versions[name.text] = tensor._version
@@ -117,7 +120,7 @@ class Captured:
             self._tensors[name.text] = tensor.detach().clone()
             if _shares(tensor, given):
                 return None  # who writes into the input later writes into this as well
-        return tensor.clone() if name.key is None else _replaced(output, name.key, tensor.clone())
+        return layers.replaced(output, keys, tensor.clone())
 
     def _value(self, name: LayerName, tensor: Tensor, *, last: bool, keep: Keep | None) -> Tensor:
         tensor = tensor.detach()
@@ -139,7 +142,7 @@ def capture(
     stop: bool = False,
     keep: Keep | None = None,
 ) -> Iterator[Captured]:
-    """Catch the outputs of layers in every forward inside the block, in this thread; no hook outlives it.
+    """Catch the outputs of layers, or their inputs, in every forward inside the block, in this thread; no hook outlives it.
 
     Of the output and a copy of it one is kept and the network goes on with the other, so that a later in-place
     operation, also on what the output is a view of, changes nothing that was caught. With ``stop`` the last layer is
@@ -174,13 +177,20 @@ def capture(
                 raise halt
             return passed_on
 
-        return hook
+        def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            passed_on = hook(module, args, kwargs, layers.arguments(args, kwargs))
+            if passed_on is None:
+                return None
+            return tuple(passed_on[index] for index in range(len(args))), {key: passed_on[key] for key in kwargs}
+
+        return before if name.entry else hook
 
     mode, late = torch.is_grad_enabled(), False
     handles = []
     try:
         for name, module in found:
-            handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
+            setting = module.register_forward_pre_hook if name.entry else module.register_forward_hook
+            handles.append(setting(hook_for(name), with_kwargs=True))
         yield caught
         caught.gradients_stayed_on = torch.is_grad_enabled()
     except _Halt as reached:
@@ -219,36 +229,3 @@ def _shares(tensor: Tensor, given: Any) -> bool:
 def _has_others(output: Any, tensor: Tensor) -> bool:
     """Whether an output has other values beside the one that is kept, which may come from it."""
     return any(other is not tensor and other.is_floating_point() for other in tensors(output))
-
-
-def _item(output: Any, key: str | int) -> Any:
-    place = _place(output, key)
-    if isinstance(output, Mapping) and place not in output:
-        return None
-    try:
-        return output[place]
-    except (KeyError, IndexError, TypeError):
-        return None
-
-
-def _replaced(output: Any, key: str | int, tensor: Tensor) -> Any:
-    place = _place(output, key)
-    if isinstance(output, tuple):
-        items = [tensor if index == place else item for index, item in enumerate(output)]
-        return type(output)(*items) if hasattr(output, "_fields") else tuple(items)
-    output = copy.copy(output)
-    output[place] = tensor
-    return output
-
-
-def _place(output: Any, key: str | int) -> str | int:
-    """The key of an item: in a mapping without that number, the number's text, else its position if items have one."""
-    if not isinstance(output, Mapping) or not isinstance(key, int) or key in output:
-        return key
-    if str(key) in output or hasattr(output, "__missing__"):
-        return str(key)
-    try:
-        item = output[key]  # as the outputs of Transformers' models are indexed
-    except (KeyError, IndexError, TypeError):
-        return key
-    return next((place for place in output if output[place] is item), key)

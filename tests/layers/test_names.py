@@ -13,20 +13,35 @@ from tests.conftest import BACKENDS, build, noise
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "call", "key"),
+    ("text", "path", "call", "keys"),
     [
-        ("features.28", "features.28", None, None),
-        ("relu#1", "relu", 1, None),
-        ("a.b#10", "a.b", 10, None),
-        ("lstm[0]", "lstm", None, 0),
-        ("encoder[last hidden]", "encoder", None, "last hidden"),
-        ("block#2[out]", "block", 2, "out"),
-        ("fpn[00]", "fpn", None, "00"),
+        ("features.28", "features.28", None, ()),
+        ("relu#1", "relu", 1, ()),
+        ("a.b#10", "a.b", 10, ()),
+        ("lstm[0]", "lstm", None, (0,)),
+        ("lstm[1][0]", "lstm", None, (1, 0)),
+        ("encoder[last hidden]", "encoder", None, ("last hidden",)),
+        ("block#2[out]", "block", 2, ("out",)),
+        ("fpn[00]", "fpn", None, ("00",)),
     ],
 )
-def test_parsed(text: str, path: str, call: int | None, key: str | int | None) -> None:
+def test_parsed(text: str, path: str, call: int | None, keys: tuple[str | int, ...]) -> None:
     name = LayerName.parse(text)
-    assert (name.text, name.path, name.call, name.key) == (text, path, call, key)
+    assert (name.text, name.path, name.call, name.entry, name.keys) == (text, path, call, False, keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "call", "keys"),
+    [
+        ("body:in", "body", None, ()),
+        ("relu#1:in", "relu", 1, ()),
+        ("attention:in[mask]", "attention", None, ("mask",)),
+        ("a.b#2:in[1][0]", "a.b", 2, (1, 0)),
+    ],
+)
+def test_inputs_parsed(text: str, path: str, call: int | None, keys: tuple[str | int, ...]) -> None:
+    name = LayerName.parse(text)
+    assert (name.text, name.path, name.call, name.entry, name.keys) == (text, path, call, True, keys)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +207,6 @@ def test_refused_by_hooks(reused: Reused, layer: str, says: str) -> None:
     [
         ("relu", r"runs 3 times in one forward"),
         ("relu#1", "use backend='hooks'"),
-        ("pair[0]", "use backend='hooks'"),
         ("unused", "never ran"),
         ("pair", "gives a tuple, not a tensor"),
         ("named", "gives a dict, not a tensor"),

@@ -154,7 +154,7 @@ def _within(entry: Tensor) -> float:
 def last_convolution(run: Run[Any], layer: str, objective: Objective) -> LastConvolution | None:
     """The layer, if it is a plain ``nn.Conv2d`` that runs once and that nobody watches or alters; else ``None``."""
     name, module = layers.find(run.model, layer)
-    if type(module) is not nn.Conv2d or name.call is not None or name.key is not None:
+    if type(module) is not nn.Conv2d or not name.plain:
         return None
     if run.execution.autocast is not None or run.inputs.dtype not in (torch.float32, torch.float64):
         return None
