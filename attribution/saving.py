@@ -97,7 +97,7 @@ def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: M
         return "it has no maps"
     if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
         return f"it has no map of {missing[0]!r}"
-    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("target"))
+    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("scores"))
 
 
 def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | None:
@@ -111,7 +111,7 @@ def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | 
     return None
 
 
-def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None) -> str | None:
+def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], scores: Tensor | None) -> str | None:
     first = next(iter(maps.values())).shape[:1]
     channels = getattr(technique, "channels", None)
     if technique.kind == "image" and isinstance(channels, tuple):
@@ -119,8 +119,8 @@ def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor 
     for name, map_ in maps.items():
         fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
-        if technique.kind == "heatmap" and target is not None:
-            fits = fits and map_.shape[:2] == target.shape
+        if technique.kind == "heatmap" and scores is not None:
+            fits = fits and map_.shape[:2] == scores.shape
         if not fits:
             return f"the map of {name!r} is {tuple(map_.shape)}; expected {_SHAPES.get(technique.kind)}"
         if not map_.isfinite().all():
