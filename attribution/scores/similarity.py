@@ -52,9 +52,7 @@ class SimilarityScore(Score):
         if self.by == "cosine" and not bool(found.any(dim=-1).all()):
             raise TargetError("SimilarityScore.reference is zero, which has no direction; give another, or by='dot'")
         if self.each is not None and (numbers.flag(self.each) is None or found.ndim == 1):
-            raise TargetError(
-                f"SimilarityScore.each is {self.each!r}; a bool, for references with two axes only"
-            )
+            raise TargetError(f"SimilarityScore.each is {self.each!r}; a bool, for references with two axes only")
         object.__setattr__(self, "reference", found)
         object.__setattr__(self, "each", numbers.flag(self.each))
         object.__setattr__(self, "output", checked("SimilarityScore", self.output))
