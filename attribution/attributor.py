@@ -176,7 +176,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         notes = {key: value for run in runs for key, value in run.notes.items()}
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"
-        score = whole([run.score for run in runs if run.score is not None]) if runs[0].score is not None else None
+        score = None if runs[0].score is None else asked.chosen(whole([run.choices for run in runs]))
         columns = _joined([run.target for run in runs])
         target = columns if isinstance(score, ClassScore) else None
         if blank := zero_maps(maps, technique.kind, partial(_labels, asked, score, columns), guards):

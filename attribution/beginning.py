@@ -40,7 +40,10 @@ class Beginning:
             technique.check(start)
             if not technique.needs_target and target is not None:
                 raise TargetError(f"{technique.name} explains no score; leave target out (found {target!r})")
-            self._found = start, score_of(target, technique.default_score).check(len(start))
+            score = score_of(target, technique.default_score).check(len(start))
+            if score.of_layer is not None and technique.needs_target:
+                layers.find(model, score.of_layer)
+            self._found = start, score
         return self._found
 
     def example(self, model: nn.Module) -> Inputs:

@@ -13,7 +13,7 @@ class InputError(AttributionError, ValueError):
 
 
 class TargetError(AttributionError, ValueError):
-    """The target names no class of this model, or not one per image."""
+    """What is to be explained is nothing of this model's output, or does not fit the images."""
 
 
 class LayerError(AttributionError, ValueError):

@@ -261,7 +261,7 @@ class Attribution:
         if self.scores is None:
             return []
         if self.target is None:
-            names = [name for row in self.names for name in row]
+            names = [f"{name}:" for row in self.names for name in row]  # a name may end with a number
         else:
             names = class_names.titles(labels, self.target.flatten().tolist())
         return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]

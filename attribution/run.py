@@ -1,8 +1,9 @@
 """``Run``: one call, as a backend gets it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -40,6 +41,7 @@ class Run(Generic[TechniqueT]):
         extras: Tensors to hand on beside the maps; first axis images or filters.
         asked: The score, as it is before the clean output settled what depends on it.
         score: The same, settled; ``None`` before.
+        choices: What the clean output decided, by field of the score, one row per example: predicted classes, regions.
         target: (N, T), the columns of `matrix` that are explained: classes, where the score is one of classes.
         clean: (N, T), the scores of the inputs.
         scale: (N, K), for a score that is not one of classes the size by which the rounding of each column of `matrix`
@@ -60,6 +62,7 @@ class Run(Generic[TechniqueT]):
     target: Tensor | None = None
     clean: Tensor | None = None
     scale: Tensor = field(default_factory=lambda: torch.zeros(()))
+    choices: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, str | int | float] = field(default_factory=dict)
     apart: str | None = None
     name: str = "work"
@@ -107,7 +110,7 @@ class Run(Generic[TechniqueT]):
         Raises:
             ModelError: The output has no such score, or not one row per example.
             TargetError: A class, channel or index is out of range.
-            NonFiniteError: The score of a class that is asked about is NaN or infinite. Other classes may be masked.
+            NonFiniteError: A score that is asked about is NaN or infinite. Other classes may be masked.
                 On a device other than the host it may come at the end of the call.
         """
         matrix = self.matrix(output, examples)
@@ -128,10 +131,10 @@ class Run(Generic[TechniqueT]):
         if self.score is not None:
             return self.score.matrix(output, examples).to(self.inputs.device)
         own = self._places(len(examples))
-        matrix, score = self._chosen(output, own)
+        matrix, score, choices = self._chosen(output, own)
         wanted = self.compares_scores and not isinstance(score, ClassScore)
         scale = score.scale(output, own, matrix) if wanted else matrix.detach()
-        self._parts.append(_Part(matrix.detach(), scale, score, len(examples)))
+        self._parts.append(_Part(matrix.detach(), scale, score, choices, len(examples)))
         if sum(part.size for part in self._parts) >= len(self.inputs):
             self._settle()
         return matrix
@@ -140,12 +143,18 @@ class Run(Generic[TechniqueT]):
         """So many examples in order; of classes only their number counts, so that nothing is launched for them."""
         return torch.arange(count, device="cpu" if isinstance(self.asked, ClassScore) else self.inputs.device)
 
-    def _chosen(self, output: Any, own: Tensor) -> tuple[Tensor, Score]:
-        """The matrix of a part of the clean output, and the score as that part settles it."""
+    def _chosen(self, output: Any, own: Tensor) -> tuple[Tensor, Score, Mapping[str, Tensor]]:
+        """The matrix of a part of the clean output, the score as that part settles it, and what it decided."""
         first = sum(part.size for part in self._parts)
-        part = self.asked.rows(slice(first, first + len(own)))
-        score = part.chosen(part.choose(output, own))
-        return score.matrix(output, own).to(self.inputs.device), score
+        part = self.asked.rows(slice(first, first + len(own))).on(self.inputs.device)
+        choices = part.choose(output, own)
+        score = part.chosen(choices)
+        for finding in score.findings(output, own):
+            if isinstance(finding.then, str):
+                self.guards.tell(finding.flag, partial(self.note, "score", finding.then))
+            else:
+                self.guards.never(finding.flag, finding.then)
+        return score.matrix(output, own).to(self.inputs.device), score, choices
 
     def _settle(self) -> None:
         """Record what the whole clean output says.
@@ -155,7 +164,8 @@ class Run(Generic[TechniqueT]):
         masked class says nothing of the others.
         """
         parts, self._parts = self._parts, []
-        score = whole([part.score for part in parts]).on(self.inputs.device)
+        self.choices = whole([part.choices for part in parts])
+        score = self.asked.chosen(self.choices).on(self.inputs.device)
         matrix = _whole([part.matrix for part in parts])
         self.target = score.columns(matrix)
         scores = score.score_of(matrix)
@@ -234,12 +244,14 @@ class _Part:
         matrix: (B, K).
         scale: (B, K), by which its rounding goes.
         score: Of these examples.
+        choices: What they decided.
         size: B.
     """
 
     matrix: Tensor
     scale: Tensor
     score: Score
+    choices: Mapping[str, Tensor]
     size: int
 
 

@@ -133,7 +133,7 @@ def flaw(
     if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
         return f"it has no map of {missing[0]!r}"
     return _wrong_target(technique, score, tensors) or _wrong_map(
-        technique, maps, tensors.get("target"), told=bool(shapes)
+        technique, maps, tensors.get("scores"), told=bool(shapes)
     )
 
 
@@ -150,7 +150,7 @@ def _wrong_target(technique: Technique, score: Score | None, tensors: Mapping[st
     return None
 
 
-def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None, *, told: bool) -> str | None:
+def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], scores: Tensor | None, *, told: bool) -> str | None:
     """``told``: the header says of which shape the maps were; files of earlier versions have heatmaps of images."""
     first = next(iter(maps.values())).shape[:1]
     channels = getattr(technique, "channels", None)
@@ -160,8 +160,8 @@ def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor 
         fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
         fits = fits or (technique.kind == "heatmap" and told and map_.ndim > 1)  # of (N, D) layers to volumes
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
-        if technique.kind == "heatmap" and target is not None:
-            fits = fits and map_.shape[:2] == target.shape
+        if technique.kind == "heatmap" and scores is not None:
+            fits = fits and map_.shape[:2] == scores.shape
         if not fits:
             return f"the map of {name!r} is {tuple(map_.shape)}; expected {_SHAPES.get(technique.kind)}"
         if not map_.isfinite().all():

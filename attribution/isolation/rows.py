@@ -198,20 +198,19 @@ def _alike(
     alone: list[Tensor], first: list[Tensor], second: list[Tensor], coarsest: torch.dtype, *, draws: bool
 ) -> list[Tensor]:
     """Flags: whether the rows of x are the same in all three, and those of b in the last two."""
-    rows = [*alone, *first, *second]
-    if len({row.shape for row in rows}) > 1:  # detections: as many as there are
-        rows, draws = [alone[0], first[1], second[1]], draws or first[2].shape != second[0].shape
+    rows, others = [alone[0], first[1], second[1]], [first[2], second[0]]
     if len({row.shape for row in rows}) > 1:
         return [torch.zeros((), dtype=torch.bool, device=rows[0].device)]
-    size = torch.stack(
-        [_columns(row) for row in (alone[0], first[1], second[1], first[2], second[0])[: len(rows)]]
-    ).amax(dim=0)
+    alike = {row.shape for row in (*alone, *first, *second)} == {rows[0].shape}
+    draws = draws or others[0].shape != others[1].shape  # detections: as many as there are
+    size = _largest([*rows, *others] if alike else rows)
     own, cpu = torch.finfo(coarser(rows[0].dtype)), rows[0].device.type == "cpu"
     exact = _EQUAL["half" if own.bits < 32 else "cpu" if cpu else "other"] * own.eps * size
     if draws:
         return [_near(first[1], second[1], exact)]
     rough = _rough(size, coarsest)
-    return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(first[2], second[0], rough)]
+    of_others = rough if alike else _rough(_largest(others), coarsest)
+    return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(*others, of_others)]
 
 
 def _changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
@@ -243,6 +242,11 @@ def _unlike(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
     yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
+
+
+def _largest(rows: list[Tensor]) -> Tensor:
+    """The largest of each column, of rows of one shape."""
+    return torch.stack([_columns(row) for row in rows]).amax(dim=0)
 
 
 def _columns(row: Tensor) -> Tensor:

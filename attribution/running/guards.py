@@ -34,6 +34,7 @@ class Guards:
 
     late: bool = False
     _waiting: list[tuple[Tensor, Reason]] = field(default_factory=list)
+    _flags: list[tuple[Tensor, Callable[[], None]]] = field(default_factory=list)
     _sizes: list[Tensor] = field(default_factory=list)
     _reasons: list[Reason] = field(default_factory=list)
 
@@ -43,10 +44,30 @@ class Guards:
         Raises:
             AttributionError: What ``otherwise`` gives; later, by `settle`, where looks are put off.
         """
-        if self.late and _measurable(tensor):
+        if _measurable(tensor) and (self.late or self._waiting or self._flags):
             self._waiting.append((tensor.detach(), otherwise))
+            if not self.late:  # one wait for this look and for those that were put off to the next one
+                self.settle()
         elif not checks.finite(tensor):
             raise otherwise()
+
+    def never(self, flag: Tensor, otherwise: Reason) -> None:
+        """A flag is not raised. On a device other than the host that is seen at the next look, whenever that is.
+
+        Raises:
+            AttributionError: What ``otherwise`` gives; later, by `finite` or `settle`, on another device.
+        """
+        if flag.device.type != "cpu":
+            self._waiting.append((torch.where(flag, _LARGEST, 0.0), otherwise))
+        elif bool(flag):
+            raise otherwise()
+
+    def tell(self, flag: Tensor, then: Callable[[], None]) -> None:
+        """Call a function where a flag is raised; on a device other than the host at the next look."""
+        if flag.device.type != "cpu":
+            self._flags.append((flag, then))
+        elif bool(flag):
+            then()
 
     def measure(self) -> None:
         """Take the sizes of what waits for a look, so that the tensors themselves may go."""
@@ -75,13 +96,17 @@ class Guards:
             AttributionError: A tensor was not finite: the first one.
         """
         self.measure()
-        sizes, reasons = self._sizes, self._reasons
-        self._sizes, self._reasons = [], []
-        numbers = _read([*sizes, *beside])
+        sizes, reasons, flags = self._sizes, self._reasons, self._flags
+        self._sizes, self._reasons, self._flags = [], [], []
+        numbers = _read([*sizes, *beside, *(flag for flag, _ in flags)])
         for (size,), reason in zip(numbers[: len(sizes)], reasons, strict=True):
             if not isfinite(size):
                 raise reason()
-        return numbers[len(sizes) :]
+        wanted = len(sizes) + len(beside)
+        for (raised,), (_, then) in zip(numbers[wanted:], flags, strict=True):
+            if raised:
+                then()
+        return numbers[len(sizes) : wanted]
 
     def broken(self) -> AttributionError | None:
         """The error of the first tensor that was not finite, of those that nobody looked at yet."""

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attribution import numbers
 from attribution.errors import ModelError, TargetError
-from attribution.scores.outputs import Selector, checked, described
+from attribution.scores.outputs import Selector, checked, described, entry
+from attribution.scores.parameters import held, index
 from attribution.scores.score import Output, Score
 
 BOXES, SCORES, LABELS = "boxes", "scores", "labels"
@@ -45,13 +45,9 @@ class BoxScore(Score):
     per_example: ClassVar[tuple[str, ...]] = ("box",)
 
     def __post_init__(self) -> None:
-        target = numbers.integer(self.target)
-        if target is None or target < 0:
-            raise TargetError(f"BoxScore.target is {self.target!r}; give a class, an int of at least 0")
-        try:
-            box = torch.as_tensor(self.box, dtype=torch.float32).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TargetError(f"BoxScore.box is {self.box!r}; give x0, y0, x1, y1") from error
+        target = index("BoxScore", "target", self.target, "a class, an int of at least 0")
+        box = held("BoxScore", "box", self.box, "x0, y0, x1, y1, or (N, 4) of them")
+        box = box if box.is_floating_point() else box.to(torch.float32)
         box = box[None] if box.ndim == 1 else box
         if box.ndim != 2 or box.shape[1] != 4 or not bool((box[:, 2:] > box[:, :2]).all()):
             raise TargetError(f"BoxScore.box is {self.box!r}; give x0, y0, x1, y1 with x1 > x0 and y1 > y0, or (N, 4)")
@@ -61,13 +57,11 @@ class BoxScore(Score):
 
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, 1)."""
-        found = _part(output, self.output)
-        if (
-            isinstance(found, list | tuple)
-            and len(found) == len(examples)
-            and all(isinstance(i, Mapping) for i in found)
-        ):
-            rows = [(item[BOXES], item[SCORES] * (item[LABELS] == self.target)) for item in found]
+        found = output if self.output is None else entry(output, self.output)
+        if isinstance(found, list | tuple) and found and all(isinstance(item, Mapping) for item in found):
+            rows = [self._detected(item) for item in found]
+            if len(rows) != len(examples):
+                raise ModelError(f"the model returns {len(rows)} dicts for {len(examples)} examples; expected one each")
         else:
             boxes, scores = _both(found)
             if boxes.ndim != 3 or boxes.shape[2] != 4 or scores.ndim != 3 or len(boxes) != len(examples):
@@ -75,9 +69,21 @@ class BoxScore(Score):
             if self.target >= scores.shape[2]:
                 raise TargetError(f"class {self.target} is out of range; the detector scores {scores.shape[2]}")
             rows = [*zip(boxes, scores[..., self.target], strict=True)]
-        wanted = self.box.to(rows[0][0].device)
+        wanted = self.box.to(rows[0][0].device, torch.promote_types(rows[0][1].dtype, torch.float32))
         wanted = wanted.expand(len(rows), 4) if len(wanted) == 1 else wanted[examples.to(wanted.device)]
         return torch.stack([_best(*row, box) for row, box in zip(rows, wanted, strict=True)])[:, None]
+
+    def _detected(self, item: Mapping[Any, Any]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, 4) of an example, and their scores, 0 where they are of another class.
+
+        Raises:
+            ModelError: They are something else.
+        """
+        boxes, scores, labels = (item.get(name) for name in (BOXES, SCORES, LABELS))
+        tensors = isinstance(boxes, Tensor) and isinstance(scores, Tensor) and isinstance(labels, Tensor)
+        if not tensors or boxes.shape != (len(scores), 4) or scores.shape != labels.shape or scores.ndim != 1:
+            raise _unknown(item)
+        return boxes, scores * (labels == self.target)
 
     def scale(self, output: Output, examples: Tensor, matrix: Tensor) -> Tensor:
         """1: an overlap times a probability."""
@@ -97,17 +103,6 @@ def _best(boxes: Tensor, scores: Tensor, wanted: Tensor) -> Tensor:
     shared = corner.clamp(min=0).prod(dim=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) + (wanted[2:] - wanted[:2]).prod()
     return (shared / (areas - shared) * scores.to(wide)).amax()
-
-
-def _part(output: Any, selector: Selector) -> Any:
-    if selector is None:
-        return output
-    if callable(selector):
-        return selector(output)
-    try:
-        return output[selector]
-    except Exception as error:
-        raise ModelError(f"output is {selector!r}, but the model returns {described(output)}") from error
 
 
 def _both(found: Any) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """``ClassScore``: classes of a classifier."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, Self
 
@@ -8,15 +8,22 @@ import torch
 from torch import Tensor
 
 from attribution import numbers
-from attribution.errors import ModelError, TargetError
+from attribution.errors import ModelError
 from attribution.scores import targets
 from attribution.scores.outputs import Selector, checked, described, select
-from attribution.scores.score import Output, Score, per_row
+from attribution.scores.parameters import word
+from attribution.scores.score import Finding, Output, Score, per_row
 from attribution.scores.targets import Target
 
 Of = Literal["logit", "probability", "sigmoid", "log_probability"]
 
 _OF = ("logit", "probability", "sigmoid", "log_probability")
+
+ALREADY = (
+    "the outputs lie in [0, 1] and sum to 1, as probabilities do: their {} is not the probability of a class. Explain "
+    "ClassScore(of='logit') for the outputs as they are"
+)
+"""Put into the provenance; the answer stands, since logits may happen to look so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +31,8 @@ class ClassScore(Score):
     """The score of a class c: z[c], softmax(z)[c], σ(z[c]) or log softmax(z)[c] of the logits z (N, K).
 
     With one output unit (K = 1) and ``of="sigmoid"`` there are two classes: class 1 is σ(z), class 0 is 1 − σ(z).
-    Trailing axes of length 1 are left out, and an output (N,) is one unit.
+    Trailing axes of length 1 are left out, and an output (N,) is one unit. Outputs that look like probabilities already
+    are told in ``provenance["score"]`` where ``of`` makes probabilities of them once more.
 
     Args:
         target: An int for all examples, one int per example, (N, T) ints, ``"all"``, or ``None`` for the class with the
@@ -48,15 +56,17 @@ class ClassScore(Score):
     per_example: ClassVar[tuple[str, ...]] = ("target",)
 
     def __post_init__(self) -> None:
-        if self.of is not None and self.of not in _OF:
-            named = ", ".join(map(repr, _OF))
-            raise TargetError(f"ClassScore.of is {self.of!r}; give {named}, or None for the technique's own")
-        object.__setattr__(self, "of", self.of and str(self.of))
+        if self.of is not None:
+            object.__setattr__(self, "of", word("ClassScore", "of", self.of, _OF))
         if self.target is not None and not (isinstance(self.target, str) and self.target == "all"):
             given = numbers.integer(self.target)  # most often one
             found = targets.integers(self.target) if given is None else given
             object.__setattr__(self, "target", int(found) if isinstance(found, Tensor) and not found.ndim else found)
         object.__setattr__(self, "output", checked("ClassScore", self.output))
+
+    def by_default(self, default: "ClassScore") -> Self:
+        """With the reading of the technique where none is named."""
+        return self.having(of=default.of) if self.of is None else self
 
     def check(self, examples: int) -> Self:
         """With the target as (N, T), ``"all"`` or ``None``.
@@ -76,6 +86,18 @@ class ClassScore(Score):
             return {}
         return {"target": self.matrix(output, examples).detach().argmax(dim=1, keepdim=True)}
 
+    def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """Outputs that are probabilities already, of which ``of`` makes probabilities once more."""
+        if self.logits:
+            return ()
+        matrix = self.matrix(output, examples).detach()
+        if select(output, self.output).shape[1:].numel() == 1:  # of a single unit σ(z) is the probability
+            return ()
+        near = torch.finfo(matrix.dtype).eps ** 0.5
+        sums = matrix.sum(dim=1, dtype=torch.promote_types(matrix.dtype, torch.float32))
+        probabilities = ((matrix >= 0) & (matrix <= 1)).all() & ((sums - 1).abs() <= near).all()
+        return (Finding(probabilities, ALREADY.format("sigmoid" if self.of == "sigmoid" else "softmax")),)
+
     def on(self, device: torch.device) -> Self:
         """The same: a target is looked at on the host, and sent when it is known to be in range."""
         return self
@@ -93,7 +115,13 @@ class ClassScore(Score):
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, T) for the classes (n, T) that the clean inputs settled."""
         matrix = self.matrix(output, examples)
-        return self.score_of(matrix).gather(1, self.columns(matrix)[examples])
+        scores = self.score_of(matrix)
+        if isinstance(self.target, str):
+            return scores
+        if not isinstance(self.target, Tensor):
+            return scores.gather(1, self.columns(matrix))
+        target = targets.resolve(self.target, matrix) if self.target.device.type == "cpu" else self.target
+        return scores.gather(1, target[examples.to(target.device)])
 
     def matrix(self, output: Output, examples: Tensor) -> Tensor:
         """(B, K) logits; of one unit with a sigmoid (B, 2): −z and z.

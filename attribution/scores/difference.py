@@ -10,19 +10,21 @@ from torch import Tensor
 from attribution import numbers
 from attribution.errors import TargetError
 from attribution.scores.classes import ClassScore
-from attribution.scores.score import Output, Score, whole
+from attribution.scores.score import Finding, Output, Score
 
 
 @dataclass(frozen=True, eq=False)
 class DifferenceScore(Score):
-    """a − b of two scores.
+    """a − b of two scores, in their unit.
 
     Args:
-        a: A score, or a class.
+        a: A score, or a class, which is read as the technique reads classes: by the logit, for `Occlusion` by the
+            probability.
         b: Likewise. Both have as many targets, or one of them has one.
 
     Raises:
-        TargetError: One is neither a score nor an int. When run: the numbers of targets do not fit.
+        TargetError: One is neither a score nor an int, or only one of them is of a layer, or they are of two layers.
+            When run: the numbers of targets do not fit.
 
     Source: Z. Zhang et al., *Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation*, CVPR
     2025, section 3.2 (Grad-CAM of the difference of two logits).
@@ -39,6 +41,20 @@ class DifferenceScore(Score):
                 object.__setattr__(self, name, ClassScore(index))
             elif not isinstance(given, Score):
                 raise TargetError(f"DifferenceScore.{name} is {given!r}; give a score, or a class as an int")
+        if self.a.of_layer != self.b.of_layer:
+            raise TargetError(
+                f"DifferenceScore reads {_source(self.a)} and {_source(self.b)}, and one forward ends at one place; "
+                "give two scores of the output, or of one layer"
+            )
+
+    @property
+    def of_layer(self) -> str | None:
+        """That of both."""
+        return self.a.of_layer
+
+    def by_default(self, default: ClassScore) -> Self:
+        """Both."""
+        return self.having(a=self.a.by_default(default), b=self.b.by_default(default))
 
     def check(self, examples: int) -> Self:
         """Both."""
@@ -67,6 +83,10 @@ class DifferenceScore(Score):
 
         return self.having(a=self.a.chosen(of("a")), b=self.b.chosen(of("b")))
 
+    def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """Of both."""
+        return [*self.a.findings(output, examples), *self.b.findings(output, examples)]
+
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, T)."""
         a, b = self.a.values(output, examples), self.b.values(output, examples)
@@ -81,11 +101,6 @@ class DifferenceScore(Score):
         sizes = [s.scale(output, examples, s.values(output, examples)) for s in (self.a, self.b)]
         return sizes[0] + sizes[1]
 
-    def joined(self, parts: Sequence[Score]) -> Score:
-        """Each side joined."""
-        both = [part for part in parts if isinstance(part, DifferenceScore)]
-        return self.having(a=whole([part.a for part in both]), b=whole([part.b for part in both]))
-
     def names(self, columns: Tensor) -> tuple[tuple[str, ...], ...]:
         """``"class 3 − class 5"``."""
         a, b = (_names(score, columns) for score in (self.a, self.b))
@@ -99,5 +114,11 @@ class DifferenceScore(Score):
 
 
 def _names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
-    settled = isinstance(score, ClassScore) and isinstance(score.target, Tensor)
-    return score.names(score.target if settled else columns)  # type: ignore[attr-defined]
+    if isinstance(score, ClassScore):
+        classes = score.target if isinstance(score.target, Tensor) else torch.arange(columns.shape[1])
+        return score.names(classes if classes.ndim == 2 else classes.expand(len(columns), -1))
+    return score.names(columns)
+
+
+def _source(score: Score) -> str:
+    return "the output" if score.of_layer is None else f"layer {score.of_layer!r}"

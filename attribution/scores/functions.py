@@ -1,7 +1,7 @@
 """``FunctionScore``: any function of a model's output."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from attribution.errors import AttributionError, ModelError, TargetError
+from attribution.running.execution import out_of_memory
+from attribution.scores.moved import Unmoved, moved
 from attribution.scores.outputs import described
-from attribution.scores.score import Output, Score, per_row
+from attribution.scores.score import Finding, Output, Score
+
+HINT = "Let it take (output, examples) and look its data up by examples, the place of each row in the batch"
+
+ROUNDING = 64
+"""Units in the last place of the largest value that a sum may be off at another place of the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,74 +25,89 @@ class FunctionScore(Score):
     """f(output) or f(output, examples): (B,) or (B, T), differentiable.
 
     A function of one argument must treat each example by its own row. It is tried once on the clean output with its
-    rows in reverse order, and refused where its values do not turn with them: data of each example (masks,
-    references) are looked up by ``examples`` (B,), the place of each row in the user's batch.
+    rows moved on by one, and refused where its values do not move with them: data of each example (masks, references)
+    are looked up by ``examples`` (B,), the place of each row in the user's batch. An output of which the rows cannot be
+    told is not tried. On an accelerator the verdict is read together with other flags, so that the error may come at
+    the end of the call.
 
     Args:
-        function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments.
+        function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments, or its
+            second is called so.
         name: In figures, files and reports; ``None``: the function's own.
-        first: Not for the user: the place of a part's first example in the batch.
 
     Raises:
         TargetError: It is no function, or takes another number of arguments. When run: see above.
-        ModelError: When run: it fails on the output, or does not return one row per example.
+        ModelError: When run: it fails on the output, or does not return one row of floats per example.
     """
 
     function: Callable[..., Tensor]
     name: str | None = None
-    first: int = field(default=0, repr=False)
+    _first: int = field(default=0, init=False, repr=False, compare=False)
+    """The place of a part's first example in the batch."""
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
+        if not callable(self.function) or isinstance(self.function, type):
             raise TargetError(f"FunctionScore.function is {self.function!r}; give a function of the model's output")
-        name = self.name or getattr(self.function, "__name__", type(self.function).__name__)
-        object.__setattr__(self, "name", str(name))
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise TargetError(f"FunctionScore.name is {self.name!r}; give a text, or leave it out")
+        object.__setattr__(self, "name", self.name or called(self.function))
         _takes_examples(self.function)
 
     def rows(self, part: slice) -> Self:
         """The function is told the places in the whole batch."""
-        return self.having(first=self.first + (part.start or 0))
+        return self.having(_first=self._first + (part.start or 0))
 
-    def choose(self, output: Output, examples: Tensor) -> Mapping[str, Tensor]:
-        """Nothing; a function of one argument is tried with the rows in reverse order.
+    def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """The values of a function of one argument do not move with the rows."""
+        if len(examples) < 2 or _takes_examples(self.function):
+            return ()
+        try:
+            given = [moved(output, len(examples), by) for by in (0, 1)]
+        except Unmoved:
+            return ()
+        with torch.no_grad():
+            plain, shifted = (self.values(each, examples).nan_to_num(0.0) for each in given)
+            plain = plain.roll(1, 0)
+            eps = torch.finfo(plain.dtype).eps
+            allowed = eps**0.5 * plain.abs() + ROUNDING * eps * plain.abs().amax()
+            off = ((plain - shifted).abs() > allowed).any()
+        return (Finding(off, self._uses_more),)
 
-        Raises:
-            TargetError: Its values do not turn with the rows.
-        """
-        if len(examples) > 1 and not _takes_examples(self.function):
-            with torch.no_grad():
-                plain, turned = (
-                    self.values(given, examples).nan_to_num(0.0) for given in (output, _turned(output, len(examples)))
-                )
-                size = plain.abs().amax().clamp(min=torch.finfo(plain.dtype).tiny)
-                if not bool((plain - turned.flip(0)).abs().amax() <= 1e-3 * size):
-                    raise TargetError(
-                        f"{self} gives a row of the output another value at another place of the batch: it uses data "
-                        "of each example, or mixes them. Let it take (output, examples) and look its data up by "
-                        "examples, the place of each row in the batch"
-                    )
-        return {}
+    def _uses_more(self) -> TargetError:
+        return TargetError(
+            f"{self} gives a row of the output another value at another place of the batch: it uses data of each "
+            f"example, or mixes them. {HINT}"
+        )
 
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, T)."""
-        arguments = (output, examples + self.first) if _takes_examples(self.function) else (output,)
+        placed = _takes_examples(self.function)
+        hint = "" if placed else f". {HINT}"
         try:
-            found = self.function(*arguments)
+            found = self.function(output, examples + self._first) if placed else self.function(output)
         except (AttributionError, MemoryError):
             raise
         except Exception as error:
-            if isinstance(error, RuntimeError) and "out of memory" in str(error):
+            if out_of_memory(error):
                 raise
             raise ModelError(
-                f"{self} fails on what the model returns, {described(output)}: {type(error).__name__}: {error}"
+                f"{self} fails on what the model returns, {described(output)}: {type(error).__name__}: {error}{hint}"
             ) from error
         if not isinstance(found, Tensor) or not found.is_floating_point() or found.ndim not in (1, 2):
             raise ModelError(f"{self} gives {described(found)}; expected floats (B,) or (B, T), one row per example")
-        per_row(found, len(examples), f"what {self} gives")
+        if len(found) != len(examples) or not found.numel():
+            raise ModelError(
+                f"{self} gives {described(found)} for {len(examples)} examples; expected one row per example{hint}"
+            )
         return found[:, None] if found.ndim == 1 else found
 
     def __str__(self) -> str:
         return str(self.name)
+
+
+def called(function: Callable[..., Any]) -> str:
+    """The name of a function, of another object that can be called that of its type."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _takes_examples(function: Callable[..., Any]) -> bool:
@@ -100,35 +122,10 @@ def _takes_examples(function: Callable[..., Any]) -> bool:
         return False  # of C
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in positional if p.default is p.empty]
-    if len(needed) > 2 or (not positional and not any(p.kind == p.VAR_POSITIONAL for p in parameters)):
+    keywords = [p for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
+    if len(needed) > 2 or keywords or (not positional and not any(p.kind == p.VAR_POSITIONAL for p in parameters)):
         raise TargetError(
-            f"a score takes (output) or (output, examples); {getattr(function, '__name__', function)!r} takes "
+            f"a score takes (output) or (output, examples); {called(function)!r} takes "
             f"{', '.join(p.name for p in parameters) or 'nothing'}"
         )
     return len(needed) == 2 or (len(positional) > 1 and positional[1].name == "examples")
-
-
-def _turned(output: Any, rows: int) -> Any:
-    """An output with the rows of its tensors in reverse order, and of lists with one entry per example."""
-    if isinstance(output, Tensor):
-        return output.flip(0) if output.ndim and len(output) == rows else output
-    if isinstance(output, Mapping):
-        turned = {key: _turned(value, rows) for key, value in output.items()}
-        try:
-            return type(output)(turned)  # type: ignore[call-arg]
-        except Exception:
-            return turned
-    if isinstance(output, list) and len(output) == rows and all(isinstance(item, Mapping) for item in output):
-        return output[::-1]
-    if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(_turned(item, rows) for item in output))
-    if isinstance(output, list | tuple):
-        return type(output)(_turned(item, rows) for item in output)
-    if hasattr(output, "__dict__"):
-        import copy
-
-        other = copy.copy(output)
-        for name, value in vars(output).items():
-            object.__setattr__(other, name, _turned(value, rows))
-        return other
-    return output

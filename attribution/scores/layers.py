@@ -9,6 +9,7 @@ from torch import Tensor
 from attribution import numbers
 from attribution.errors import ModelError, TargetError
 from attribution.scores.outputs import described
+from attribution.scores.parameters import index, word
 from attribution.scores.score import Output, Score, per_row
 from attribution.scores.values import mean_size
 
@@ -27,7 +28,7 @@ class LayerScore(Score):
 
     Raises:
         TargetError: A field is of another form. When run: a channel or position is out of range.
-        LayerError: When run: the layer does not exist, never runs, runs several times, or gives no tensor.
+        LayerError: The model has no such layer. When run: it never runs, runs several times, or gives no tensor.
     """
 
     layer: str
@@ -37,19 +38,15 @@ class LayerScore(Score):
     reduce: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        channel = numbers.integer(self.channel)
         if not isinstance(self.layer, str) or not self.layer:
             raise TargetError(f"LayerScore.layer is {self.layer!r}; give a name of model.named_modules()")
-        if channel is None or channel < 0:
-            raise TargetError(f"LayerScore.channel is {self.channel!r}; give an int of at least 0")
-        if self.reduce not in ("mean", "sum"):
-            raise TargetError(f"LayerScore.reduce is {self.reduce!r}; give 'mean' or 'sum'")
-        object.__setattr__(self, "channel", channel)
+        object.__setattr__(self, "channel", index("LayerScore", "channel", self.channel))
+        word("LayerScore", "reduce", self.reduce, ("mean", "sum"))
         if self.position is not None:
             several = numbers.items(self.position)
             found = [numbers.integer(each) for each in ((self.position,) if several is None else several)]
             place = tuple(each for each in found if each is not None)
-            if len(place) < len(found):
+            if len(place) < len(found) or min(place, default=0) < 0:
                 raise TargetError(f"LayerScore.position is {self.position!r}; give one int per place axis")
             object.__setattr__(self, "position", place)
 

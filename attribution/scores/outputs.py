@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from inspect import isroutine
 from typing import Any
 
 from torch import Tensor
 
-from attribution.errors import ModelError, TargetError
+from attribution.errors import AttributionError, ModelError, TargetError
 from attribution.numbers import integer
 
 Selector = str | int | Callable[[Any], Tensor] | None
@@ -41,7 +42,7 @@ def select(output: Any, selector: Selector) -> Tensor:
         ModelError: The output has no such entry, or it is no floating-point tensor of numbers; or an index is asked of
             a tensor, whose rows are examples.
     """
-    found = output if selector is None else _at(output, selector)
+    found = output if selector is None else entry(output, selector)
     if selector is None and not isinstance(found, Tensor):
         found = _entry(found, FOUND_ALONE, None)
     where = "the model returns" if selector is None else f"output={_said(selector)} gives"
@@ -72,10 +73,17 @@ def described(output: Any) -> str:
 _MISSING = object()
 
 
-def _at(output: Any, selector: str | int | Callable[[Any], Tensor]) -> Any:
+def entry(output: Any, selector: str | int | Callable[[Any], Any]) -> Any:
+    """What a selector names in an output, whatever that is.
+
+    Raises:
+        ModelError: The output has no such entry, or an index is asked of a tensor.
+    """
     if callable(selector):
         try:
             return selector(output)
+        except AttributionError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"output={_said(selector)} fails on what the model returns, {described(output)}: "
@@ -115,7 +123,13 @@ def _entry(output: Any, step: str | int, otherwise: Any) -> Any:
             return output[number]
     except Exception:  # the output may be an object with code of its own
         return otherwise
-    return getattr(output, step, otherwise) if isinstance(step, str) and step.isidentifier() else otherwise
+    if not isinstance(step, str) or not step.isidentifier():
+        return otherwise
+    try:
+        found = getattr(output, step, otherwise)
+    except Exception:
+        return otherwise
+    return otherwise if isroutine(found) else found  # the methods of a dict are none of its entries
 
 
 def _hint(output: Any) -> str:

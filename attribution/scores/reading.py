@@ -26,7 +26,7 @@ def score_of(asked: Any, default: ClassScore) -> Score:
         TargetError: It is none of these.
     """
     if isinstance(asked, Score):
-        return replace(asked, of=default.of) if isinstance(asked, ClassScore) and asked.of is None else asked
+        return asked.by_default(default)
     if callable(asked) and not isinstance(asked, Tensor | type):
         return FunctionScore(asked)
     return replace(default, target=asked)

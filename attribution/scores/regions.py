@@ -1,16 +1,16 @@
 """``RegionScore``: a region of a map that a model returns, as in segmentation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from attribution import numbers
 from attribution.errors import ModelError, TargetError
 from attribution.scores.outputs import Selector, checked, described, select
-from attribution.scores.score import Output, Score, per_row
+from attribution.scores.parameters import held, index, word
+from attribution.scores.score import Finding, Output, Score, per_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +21,17 @@ class RegionScore(Score):
 
     Args:
         channel: Of the output.
-        mask: (*p), common to all examples, or (N, *p): bool, or numbers that weigh. ``None``: the places that the model
-            assigns to the channel on the clean inputs, by the largest channel, or where there is one channel, by a
-            value above 0. The mask is fixed then: covered and noisy inputs are asked about the same places.
+        mask: (*p), common to all examples, or (N, *p): bool, or weights of at least 0. ``None``: the places that the
+            model assigns to the channel on the clean inputs, by the largest channel, or where there is one channel, by
+            a value above 0. The mask is fixed then: covered and noisy inputs are asked about the same places.
         reduce: ``"mean"`` over the mask, or ``"sum"``.
         output: Which tensor of the output; see `ClassScore`. Models of torchvision return a dict: ``output="out"``.
-        first: Not for the user: the place of a part's first example in the mask.
 
     Raises:
-        TargetError: A field is of another form. When run: the channel is out of range, the mask has another size than
-            the output, or a region is empty.
+        TargetError: A field is of another form, or the mask holds no place or a negative weight. When run: the channel
+            is out of range, the mask has another size than the output or another number of rows than there are
+            examples, or the region of one example is empty. On an accelerator an empty region is read together with
+            other flags, so that the error may come at the end of the call.
         ModelError: When run: the output is no map (N, K, *p).
 
     Source: K. Vinogradova et al., *Towards Interpretable Semantic Segmentation via Gradient-weighted Class Activation
@@ -42,63 +43,50 @@ class RegionScore(Score):
     _: KW_ONLY
     reduce: Literal["mean", "sum"] = "mean"
     output: Selector = None
-    first: int = field(default=0, init=True, repr=False)
-
-    per_example: ClassVar[tuple[str, ...]] = ("mask",)
+    _first: int = field(default=0, init=False, repr=False, compare=False)
+    """The place of a part's first example in the mask."""
+    _rows: int | None = field(default=None, init=False, repr=False, compare=False)
+    """How many rows a mask with a row for each example has."""
+    _predicted: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        channel = numbers.integer(self.channel)
-        if channel is None or channel < 0:
-            raise TargetError(f"RegionScore.channel is {self.channel!r}; give an int of at least 0")
-        if self.reduce not in ("mean", "sum"):
-            raise TargetError(f"RegionScore.reduce is {self.reduce!r}; give 'mean' or 'sum'")
-        object.__setattr__(self, "channel", channel)
+        object.__setattr__(self, "channel", index("RegionScore", "channel", self.channel))
+        word("RegionScore", "reduce", self.reduce, ("mean", "sum"))
         object.__setattr__(self, "output", checked("RegionScore", self.output))
         if self.mask is not None:
             object.__setattr__(self, "mask", _mask(self.mask))
 
     def check(self, examples: int) -> Self:
-        """The same.
-
-        Raises:
-            TargetError: The whole mask is empty.
-        """
-        if self.mask is not None and not bool(self.mask.any()):
-            raise TargetError("the region is empty; give a mask with some places")
-        return self
+        """With the number of examples, which the mask must have rows for unless it is common to all."""
+        return self.having(_rows=examples)
 
     def rows(self, part: slice) -> Self:
         """A mask may be common to all, which only its output tells; so it stays whole, and the part's place is kept."""
-        return self.having(first=self.first + (part.start or 0))
+        return self.having(_first=self._first + (part.start or 0))
 
     def choose(self, output: Output, examples: Tensor) -> Mapping[str, Any]:
-        """The places that are assigned to the channel, where no mask is given.
-
-        Raises:
-            TargetError: The region of an example is empty, or the mask has another size than the map.
-        """
-        maps = self._maps(output, len(examples)).detach()
-        own = maps[:, self.channel]
+        """The places that are assigned to the channel, where no mask is given."""
         if self.mask is not None:
-            self._refuse_empty(self._weights(own, examples), examples)
             return {}
-        region = own > 0 if maps.shape[1] == 1 else maps.argmax(dim=1) == self.channel
-        self._refuse_empty(region, examples)
-        return {"mask": region}
+        maps = self._maps(output, len(examples)).detach()
+        return {"mask": maps[:, 0] > 0 if maps.shape[1] == 1 else maps.argmax(dim=1) == self.channel}
 
     def chosen(self, choices: Mapping[str, Any]) -> Self:
         """With the region of each example, counted from the part's first."""
-        return self.having(**choices, first=0) if choices else self
+        return self.having(**choices, _first=0, _rows=len(choices["mask"]), _predicted=True) if choices else self
 
-    def _refuse_empty(self, weights: Tensor, examples: Tensor) -> None:
-        """On the host; elsewhere an empty region makes the score NaN, which is found at the end."""
-        if weights.device.type != "cpu":
-            return
+    def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """The region of an example is empty."""
+        own, weights = self._weighed(output, examples)
         empty = ~weights.bool().flatten(1).any(dim=1)
-        if bool(empty.any()):
-            place = int(examples[int(empty.nonzero()[0])]) + self.first
-            said = "the mask leaves no place" if self.mask is not None else "the model assigns no place"
-            raise TargetError(f"{said} of example {place} to channel {self.channel}; give another mask, or channel")
+
+        def refused() -> TargetError:
+            row = int(empty.nonzero()[0])
+            whose = f"example {row + self._first}" if len(own) == len(weights) else "every example"
+            said = "the model assigns no place" if self._predicted else "the mask leaves no place"
+            return TargetError(f"{said} of {whose} to channel {self.channel}; give another mask, or channel")
+
+        return (Finding(empty.any(), refused),)
 
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, 1)."""
@@ -148,10 +136,11 @@ class RegionScore(Score):
             raise TargetError(f"the mask has size {tuple(mask.shape[1:])}, the model's map {tuple(own.shape[1:])}")
         if len(mask) == 1:
             return mask
-        rows = examples.to(own.device) + self.first
-        if own.device.type == "cpu" and int(rows.max()) >= len(mask):
-            raise TargetError(f"the mask has {len(mask)} rows; give one for each example, or one for all")
-        return mask[rows]
+        if self._rows is not None and len(mask) != self._rows:
+            raise TargetError(
+                f"the mask has {len(mask)} rows for {self._rows} examples; give one for each, or one for all"
+            )
+        return mask[examples.to(own.device) + self._first]
 
     def _reduced(self, total: Tensor, weights: Tensor) -> Tensor:
         """The mean over the mask, or the sum; NaN where the region is empty."""
@@ -163,13 +152,14 @@ def _mask(mask: object) -> Tensor:
     """On the host, detached; a tensor, or whatever torch makes one of.
 
     Raises:
-        TargetError: It is no array of finite numbers.
+        TargetError: It is no array of bools or weights, or holds no place at all.
     """
-    try:
-        found = torch.as_tensor(mask, device="cpu").detach()
-        finite = bool(found.isfinite().all())
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(f"RegionScore.mask is a {type(mask).__name__}; give a tensor (*p) or (N, *p)") from error
-    if not finite or found.ndim == 0 or found.is_complex():
-        raise TargetError("RegionScore.mask must hold finite numbers or bools, in the shape (*p) or (N, *p)")
+    found = held("RegionScore", "mask", mask, "bools or weights of at least 0, (*p) or (N, *p)")
+    if found.ndim == 0 or bool((found < 0).any()):
+        raise TargetError(
+            "RegionScore.mask is a single number or holds negative weights; give bools or weights of at least 0, "
+            "(*p) or (N, *p). Of what counts against it make a DifferenceScore"
+        )
+    if not bool(found.any()):
+        raise TargetError("the region is empty; give a mask with some places")
     return found

@@ -2,17 +2,35 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attribution.errors import ModelError, TargetError
+from attribution.errors import AttributionError, ModelError, TargetError
+from attribution.running.upload import upload
+
+if TYPE_CHECKING:
+    from attribution.scores.classes import ClassScore
 
 Output = Any
 """Whatever a model returns."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What should not be so on the clean output.
+
+    Attributes:
+        flag: A bool on the device of the output; on an accelerator it is read together with other flags.
+        then: The error; or a text for the provenance where the answer stands nevertheless.
+    """
+
+    flag: Tensor
+    then: Callable[[], AttributionError] | str
 
 
 class Score(ABC):
@@ -31,6 +49,10 @@ class Score(ABC):
 
     mixes: ClassVar[bool] = False
     """Whether a score depends on other columns of `matrix` than its own."""
+
+    def by_default(self, default: "ClassScore") -> Self:
+        """This score, where classes are read as the technique reads them by default."""
+        return self
 
     @abstractmethod
     def values(self, output: Output, examples: Tensor) -> Tensor:
@@ -69,6 +91,10 @@ class Score(ABC):
         """This score with what the clean output decided."""
         return self.having(**choices) if choices else self
 
+    def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """What is wrong or odd on the clean output, for a score that is settled; nothing by default."""
+        return ()
+
     def having(self, **changed: Any) -> Self:
         """The same score with other fields, which are not checked anew: they come from scores that were."""
         other = copy.copy(self)
@@ -79,13 +105,7 @@ class Score(ABC):
     def on(self, device: torch.device) -> Self:
         """The same score with its tensors on a device."""
         held = {name: each for name, each in _held(self).items() if isinstance(each, Tensor) and each.device != device}
-        return self.having(**{name: each.to(device) for name, each in held.items()}) if held else self
-
-    def joined(self, parts: "Sequence[Score]") -> "Score":
-        """The score of a batch from those of its parts, of which this is the first; they differ in what was chosen."""
-        held = {name: [getattr(part, name) for part in parts] for name in self.per_example}
-        cut = {name: each for name, each in held.items() if any(one is not each[0] for one in each)}
-        return self.having(**{name: torch.cat(each) for name, each in cut.items()}) if cut else self
+        return self.having(**{name: upload(each, device) for name, each in held.items()}) if held else self
 
     @property
     def of_layer(self) -> str | None:
@@ -139,12 +159,14 @@ class Score(ABC):
         return type(self) is type(other) and _comparable(self) == _comparable(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), _comparable(self)))
+        return hash((type(self), tuple(map(_hash, _comparable(self)))))
 
 
-def whole(parts: Sequence[Score]) -> Score:
-    """The score of a batch from those of its parts, in order."""
-    return parts[0] if len(parts) == 1 else parts[0].joined(parts)
+def whole(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What the clean output decided, of a batch from that of its parts, in order."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def per_row(values: Tensor, rows: int, what: str) -> Tensor:
@@ -160,16 +182,33 @@ def per_row(values: Tensor, rows: int, what: str) -> Tensor:
 
 
 def _held(score: Score) -> dict[str, Any]:
-    assert is_dataclass(score)
-    return {field.name: getattr(score, field.name) for field in fields(score)}
+    """Fields by name; of a score that is no dataclass, its attributes."""
+    return {f.name: getattr(score, f.name) for f in fields(score)} if is_dataclass(score) else dict(vars(score))
 
 
 def _comparable(score: Score) -> tuple[Any, ...]:
-    return tuple(_plain(value) for value in _held(score).values())
+    """What two equal scores share."""
+    left_out = {f.name for f in fields(score) if not f.compare} if is_dataclass(score) else set()
+    return tuple(_plain(value) for name, value in sorted(_held(score).items()) if name not in left_out)
 
 
 def _plain(value: Any) -> Any:
+    """A value by its content, where Python would compare identities or element by element."""
     if isinstance(value, Tensor):
         host = value.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)  # an expanded one too
         return str(host.dtype), tuple(value.shape), host.view(torch.uint8).numpy().tobytes()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_plain, value))
+    if isinstance(value, Mapping):
+        return type(value), {key: _plain(each) for key, each in value.items()}
     return value
+
+
+def _hash(value: Any) -> int:
+    """Equal values have equal hashes; of a value without one that of its type."""
+    try:
+        return hash(value)
+    except TypeError:
+        return hash(type(value))

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attribution import numbers
 from attribution.errors import ModelError, TargetError
 from attribution.scores.outputs import Selector, checked, described, select
+from attribution.scores.parameters import held, word
 from attribution.scores.score import Output, Score, per_row
 
 
@@ -41,24 +43,18 @@ class SimilarityScore(Score):
     per_example: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        if self.by not in ("cosine", "dot"):
-            raise TargetError(f"SimilarityScore.by is {self.by!r}; give 'cosine' or 'dot'")
-        try:
-            found = torch.as_tensor(self.reference).detach()
-            usable = found.ndim in (1, 2) and found.numel() > 0 and bool(found.isfinite().all())
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TargetError(
-                f"SimilarityScore.reference is a {type(self.reference).__name__}; give a tensor (D,)"
-            ) from error
-        if not usable or found.is_complex():
+        word("SimilarityScore", "by", self.by, ("cosine", "dot"))
+        found = held("SimilarityScore", "reference", self.reference, "finite numbers (D,), (N, D) or (T, D)")
+        if found.ndim not in (1, 2):
             raise TargetError(
                 f"SimilarityScore.reference has shape {tuple(found.shape)}; give finite numbers (D,), (N, D) or (T, D)"
             )
         if self.by == "cosine" and not bool(found.any(dim=-1).all()):
             raise TargetError("SimilarityScore.reference is zero, which has no direction; give another, or by='dot'")
-        if self.each is not None and found.ndim == 1:
-            raise TargetError("SimilarityScore.each is for references with two axes; leave it out")
+        if self.each is not None and (numbers.flag(self.each) is None or found.ndim == 1):
+            raise TargetError(f"SimilarityScore.each is {self.each!r}; a bool, for references with two axes only")
         object.__setattr__(self, "reference", found)
+        object.__setattr__(self, "each", numbers.flag(self.each))
         object.__setattr__(self, "output", checked("SimilarityScore", self.output))
 
     def check(self, examples: int) -> Self:
@@ -91,10 +87,6 @@ class SimilarityScore(Score):
             return torch.ones_like(matrix)
         embedding, reference = self._pair(output, examples)
         return (embedding.detach().abs()[:, None] * reference.abs()).sum(dim=-1)
-
-    def names(self, columns: Tensor) -> tuple[tuple[str, ...], ...]:
-        """``"cosine"``, of several references ``"cosine 0"`` and so on."""
-        return super().names(columns)
 
     def __str__(self) -> str:
         return self.by

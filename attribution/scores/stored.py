@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -10,6 +10,7 @@ from attribution.errors import TargetError
 from attribution.scores.boxes import BoxScore
 from attribution.scores.classes import ClassScore
 from attribution.scores.difference import DifferenceScore
+from attribution.scores.functions import called
 from attribution.scores.layers import LayerScore
 from attribution.scores.regions import RegionScore
 from attribution.scores.score import Output, Score
@@ -32,14 +33,26 @@ class NamedScore(Score):
 
     name: str
 
+    def check(self, examples: int) -> Self:
+        """Cannot be asked.
+
+        Raises:
+            TargetError: Always.
+        """
+        raise self._lost()
+
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """Cannot be computed.
 
         Raises:
             TargetError: Always.
         """
-        raise TargetError(
-            f"the score {self.name!r} was read from a file, which keeps the names of functions alone; give the function"
+        raise self._lost()
+
+    def _lost(self) -> TargetError:
+        return TargetError(
+            f"the score {self.name!r} was read from a file, which keeps only the name of a function or of a score that "
+            "is not built in; give it again"
         )
 
     def __str__(self) -> str:
@@ -53,7 +66,7 @@ def stored(score: Score, prefix: str = "score") -> tuple[dict[str, Any], dict[st
     assert is_dataclass(score)
     held: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    for field in fields(score):
+    for field in (each for each in fields(score) if each.init):
         value, name = getattr(score, field.name), f"{prefix}/{field.name}"
         if isinstance(value, Tensor):
             tensors[name] = value
@@ -63,7 +76,7 @@ def stored(score: Score, prefix: str = "score") -> tuple[dict[str, Any], dict[st
             held[field.name] = {"score": inner}
             tensors |= more
         elif callable(value):
-            held[field.name] = {"function": getattr(value, "__name__", type(value).__name__)}
+            held[field.name] = {"function": called(value)}
         else:
             held[field.name] = list(value) if isinstance(value, tuple) else value
     return {"type": type(score).__name__, "fields": held}, tensors
@@ -82,17 +95,32 @@ def restored(found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Score:
         elif isinstance(value, dict) and "score" in value:
             given[name] = restored(value["score"], tensors)
         elif isinstance(value, dict) and "function" in value:
-            given[name] = _Unknown(value["function"])
+            given[name] = Forgotten(value["function"])
         else:
             given[name] = tuple(value) if isinstance(value, list) else value
     return (_KNOWN | {"NamedScore": NamedScore})[found["type"]](**given)
 
 
-class _Unknown:
-    """A function of which only the name is known."""
+class Forgotten:
+    """A function of which only the name is known; equal to others of the name.
+
+    Args:
+        name: Its own.
+    """
 
     def __init__(self, name: str) -> None:
         self.__name__ = name
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Forgotten) and self.__name__ == other.__name__
+
+    def __hash__(self) -> int:
+        return hash(self.__name__)
+
     def __call__(self, *args: object) -> Any:
+        """Cannot be called.
+
+        Raises:
+            TargetError: Always.
+        """
         raise TargetError(f"the function {self.__name__!r} was not saved with the file; give it again: output=…")

@@ -79,7 +79,7 @@ def integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> 
         _check_plain(target)
         if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
             raise TargetError(f"target is a tensor of {target.dtype}; give {_FORMS}")
-        return target.detach().to("cpu", torch.int64)
+        return target.detach().to("cpu", torch.int64, copy=True)
     values = _nested(target)
     try:
         return torch.tensor(values, dtype=torch.int64, device="cpu")

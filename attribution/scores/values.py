@@ -16,8 +16,9 @@ class ValueScore(Score):
     """y[n, index]: one number of the output, as it is.
 
     Args:
-        index: Where in one example's output the number stands: an int, or as many ints as it has axes; ``None``: the
-            output is (N,), or has axes of length 1 beside that of the examples, as (N, 1) and (N, 1, 1, 1).
+        index: Where in one example's output the number stands: an int, or as many ints as it has axes, negative ones
+            counted from the end; ``None``: the output is (N,), or has axes of length 1
+            beside that of the examples, as (N, 1) and (N, 1, 1, 1).
         output: Which tensor of the output; see `ClassScore`.
 
     Raises:

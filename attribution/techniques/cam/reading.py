@@ -108,7 +108,7 @@ def _axis_of_examples(owner: str, layer: str, shape: Shape, model: nn.Module, in
 def _alone(layer: str, model: nn.Module, inputs: Inputs) -> Shape | None:
     """What the layer gives for one example; ``None`` where that is not known."""
     name, module = layers.find(model, layer)
-    stops = layers.survey(model, inputs) if name.key is None else ()
+    stops = layers.survey(model, inputs) if not name.keys else ()
     return next((stop.shape for stop in stops if stop.module is module), None)
 
 

@@ -1,0 +1,308 @@
+"""Every kind of score with what it means, written by hand for one image at a time."""
+
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attribution import (
+    BoxScore,
+    ClassScore,
+    DifferenceScore,
+    FunctionScore,
+    LayerScore,
+    RegionScore,
+    SimilarityScore,
+    ValueScore,
+)
+from tests.scores.net import SIZE, Finish, Truth
+
+Pair = namedtuple("Pair", ["scores", "hidden"])
+
+
+@dataclass
+class Plain:
+    hidden: Tensor
+    scores: Tensor
+
+
+@dataclass
+class Returned(OrderedDict):  # type: ignore[type-arg]
+    """As Hugging Face returns it: a dataclass, a mapping and a sequence at once."""
+
+    logits: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self["logits"] = self.logits
+
+
+@dataclass(frozen=True)
+class Case:
+    """A form of output, a score of it, and what that is.
+
+    Attributes:
+        finish: From maps (N, 4, 8, 9) to the output.
+        asked: For so many examples.
+        truth: See `Truth`.
+        layer: The layer that is scored, where it is one of a layer.
+        only: Techniques that can explain it; ``""``: all.
+    """
+
+    finish: Finish
+    asked: Callable[[int], Any]
+    truth: Truth
+    layer: str | None = None
+    only: str = ""
+
+
+def pooled(maps: Tensor) -> Tensor:
+    return maps.mean(dim=(2, 3))
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+MASKS = drawn(3, *SIZE, seed=5) > 0.6
+WEIGHTS = drawn(*SIZE, seed=6).abs()
+REFERENCES = drawn(3, 4, seed=7)
+TWENTY = drawn(4, 20, seed=8)
+ANCHORS = torch.tensor([[0, 0, 4, 4], [3, 1, 8, 6], [2, 2, 7, 9]], dtype=torch.float64)
+BOXES = torch.tensor([[1, 1, 5, 6], [2, 0, 8, 5], [0, 3, 6, 8]], dtype=torch.float64)
+
+
+def in_mask(plane: Tensor, mask: Tensor, *, mean: bool = True) -> Tensor:
+    """Σ mask · plane, pixel by pixel, divided by Σ mask."""
+    total, size = plane.new_zeros(()), 0.0
+    for i in range(SIZE[0]):
+        for j in range(SIZE[1]):
+            total = total + float(mask[i, j]) * plane[i, j]
+            size += float(mask[i, j])
+    return total / size if mean else total
+
+
+def softmax(row: Tensor, column: int) -> Tensor:
+    total = sum((value.exp() for value in row), row.new_zeros(()))
+    return row[column].exp() / total
+
+
+def sigmoid(value: Tensor) -> Tensor:
+    return 1 / (1 + (-value).exp())
+
+
+def best(row: Tensor) -> int:
+    return max(range(len(row)), key=lambda k: number(row[k]))
+
+
+def number(value: Tensor) -> float:
+    return float(value.detach())
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    return sum((x * y for x, y in zip(a, b, strict=True)), a.new_zeros(()))
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return dot(a, b) / (dot(a, a).sqrt() * sqrt(float(dot(b, b))))
+
+
+def predicted(clean: Tensor, channel: int) -> Tensor:
+    """The mask of the places where the channel is the largest."""
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    for i in range(SIZE[0]):
+        for j in range(SIZE[1]):
+            mask[i, j] = best(clean[0, :, i, j]) == channel
+    return mask
+
+
+def overlap(a: Tensor, b: Tensor) -> float:
+    width = max(0.0, min(float(a[2]), float(b[2])) - max(float(a[0]), float(b[0])))
+    height = max(0.0, min(float(a[3]), float(b[3])) - max(float(a[1]), float(b[1])))
+    areas = [(float(c[2]) - float(c[0])) * (float(c[3]) - float(c[1])) for c in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def detected(maps: Tensor) -> list[dict[str, Tensor]]:
+    """As torchvision's detectors: boxes of scores above a half, another number of them for each image."""
+    found = []
+    for row in pooled(maps):
+        scores = (2 * row[:3]).sigmoid()
+        kept = scores > 0.35
+        shift = row[3].tanh()
+        labels = torch.tensor([1, 0, 1])
+        found.append({"boxes": (ANCHORS + shift)[kept], "scores": scores[kept], "labels": labels[kept]})
+    return found
+
+
+def anchored(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """As a head of anchors: (N, 3, 4) and (N, 3, 2)."""
+    rows = pooled(maps)
+    boxes = ANCHORS + rows[:, 3].tanh()[:, None, None]
+    return boxes, torch.stack([rows[:, :3], -rows[:, :3]], dim=2).sigmoid()
+
+
+def found_again(output: list[dict[str, Tensor]], n: int, clean: Any) -> list[Tensor]:
+    (item,) = output
+    values = [
+        overlap(box, BOXES[n]) * score
+        for box, score, label in zip(item["boxes"], item["scores"], item["labels"], strict=True)
+        if int(label) == 1
+    ]
+    return [max(values, key=number, default=torch.zeros((), dtype=torch.float64))]
+
+
+def per_image(output: Tensor, examples: Tensor) -> Tensor:
+    return (output[:, 1] * MASKS.to(output)[examples]).sum(dim=(1, 2))
+
+
+def second_head(output: Tensor) -> Tensor:
+    return output[:, 1]
+
+
+def product(output: tuple[Tensor, Tensor]) -> Tensor:
+    return output[1][:, 0] * output[0].amax(dim=(1, 2, 3))
+
+
+CASES: dict[str, Case] = {
+    "region, common": Case(
+        lambda m: m, lambda n: RegionScore(2, MASKS[0]), lambda o, n, c: [in_mask(o[0, 2], MASKS[0])]
+    ),
+    "region, per image": Case(
+        lambda m: m, lambda n: RegionScore(2, MASKS[:n]), lambda o, n, c: [in_mask(o[0, 2], MASKS[n])]
+    ),
+    "region, predicted": Case(
+        lambda m: {"out": m},
+        lambda n: RegionScore(2, output="out"),
+        lambda o, n, c: [in_mask(o["out"][0, 2], predicted(c["out"], 2))],
+    ),
+    "region, predicted of one channel": Case(
+        lambda m: m[:, :1], lambda n: RegionScore(0), lambda o, n, c: [in_mask(o[0, 0], c[0, 0] > 0)]
+    ),
+    "region, weighed sum": Case(
+        lambda m: m,
+        lambda n: RegionScore(1, WEIGHTS, reduce="sum"),
+        lambda o, n, c: [in_mask(o[0, 1], WEIGHTS, mean=False)],
+    ),
+    "value (N,)": Case(lambda m: m[:, 0].sum(dim=(1, 2)), lambda n: ValueScore(), lambda o, n, c: [o[0]]),
+    "value (N, 1)": Case(lambda m: m[:, :1].mean(dim=(2, 3)), lambda n: ValueScore(), lambda o, n, c: [o[0, 0]]),
+    "entry of (N, K, L)": Case(
+        lambda m: m.mean(dim=3), lambda n: ValueScore(index=(1, 3)), lambda o, n, c: [o[0, 1, 3]]
+    ),
+    "one unit, both classes": Case(
+        lambda m: pooled(m)[:, :1],
+        lambda n: ClassScore([[1, 0]] * n, of="sigmoid"),
+        lambda o, n, c: [sigmoid(o[0, 0]), 1 - sigmoid(o[0, 0])],
+    ),
+    "20 sigmoids": Case(
+        lambda m: pooled(m) @ TWENTY,
+        lambda n: ClassScore("all", of="sigmoid"),
+        lambda o, n, c: [sigmoid(value) for value in o[0]],
+    ),
+    "log probability of the predicted": Case(
+        lambda m: pooled(m),
+        lambda n: ClassScore(of="log_probability"),
+        lambda o, n, c: [softmax(o[0], best(c[0])).log()],
+    ),
+    "probability, several": Case(
+        lambda m: pooled(m),
+        lambda n: ClassScore([[0, 3], [1, 2], [2, 0]][:n], of="probability"),
+        lambda o, n, c: [softmax(o[0], k) for k in [[0, 3], [1, 2], [2, 0]][n]],
+    ),
+    "heads by path": Case(
+        lambda m: {"heads": [pooled(m), pooled(m.tanh())]},
+        lambda n: ClassScore(2, of="logit", output="heads.1"),
+        lambda o, n, c: [o["heads"][1][0, 2]],
+    ),
+    "heads by function": Case(
+        lambda m: torch.stack([pooled(m), pooled(m.tanh())], dim=1),
+        lambda n: ClassScore(2, of="logit", output=second_head),
+        lambda o, n, c: [o[0, 1, 2]],
+    ),
+    "as of Hugging Face": Case(
+        lambda m: Returned(logits=pooled(m)), lambda n: ClassScore(1, of="logit"), lambda o, n, c: [o.logits[0, 1]]
+    ),
+    "dataclass": Case(
+        lambda m: Plain(hidden=m, scores=pooled(m)),
+        lambda n: ClassScore(1, of="logit", output="scores"),
+        lambda o, n, c: [o.scores[0, 1]],
+    ),
+    "namedtuple": Case(
+        lambda m: Pair(pooled(m), m),
+        lambda n: ClassScore(1, of="logit", output="scores"),
+        lambda o, n, c: [o.scores[0, 1]],
+    ),
+    "namespace": Case(
+        lambda m: SimpleNamespace(inner=SimpleNamespace(scores=pooled(m))),
+        lambda n: ClassScore(1, of="logit", output="inner.scores"),
+        lambda o, n, c: [o.inner.scores[0, 1]],
+    ),
+    "cosine, common": Case(
+        lambda m: pooled(m), lambda n: SimilarityScore(REFERENCES[0]), lambda o, n, c: [cosine(o[0], REFERENCES[0])]
+    ),
+    "cosine, per image": Case(
+        lambda m: pooled(m),
+        lambda n: SimilarityScore(REFERENCES[:n], each=True),
+        lambda o, n, c: [cosine(o[0], REFERENCES[n])],
+    ),
+    "dot, several": Case(
+        lambda m: pooled(m),
+        lambda n: SimilarityScore(REFERENCES[:2], by="dot", each=False),
+        lambda o, n, c: [dot(o[0], REFERENCES[0]), dot(o[0], REFERENCES[1])],
+    ),
+    "class difference": Case(
+        lambda m: pooled(m),
+        lambda n: DifferenceScore(ClassScore([2, 0, 1][:n], of="logit"), ClassScore(of="logit")),
+        lambda o, n, c: [o[0, [2, 0, 1][n]] - o[0, best(c[0])]],
+    ),
+    "all classes less one": Case(
+        lambda m: pooled(m),
+        lambda n: DifferenceScore(ClassScore("all", of="probability"), ClassScore(0, of="probability")),
+        lambda o, n, c: [softmax(o[0], k) - softmax(o[0], 0) for k in range(4)],
+    ),
+    "difference of regions": Case(
+        lambda m: m,
+        lambda n: DifferenceScore(RegionScore(2, MASKS[:n]), RegionScore(2)),
+        lambda o, n, c: [in_mask(o[0, 2], MASKS[n]) - in_mask(o[0, 2], predicted(c, 2))],
+    ),
+    "channel of a layer": Case(
+        lambda m: pooled(m), lambda n: LayerScore("body", 3), lambda o, n, c: [o[0, 3].mean()], layer="body"
+    ),
+    "unit of a layer": Case(
+        lambda m: pooled(m),
+        lambda n: LayerScore("body", 3, position=(2, 5)),
+        lambda o, n, c: [o[0, 3, 2, 5]],
+        layer="body",
+    ),
+    "difference of units": Case(
+        lambda m: pooled(m),
+        lambda n: DifferenceScore(LayerScore("body", 1, reduce="sum"), LayerScore("body", 0, position=(0, 1))),
+        lambda o, n, c: [o[0, 1].sum() - o[0, 0, 0, 1]],
+        layer="body",
+    ),
+    "box of N dicts": Case(detected, lambda n: BoxScore(BOXES[:n], 1), found_again, only="occlusion"),
+    "box of two tensors": Case(
+        lambda m: {"detector": anchored(m)},
+        lambda n: BoxScore(BOXES[0], 0, output="detector"),
+        lambda o, n, c: [
+            max(
+                (overlap(b, BOXES[0]) * s[0] for b, s in zip(o["detector"][0][0], o["detector"][1][0], strict=True)),
+                key=number,
+            )
+        ],
+        only="occlusion",
+    ),
+    "function of the output": Case(
+        lambda m: (m, pooled(m)),
+        lambda n: product,
+        lambda o, n, c: [o[1][0, 0] * max(o[0][0].flatten(), key=number)],
+    ),
+    "function of two": Case(lambda m: m, lambda n: per_image, lambda o, n, c: [in_mask(o[0, 1], MASKS[n], mean=False)]),
+    "function of several": Case(
+        lambda m: m, lambda n: FunctionScore(pooled, "means"), lambda o, n, c: [plane.mean() for plane in o[0]]
+    ),
+}

@@ -1,0 +1,216 @@
+"""What cannot be asked is refused by a typed error, before any work where it shows, and the model is as found."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attribution import (
+    AttributionError,
+    BoxScore,
+    ClassScore,
+    DifferenceScore,
+    FunctionScore,
+    GradCAM,
+    LayerError,
+    LayerScore,
+    ModelError,
+    NonFiniteError,
+    Occlusion,
+    RegionScore,
+    SimilarityScore,
+    TargetError,
+    ValueScore,
+    explain,
+)
+from attribution.testing import guard
+from tests.conftest import BACKENDS
+from tests.scores.cases import MASKS, REFERENCES, pooled
+from tests.scores.net import Finish, Net, images
+
+BOX = [0.0, 0.0, 4.0, 4.0]
+MASK = MASKS[0]
+
+WRONG_FIELDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "class, text": (lambda: ClassScore("3"), "give an int"),
+    "class, texts": (lambda: ClassScore(["3"]), "holds '3'"),
+    "class, float": (lambda: ClassScore(1.0), "float"),
+    "class, bool": (lambda: ClassScore(True), "bool"),
+    "class, ragged": (lambda: ClassScore([[1], [1, 2]]), "not rectangular"),
+    "class, of": (lambda: ClassScore(1, of="softmax"), "give 'logit' or"),
+    "class, of unhashable": (lambda: ClassScore(1, of=["logit"]), "give 'logit' or"),
+    "class, of array": (lambda: ClassScore(1, of=np.array(["logit", "sigmoid"])), "give 'logit' or"),
+    "class, output": (lambda: ClassScore(1, output=1.5), "ClassScore.output is 1.5"),
+    "class, output unhashable": (lambda: ClassScore(1, output=["logits"]), "ClassScore.output"),
+    "class, output empty": (lambda: ClassScore(1, output=""), "ClassScore.output"),
+    "value, text": (lambda: ValueScore("3"), "ValueScore.index is '3'"),
+    "value, texts": (lambda: ValueScore(("1", "2")), "ValueScore.index"),
+    "value, empty": (lambda: ValueScore(()), "ValueScore.index"),
+    "value, float": (lambda: ValueScore(1.0), "ValueScore.index"),
+    "value, nested": (lambda: ValueScore(((1, 2),)), "ValueScore.index"),
+    "region, channel text": (lambda: RegionScore("3", MASK), "RegionScore.channel is '3'"),
+    "region, channel negative": (lambda: RegionScore(-1, MASK), "RegionScore.channel is -1"),
+    "region, channel bool": (lambda: RegionScore(True, MASK), "RegionScore.channel is True"),
+    "region, reduce": (lambda: RegionScore(1, MASK, reduce="max"), "give 'mean' or 'sum'"),
+    "region, reduce unhashable": (lambda: RegionScore(1, MASK, reduce=[]), "give 'mean' or 'sum'"),
+    "region, mask text": (lambda: RegionScore(1, "mask"), "RegionScore.mask is a str"),
+    "region, mask number": (lambda: RegionScore(1, torch.tensor(1.0)), "single number"),
+    "region, mask NaN": (lambda: RegionScore(1, MASK * math.nan), "finite"),
+    "region, mask complex": (lambda: RegionScore(1, MASK * 1j), "finite"),
+    "region, mask negative": (lambda: RegionScore(1, -MASK.double()), "negative weights"),
+    "region, mask nothing": (lambda: RegionScore(1, torch.zeros(8, 9)), "the region is empty"),
+    "region, mask no axis": (lambda: RegionScore(1, torch.zeros(0, 9)), "finite numbers"),
+    "region, mask meta": (lambda: RegionScore(1, torch.ones(8, 9, device="meta")), "RegionScore.mask"),
+    "region, mask sparse": (lambda: RegionScore(1, torch.ones(8, 9).to_sparse()), "RegionScore.mask"),
+    "similarity, text": (lambda: SimilarityScore("face"), "SimilarityScore.reference is a str"),
+    "similarity, axes": (lambda: SimilarityScore(torch.ones(1, 1, 4)), r"shape \(1, 1, 4\)"),
+    "similarity, number": (lambda: SimilarityScore(1.0), "shape"),
+    "similarity, infinite": (lambda: SimilarityScore([1.0, math.inf]), "finite"),
+    "similarity, empty": (lambda: SimilarityScore(torch.ones(0)), "finite"),
+    "similarity, zero": (lambda: SimilarityScore(torch.zeros(4)), "no direction"),
+    "similarity, by": (lambda: SimilarityScore(REFERENCES, by="euclid"), "give 'cosine' or 'dot'"),
+    "similarity, each": (lambda: SimilarityScore(REFERENCES, each="yes"), "SimilarityScore.each is 'yes'"),
+    "similarity, each of one": (lambda: SimilarityScore(REFERENCES[0], each=True), "SimilarityScore.each"),
+    "difference, text": (lambda: DifferenceScore("3", 1), "DifferenceScore.a is '3'"),
+    "difference, float": (lambda: DifferenceScore(3, 1.0), "DifferenceScore.b is 1.0"),
+    "difference, layers": (lambda: DifferenceScore(LayerScore("a", 1), LayerScore("b", 1)), "one forward ends"),
+    "difference, layer": (lambda: DifferenceScore(LayerScore("a", 1), 3), "layer 'a' and the output"),
+    "layer, name": (lambda: LayerScore(3, 1), "LayerScore.layer is 3"),
+    "layer, no name": (lambda: LayerScore("", 1), "LayerScore.layer is ''"),
+    "layer, channel": (lambda: LayerScore("body", "1"), "LayerScore.channel is '1'"),
+    "layer, position": (lambda: LayerScore("body", 1, position=("1", "2")), "LayerScore.position"),
+    "layer, position negative": (lambda: LayerScore("body", 1, position=(-1, 2)), "LayerScore.position"),
+    "layer, reduce": (lambda: LayerScore("body", 1, reduce="max"), "give 'mean' or 'sum'"),
+    "box, target": (lambda: BoxScore(BOX, "1"), "BoxScore.target is '1'"),
+    "box, three": (lambda: BoxScore(BOX[:3], 1), "x0, y0, x1, y1"),
+    "box, turned": (lambda: BoxScore([4.0, 0.0, 0.0, 4.0], 1), "x1 > x0"),
+    "box, infinite": (lambda: BoxScore([0.0, 0.0, math.inf, 4.0], 1), "finite"),
+    "box, text": (lambda: BoxScore("box", 1), "BoxScore.box is a str"),
+    "function, number": (lambda: FunctionScore(3), "FunctionScore.function is 3"),
+    "function, class": (lambda: FunctionScore(Net), "FunctionScore.function"),
+    "function, name": (lambda: FunctionScore(pooled, 3), "FunctionScore.name is 3"),
+    "function, three": (lambda: FunctionScore(lambda a, b, c: a), "takes a, b, c"),
+    "function, none": (lambda: FunctionScore(lambda: 0), "takes nothing"),
+    "function, keyword": (lambda: FunctionScore(lambda a, *, b: a), "takes a, b"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FIELDS)
+def test_a_wrong_field_is_refused(name: str) -> None:
+    make, words = WRONG_FIELDS[name]
+    with pytest.raises(TargetError, match=words):
+        make()
+
+
+def logits(maps: Tensor) -> Tensor:
+    return pooled(maps)
+
+
+def first_only(maps: Tensor) -> Tensor:
+    return pooled(maps)[:1]
+
+
+def never(maps: Tensor) -> Tensor:
+    return maps - 1e3
+
+
+def fails(output: Tensor) -> Tensor:
+    raise KeyError("no such thing")
+
+
+WRONG_QUESTIONS: dict[str, tuple[Finish, Any, type[AttributionError], str]] = {
+    "mask size": (lambda m: m, RegionScore(1, MASK[:5]), TargetError, r"size \(5, 9\), the model's map \(8, 9\)"),
+    "mask rows": (lambda m: m, RegionScore(1, MASKS[:2]), TargetError, "2 rows for 3 examples"),
+    "mask rows, many": (lambda m: m, RegionScore(1, MASKS.repeat(2, 1, 1)), TargetError, "6 rows for 3 examples"),
+    "empty region of one": (
+        lambda m: m,
+        RegionScore(1, MASKS * torch.tensor([1, 0, 1])[:, None, None]),
+        TargetError,
+        "no place of example 1",
+    ),
+    "empty predicted": (lambda m: never(m)[:, :1], RegionScore(0), TargetError, "the model assigns no place of ex"),
+    "channel": (lambda m: m, RegionScore(4), TargetError, "channel 4 is out of range; the map has 4"),
+    "no map": (logits, RegionScore(1), ModelError, "a region is part of a map"),
+    "class": (logits, 4, TargetError, "out of range"),
+    "class of a difference": (logits, DifferenceScore(1, 4), TargetError, "out of range"),
+    "classes, examples": (logits, [1, 2], TargetError, "2 entries for 3 images"),
+    "map as logits": (lambda m: m, 1, ModelError, "RegionScore"),
+    "index": (logits, ValueScore(4), TargetError, "out of range: axis 1 has 4"),
+    "index, axes": (logits, ValueScore((1, 2)), ModelError, "2 entries for 1 axes"),
+    "several values": (logits, ValueScore(), ModelError, "several numbers"),
+    "output, key": (lambda m: {"a": m}, ClassScore(1, output="b"), ModelError, r"output is 'b'.*e\.g\. output='a'"),
+    "output, path": (lambda m: {"a": (m,)}, ClassScore(1, output="a.1"), ModelError, "at 'a'"),
+    "output, method": (lambda m: {"a": m}, ClassScore(1, output="items"), ModelError, "output is 'items'"),
+    "output, tensor": (logits, ClassScore(1, output=0), ModelError, "rows are examples"),
+    "output, path into a tensor": (lambda m: (pooled(m),), ClassScore(1, output="0.1"), ModelError, "rows are exam"),
+    "output, none named": (lambda m: (pooled(m), m), 1, ModelError, "name the tensor in it"),
+    "output, function": (logits, ClassScore(1, output=fails), ModelError, "output=fails fails"),
+    "output, ints": (lambda m: pooled(m).argmax(1), ValueScore(), ModelError, "a dense tensor of floats"),
+    "rows, logits": (first_only, 1, ModelError, "for 3 examples"),
+    "rows, value": (first_only, ValueScore(0), ModelError, "for 3 examples"),
+    "rows, map": (lambda m: m[:2], RegionScore(1, MASK), ModelError, "for 3 examples"),
+    "rows, embedding": (first_only, SimilarityScore(REFERENCES[0]), ModelError, "for 3 examples"),
+    "embedding": (lambda m: m, SimilarityScore(REFERENCES[0]), ModelError, r"an embedding is \(N, D\)"),
+    "reference, length": (logits, SimilarityScore(torch.ones(5)), TargetError, "has 5 numbers, the embedding 4"),
+    "reference, examples": (logits, SimilarityScore(REFERENCES[:2], each=True), TargetError, "2 rows for 3 ex"),
+    "difference, targets": (
+        logits,
+        DifferenceScore(ClassScore([[0, 1]] * 3), ClassScore([[0, 1, 2]] * 3)),
+        TargetError,
+        "2 targets of a and 3 of b",
+    ),
+    "layer": (logits, LayerScore("bdy", 1), LayerError, "nearest: 'body'"),
+    "layer, channel": (logits, LayerScore("body", 5), TargetError, "layer 'body' has 5"),
+    "layer, place": (logits, LayerScore("body", 1, position=(8, 0)), TargetError, "does not lie in the places"),
+    "layer, axes": (logits, LayerScore("body", 1, position=(1,)), TargetError, "does not lie in the places"),
+    "box, rows": (logits, BoxScore([BOX] * 2, 1), TargetError, "2 rows for 3 examples"),
+    "box, output": (logits, BoxScore(BOX, 1), ModelError, "a box needs N dicts"),
+    "box, keys": (lambda m: [{"boxes": r} for r in m], BoxScore(BOX, 1), ModelError, "a box needs N dicts"),
+    "box, dicts": (lambda m: [{"boxes": m}], BoxScore(BOX, 1), ModelError, "a box needs N dicts"),
+    "function fails": (logits, fails, ModelError, "fails fails on .*KeyError: 'no such thing'"),
+    "function, ints": (logits, lambda out: out.argmax(1), ModelError, "expected floats"),
+    "function, axes": (logits, lambda out: out[:, :, None], ModelError, "expected floats"),
+    "function, rows": (logits, lambda out: out[:2], ModelError, "for 3 examples; expected one row per example"),
+    "function, no target": (logits, lambda out: out[:, :0], ModelError, "expected one row per example"),
+    "function, list": (logits, lambda out: [out], ModelError, "expected floats"),
+    "function, data": (lambda m: m, lambda out: (out[:, 1] * MASKS).sum((1, 2)), TargetError, "examples"),
+    "function, mixes": (logits, lambda out: out[:, 0] * out[0, 1], TargetError, "examples"),
+    "text": (logits, "cat", TargetError, "label names"),
+    "not a number": (lambda m: pooled(m) * math.nan, 1, NonFiniteError, "NaN"),
+    "value, not a number": (lambda m: pooled(m)[:, 0].log() * math.nan, ValueScore(), NonFiniteError, "NaN"),
+    "region, not a number": (lambda m: m * math.nan, RegionScore(1, MASK), NonFiniteError, "NaN"),
+}
+
+
+@BACKENDS
+@pytest.mark.parametrize("technique", [GradCAM(layers=("body",)), Occlusion(window=3, stride=2)], ids=lambda t: t.name)
+@pytest.mark.parametrize("name", WRONG_QUESTIONS)
+def test_a_wrong_question_is_refused_and_nothing_is_half_done(name: str, technique: Any, backend: str) -> None:
+    finish, asked, error, words = WRONG_QUESTIONS[name]
+    net, inputs = Net(finish), images(3)
+    with guard(net, inputs), pytest.raises(error, match=words):
+        explain(net, inputs, technique, backend=backend, target=asked)
+
+
+def test_what_shows_before_any_forward_costs_none() -> None:
+    ran = []
+
+    def counted(maps: Tensor) -> Tensor:
+        ran.append(1)
+        return pooled(maps)
+
+    for asked in (
+        LayerScore("bdy", 1),
+        SimilarityScore(REFERENCES[:2], each=True),
+        BoxScore([BOX] * 2, 1),
+        DifferenceScore(ClassScore([1, 2]), 0),
+        [1, 2],
+        "cat",
+    ):
+        with pytest.raises(AttributionError):
+            explain(Net(counted), images(3), GradCAM(layers=("body",)), target=asked)  # type: ignore[arg-type]
+    assert not ran
