@@ -23,6 +23,7 @@ from attribution.isolation.structural_copy import Shadow, entangled, own_modes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo, undoing
 from attribution.isolation.unsupported import explained, refuse, scripted
+from attribution.running import torch_internals
 from attribution.running.execution import lost
 
 Example = Callable[[nn.Module], Inputs]
@@ -170,7 +171,7 @@ def alone(tensor: Tensor) -> bool:
     return (
         storage is not None
         and storage.nbytes() == tensor.nbytes
-        and torch._C._storage_Use_Count(storage._cdata) <= 2  # the tensor, and ``storage``
+        and torch_internals.users_of(storage) <= 2  # the tensor, and ``storage``
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attribution.isolation import process_flags
 from attribution.isolation.undo import Undo, undoing
+from attribution.running import torch_internals
 from attribution.running.execution import Execution
 
 
@@ -20,13 +21,13 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
 
     All are noted first. What is given back includes what an interrupted block of torch's own left behind.
     """
-    undo.add(partial(torch._C._set_grad_enabled, torch.is_grad_enabled()))
-    undo.add(partial(_leave_transforms, torch._C._functorch.get_dynamic_layer_stack_depth()))
+    undo.add(partial(torch_internals.set_gradients, torch.is_grad_enabled()))
+    undo.add(partial(_leave_transforms, torch_internals.transforms()))
     if torch.is_inference_mode_enabled():
-        outside = torch._C._InferenceMode(False)
+        outside = torch_internals.InferenceMode(False)
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
         outside.__enter__()
-    torch._C._set_grad_enabled(True)
+    torch_internals.set_gradients(True)
     for kind in {device.type, "cpu"} - {"meta"}:  # the host works for every model; one on "meta" is refused soon
         asked = execution.autocast if kind == device.type else None
         if asked is None and not torch.is_autocast_enabled(kind):
@@ -124,5 +125,5 @@ def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Ten
 
 def _leave_transforms(depth: int) -> None:
     """Of ``torch.func``, which batches gradients: an interrupted one stays on a stack of torch's."""
-    if torch._C._functorch.get_dynamic_layer_stack_depth() > depth:
-        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+    if torch_internals.transforms() > depth:
+        torch_internals.leave_transforms(depth)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.isolation.reach import MADE_BY_A_STATEMENT
+from attribution.running import torch_internals
 from attribution.running.values import differ, grouped, write
 
 COMPARED_FIRST = 2**24
@@ -72,7 +73,7 @@ class Twins:
         if self.copies or self._large:
             with torch.no_grad():
                 for copies, sources in () if graph else self._groups:
-                    torch._foreach_copy_(copies, sources)
+                    torch_internals.copy_together(copies, sources)
                 pairs = [*(zip(self.sources, self.copies, strict=True) if graph else ()), *self._large]
                 changed = [pair for pair, found in zip(pairs, differ(pairs), strict=True) if found]
                 write([own for _, own in changed], [source for source, _ in changed])
@@ -137,7 +138,7 @@ class Twins:
         return (
             tensor.layout == torch.strided
             and not (tensor.is_meta or tensor.is_quantized or tensor.requires_grad)
-            and not torch._debug_has_internal_overlap(tensor)
+            and not torch_internals.overlaps_itself(tensor)
             and tensor.untyped_storage().data_ptr() not in self._taken
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribution.errors import AttributionError
 from attribution.inputs import checks
+from attribution.running import torch_internals
 from attribution.running.values import grouped
 
 FEW = 2
@@ -78,7 +79,7 @@ class Guards:
             for group in grouped(tensors):
                 together = [tensors[index] for index in group]
                 several = len(group) > FEW
-                found = torch._foreach_norm(together, _LARGEST) if several else map(_largest, together)
+                found = torch_internals.norms_together(together, _LARGEST) if several else map(_largest, together)
                 sizes.update(zip(group, found, strict=True))
         self._sizes += [sizes[index] for index in range(len(tensors))]
         self._reasons += [reason for _, reason in waiting]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
+from attribution.running import torch_internals
 
 _COARSE = {"tf32": torch.float16, "bf16": torch.bfloat16}
 """What a flag may say → the dtype with as many digits."""
@@ -30,7 +31,7 @@ FLAGS: dict[str, Callable[[], Any]] = {
 
 def follows_flags(device: torch.device) -> bool:
     """Whether a device goes by these flags: CUDA, and one that torch does not know, which has no others."""
-    return device.type in ("cuda", torch._C._get_privateuse1_backend_name())
+    return device.type in ("cuda", torch_internals.simulated_device())
 
 
 def tf32(inputs: Tensor | Inputs, *products: str) -> torch.dtype | None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from attribution.running import torch_internals
+
 APART = 2**24
 """Bytes of a tensor above which it is compared by itself; joined to others it would lie in memory twice more."""
 
@@ -46,7 +48,7 @@ def write(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its target: one kernel for all that share a device and a dtype."""
     for group in grouped(targets):
         if len(group) > 1:
-            torch._foreach_copy_([targets[index] for index in group], [sources[index] for index in group])
+            torch_internals.copy_together([targets[index] for index in group], [sources[index] for index in group])
         else:
             targets[group[0]].copy_(sources[group[0]])
 

@@ -13,6 +13,7 @@ from attribution import layers
 from attribution.isolation.context import alone
 from attribution.layers import LayerName
 from attribution.running.nested import tensors
+from attribution.running.torch_internals import storage_of
 
 Keep = Callable[[LayerName, Tensor], Tensor]
 Gradients = Literal["from the layers", "to the layers", "to the images"]
@@ -222,8 +223,8 @@ def _shares(tensor: Tensor, given: Any) -> bool:
     """Whether a tensor lies on the memory of what a layer was given."""
     if tensor.layout != torch.strided:
         return any(tensor is other for other in tensors(given))
-    place = tensor.untyped_storage()._cdata
-    return any(other.layout == torch.strided and other.untyped_storage()._cdata == place for other in tensors(given))
+    place = storage_of(tensor)
+    return any(other.layout == torch.strided and storage_of(other) == place for other in tensors(given))
 
 
 def _has_others(output: Any, tensor: Tensor) -> bool:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attribution.running import torch_internals
+
 Backward = Callable[[Tensor], Sequence[Tensor | None]]
 """A seed → a gradient for each tensor that is sought; ``None`` where there is none. It keeps the graph."""
 
@@ -20,7 +22,7 @@ def has_rules(backward: Backward, seed: Tensor) -> bool:
     """
     with _Operations() as ran:
         backward(seed)
-    return all(any(torch._C._dispatch_has_kernel_for_dispatch_key(name, rule) for rule in _RULES) for name in ran.names)
+    return all(any(torch_internals.has_kernel(name, rule) for rule in _RULES) for name in ran.names)
 
 
 def all_at_once(backward: Backward, seeds: Tensor) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import fx, nn
 
 from attribution.running.nested import tensors
+from attribution.running.torch_internals import storage_of
 
 _OPERATORS = frozenset({"iadd", "isub", "imul", "itruediv", "ipow"})
 
@@ -32,7 +33,7 @@ def _in_place(name: str) -> bool:
 
 def places(value: Any) -> set[int]:
     """Which memory a node's value uses; known by its storage, since memory without bytes (meta, empty) has no place."""
-    return {tensor.untyped_storage()._cdata for tensor in tensors(value)}
+    return {storage_of(tensor) for tensor in tensors(value)}
 
 
 def read_after(graph: fx.Graph, values: Mapping[fx.Node, Any], writers: Mapping[fx.Node, set[int]]) -> fx.Node | None:
