@@ -1,6 +1,6 @@
 """A seeded part of a large matrix of tests: what every run takes. The rest is behind ``-m slow``.
 
-``ATTRIBUTION_DRAW=7 pytest`` draws another part; a failure names its test, which runs alone by that name under ``-m ''``.
+``ATTRIBUTION_DRAW=7 pytest`` draws another part. A failure names its test, which ``-m ''`` runs alone.
 """
 
 import os
