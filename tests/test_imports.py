@@ -103,7 +103,7 @@ cases = [
 ]
 for backend in ("hooks", "captum"):
     for wrong, case in [
-        (a.LayerError, lambda: a.explain(model, x, a.GradCAM(layers=("head",)), backend=backend)),
+        (a.LayerError, lambda: a.explain(model, x, a.GradCAM(layers=("body",), tokens=(0, 3, 4)), backend=backend)),
         (a.LayerError, lambda: a.explain(model, x, a.Activations(layers=("nope",)), backend=backend)),
         (a.ModelError, lambda: a.explain(model, x[:, :2], a.Activations(layers=body), backend=backend)),
         (a.ModelError, lambda: a.explain(model, x[:, :2], a.GradCAM(), backend=backend)),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attribution import Attribution, Execution, GradCAM, LayerCAM, PluginError, available, explain, techniques
 from attribution.techniques.cam.family import CAM
+from attribution.testing import CheckFailure, attributor_checks
 from attribution_captum.cam import CaptumCAM, CaptumGradCAM, CaptumLayerCAM
 from attribution_hooks.cam import HooksGradCAM, HooksLayerCAM, backward
 from attribution_hooks.cam.family import CamAttributor
@@ -91,7 +92,9 @@ def test_an_answer_of_any_rank_is_saved_and_read(form: str, backend: str, cls: t
 
 
 def test_two_techniques_of_the_same_fields_are_not_equal() -> None:
-    assert GradCAM(layers=("a",)) != LayerCAM(layers=("a",))
+    one: CAM = GradCAM(layers=("a",))
+    assert one != LayerCAM(layers=("a",))
+    assert one == GradCAM(layers=("a",))
 
 
 class Neither(CamAttributor[GradCAM]):
@@ -174,11 +177,11 @@ def test_a_gradient_that_is_wrong_in_no_mean_is_found(monkeypatch: pytest.Monkey
 
     def turned(self: Any, seeds: Tensor, *, batched: bool) -> Any:
         found = plain(self, seeds, batched=batched)
-        return [gradient.flip(-1) for gradient in found] if batched else found
+        return [gradient if gradient is None else gradient.flip(-1) for gradient in found] if batched else found
 
     monkeypatch.setattr(backward.Tail, "_grad", turned)
     found = explain(model, x, question, target="all")
-    assert torch.equal(found.raw["conv"], exact) or torch.allclose(found.raw["conv"], exact, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(found.raw["conv"], exact, rtol=1e-9, atol=1e-12)
     assert "another gradient" in str(found.provenance["backward"])
 
 
@@ -189,6 +192,25 @@ def test_chunks_of_targets_change_no_map(budget: int) -> None:
     whole = explain(model, x, question, target="all")
     parts = explain(model, x, question, target="all", execution=Execution(memory_budget=budget))
     assert torch.allclose(whole.map, parts.map, rtol=1e-10, atol=1e-13)
-    assert parts.provenance["targets per backward"] == {1: 1, 2**30: CLASSES}.get(
-        budget, parts.provenance["targets per backward"]
-    )
+    at_once = parts.provenance["targets per backward"]
+    assert at_once == {1: 1, 2**30: CLASSES}.get(budget, at_once)
+
+
+class WithoutReLU(HooksLayerCAM):
+    """Adds negative gradients too."""
+
+    backend: ClassVar[str] = "without"
+
+    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return (gradient * activation).sum(2)
+
+
+def test_the_kit_knows_layer_cam() -> None:
+    name = "layer_cam_takes_positive_gradients_only"
+    for cls, right in ((HooksLayerCAM, True), (CaptumLayerCAM, True), (WithoutReLU, False)):
+        (check,) = (check for check in attributor_checks(cls) if check.name == name)
+        if right:
+            check()
+        else:
+            with pytest.raises(CheckFailure, match="a raw map off by"):
+                check()
