@@ -102,7 +102,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
     if isinstance(technique, FilterVisualization):
         found["channel"] = asked(as_=replace(technique, channels=(8,)))
     if isinstance(technique, GradCAM):
-        found["a layer without a grid"] = asked(as_=replace(technique, layers=("head",)))
+        found["a grid that does not fit"] = asked(as_=replace(technique, tokens=(0, 3, 4)))
     return found
 
 
