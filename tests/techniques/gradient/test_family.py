@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import InputXGradient, IntegratedGradients, ModelError, Saliency, explain, load
+from attribution import InputXGradient, IntegratedGradients, ModelError, Saliency, explain, load, plots
 from attribution.technique import Technique
 from attribution.techniques.gradient.family import Channels
 from attribution.testing import small_cnn
@@ -102,6 +102,16 @@ def test_figures(asked: Technique) -> None:
     plane = whole.clip(-reach, reach)
     assert abs(whole).max() > 1.2 * reach
     assert any(values.shape == plane.shape and abs(values - plane).max() < 1e-6 for values in shown)
+
+
+def test_the_figure_of_a_difference_has_a_line_for_each_channel() -> None:
+    a, b = (noise(1, 2, 3, 5, 7, seed=seed) for seed in (0, 1))
+    figure = plots.difference_figure({"input": a}, {"input": b}, ("hooks", "captum"))
+    shown = [np.asarray(image.get_array()) for axes in figure.axes for image in axes.get_images()]
+    expected = [plane for t in range(2) for c in range(3) for plane in (a[0, t, c], b[0, t, c], (a - b)[0, t, c])]
+    found = [values for values in shown if values.shape == (5, 7)]
+    assert len(found) == len(expected) == 18
+    assert all(abs(values - plane.numpy()).max() < 1e-12 for values, plane in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(
