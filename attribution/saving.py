@@ -15,7 +15,7 @@ from attribution.scores.score import Score
 from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
 
-_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, …)", "image": "(K, C, H, W)"}
+_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
 
 
 def writable(path: str | Path) -> Path:
@@ -97,7 +97,7 @@ def flaw(technique: Technique, shapes: Mapping[str, tuple[int, ...]], tensors: M
         return "it has no maps"
     if set(layers) & set(maps) and (missing := [layer for layer in layers if layer not in maps]):
         return f"it has no map of {missing[0]!r}"
-    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("target"))
+    return _wrong_target(technique, tensors) or _wrong_map(technique, maps, tensors.get("target"), told=bool(shapes))
 
 
 def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | None:
@@ -111,14 +111,15 @@ def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | 
     return None
 
 
-def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None) -> str | None:
+def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None, *, told: bool) -> str | None:
+    """``told``: the header says of which shape the maps were; files of earlier versions have heatmaps of images."""
     first = next(iter(maps.values())).shape[:1]
     channels = getattr(technique, "channels", None)
     if technique.kind == "image" and isinstance(channels, tuple):
         first = torch.Size([len(channels)])
     for name, map_ in maps.items():
         fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
-        fits = fits or (technique.kind == "heatmap" and map_.ndim > 1)  # of features, sequences, volumes, channels
+        fits = fits or (technique.kind == "heatmap" and told and map_.ndim > 2)  # of sequences, volumes, features
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and target is not None:
             fits = fits and map_.shape[:2] == target.shape
