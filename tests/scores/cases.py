@@ -134,15 +134,15 @@ def detected(maps: Tensor) -> list[dict[str, Tensor]]:
         scores = (2 * row[:3]).sigmoid()
         kept = scores > 0.35
         shift = row[3].tanh()
-        labels = torch.tensor([1, 0, 1])
-        found.append({"boxes": (ANCHORS + shift)[kept], "scores": scores[kept], "labels": labels[kept]})
+        labels = torch.tensor([1, 0, 1]).to(maps.device)
+        found.append({"boxes": (ANCHORS.to(maps.device) + shift)[kept], "scores": scores[kept], "labels": labels[kept]})
     return found
 
 
 def anchored(maps: Tensor) -> tuple[Tensor, Tensor]:
     """As a head of anchors: (N, 3, 4) and (N, 3, 2)."""
     rows = pooled(maps)
-    boxes = ANCHORS + rows[:, 3].tanh()[:, None, None]
+    boxes = ANCHORS.to(maps.device) + rows[:, 3].tanh()[:, None, None]
     return boxes, torch.stack([rows[:, :3], -rows[:, :3]], dim=2).sigmoid()
 
 
@@ -199,7 +199,7 @@ CASES: dict[str, Case] = {
         lambda o, n, c: [sigmoid(o[0, 0]), 1 - sigmoid(o[0, 0])],
     ),
     "20 sigmoids": Case(
-        lambda m: pooled(m) @ TWENTY,
+        lambda m: pooled(m) @ TWENTY.to(m.device),
         lambda n: ClassScore("all", of="sigmoid"),
         lambda o, n, c: [sigmoid(value) for value in o[0]],
     ),
