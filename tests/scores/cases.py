@@ -3,7 +3,6 @@
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +19,7 @@ from attribution import (
     SimilarityScore,
     ValueScore,
 )
+from tests.scores.by_hand import best, cosine, dot, in_mask, number, overlap, predicted, sigmoid, softmax
 from tests.scores.net import SIZE, Finish, Truth
 
 Pair = namedtuple("Pair", ["scores", "hidden"])
@@ -74,57 +74,6 @@ REFERENCES = drawn(3, 4, seed=7)
 TWENTY = drawn(4, 20, seed=8)
 ANCHORS = torch.tensor([[0, 0, 4, 4], [3, 1, 8, 6], [2, 2, 7, 9]], dtype=torch.float64)
 BOXES = torch.tensor([[1, 1, 5, 6], [2, 0, 8, 5], [0, 3, 6, 8]], dtype=torch.float64)
-
-
-def in_mask(plane: Tensor, mask: Tensor, *, mean: bool = True) -> Tensor:
-    """Σ mask · plane, pixel by pixel, divided by Σ mask."""
-    total, size = plane.new_zeros(()), 0.0
-    for i in range(SIZE[0]):
-        for j in range(SIZE[1]):
-            total = total + float(mask[i, j]) * plane[i, j]
-            size += float(mask[i, j])
-    return total / size if mean else total
-
-
-def softmax(row: Tensor, column: int) -> Tensor:
-    total = sum((value.exp() for value in row), row.new_zeros(()))
-    return row[column].exp() / total
-
-
-def sigmoid(value: Tensor) -> Tensor:
-    return 1 / (1 + (-value).exp())
-
-
-def best(row: Tensor) -> int:
-    return max(range(len(row)), key=lambda k: number(row[k]))
-
-
-def number(value: Tensor) -> float:
-    return float(value.detach())
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    return sum((x * y for x, y in zip(a, b, strict=True)), a.new_zeros(()))
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    return dot(a, b) / (dot(a, a).sqrt() * sqrt(float(dot(b, b))))
-
-
-def predicted(clean: Tensor, channel: int) -> Tensor:
-    """The mask of the places where the channel is the largest."""
-    mask = torch.zeros(SIZE, dtype=torch.bool)
-    for i in range(SIZE[0]):
-        for j in range(SIZE[1]):
-            mask[i, j] = best(clean[0, :, i, j]) == channel
-    return mask
-
-
-def overlap(a: Tensor, b: Tensor) -> float:
-    width = max(0.0, min(float(a[2]), float(b[2])) - max(float(a[0]), float(b[0])))
-    height = max(0.0, min(float(a[3]), float(b[3])) - max(float(a[1]), float(b[1])))
-    areas = [(float(c[2]) - float(c[0])) * (float(c[3]) - float(c[1])) for c in (a, b)]
-    return width * height / (sum(areas) - width * height)
 
 
 def detected(maps: Tensor) -> list[dict[str, Tensor]]:
