@@ -64,7 +64,8 @@ def understand(words: list[str]) -> None:
     if name in ("explain", "compare"):
         images = [options["image"]] if options.get("image") else options.get("images") or []
         asked = [options[key] or [] for key in ("layer", "target", "param")]
-        question.parse(options["technique"], options.get("backend"), images, *asked)
+        score = None if ".py:" in str(options["score"]) else options["score"]  # the pages bring no such files
+        question.parse(options["technique"], options.get("backend"), images, *asked, score, options["output"])
 
 
 @pytest.fixture(scope="module")
