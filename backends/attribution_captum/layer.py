@@ -66,11 +66,9 @@ def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple
     return found
 
 
-def item(name: LayerName, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+def item(name: LayerName | None, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a name means of what Captum gives: a tensor, or a tuple where there were several."""
-    if isinstance(value, Tensor):
-        return value
-    found: Tensor = layers.item(value, name.keys)
+    found: Tensor = value if name is None or isinstance(value, Tensor) else layers.item(value, name.keys)
     return found
 
 
