@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,25 @@ import torch
 from torch import Tensor
 
 from attribution import paths
-from attribution.errors import OutputError
+from attribution.errors import InputError, OutputError
 from attribution.scores.classes import ClassScore
 from attribution.scores.score import Score
 from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
+from attribution.techniques.filter_visualization import objectives
+from attribution.techniques.filter_visualization.objectives import Objective
 
-_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
+_OBJECTIVES: dict[str, type[Objective]] = {
+    cls.__name__: cls
+    for cls in (
+        objectives.ChannelsObjective,
+        objectives.DirectionObjective,
+        objectives.FunctionObjective,
+        objectives.SumObjective,
+    )
+}
+
+_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, …)"}
 
 
 def writable(path: str | Path) -> Path:
@@ -52,6 +65,68 @@ def text(value: object) -> str:
         return json.dumps(value, default=plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputError(f"the parameters or notes cannot be written: {error}") from error
+
+
+def technique_text(technique: Technique) -> tuple[str, dict[str, Tensor]]:
+    """The parameters of a technique as JSON, and its tensors by their names in the file; functions by name.
+
+    Raises:
+        OutputError: JSON has no form for a field.
+    """
+    tensors: dict[str, Tensor] = {}
+    held = {field.name: _held(getattr(technique, field.name), field.name, tensors) for field in fields(technique)}
+    return text(held), tensors
+
+
+def parameters_of(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The parameters that `technique_text` wrote.
+
+    Raises:
+        KeyError, TypeError, AttributionError: The header holds none.
+    """
+    return {name: _read(value, tensors) for name, value in json.loads(header["parameters"]).items()}
+
+
+def _held(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[f"parameters/{name}"] = value
+        return {"tensor": f"parameters/{name}"}
+    if isinstance(value, Objective) and type(value).__name__ in _OBJECTIVES:
+        inner = {f.name: _held(getattr(value, f.name), f.name, tensors) for f in fields(value)}  # type: ignore[arg-type]
+        return {"objective": type(value).__name__, "fields": inner}
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if callable(value):
+        return {"function": getattr(value, "__name__", type(value).__name__)}
+    return [_held(each, name, tensors) for each in value] if isinstance(value, tuple) else value
+
+
+def _read(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return tuple(_read(each, tensors) for each in value)
+    if isinstance(value, dict) and set(value) == {"tensor"}:
+        return tensors[value["tensor"]]
+    if isinstance(value, dict) and set(value) == {"function"}:
+        return NamedFunction(str(value["function"]))
+    if isinstance(value, dict) and set(value) == {"objective", "fields"}:
+        given = {name: _read(each, tensors) for name, each in value["fields"].items()}
+        return _OBJECTIVES[value["objective"]](**given)
+    return value
+
+
+class NamedFunction:
+    """A function of which a file kept the name alone."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *args: object) -> Any:
+        """Cannot be computed.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"the function {self.__name__!r} was not saved with the file; give it again")
 
 
 def score_text(score: Score) -> tuple[str, dict[str, Tensor]]:
@@ -113,11 +188,11 @@ def _wrong_target(technique: Technique, tensors: Mapping[str, Tensor]) -> str | 
 
 def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], target: Tensor | None) -> str | None:
     first = next(iter(maps.values())).shape[:1]
-    channels = getattr(technique, "channels", None)
-    if technique.kind == "image" and isinstance(channels, tuple):
-        first = torch.Size([len(channels)])
+    titles = getattr(technique, "titles", None)
+    if technique.kind == "image" and isinstance(titles, tuple):
+        first = torch.Size([len(titles)])
     for name, map_ in maps.items():
-        fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
+        fits = map_.ndim == 4 or map_.ndim > {"activation": 0, "image": 1}.get(technique.kind, map_.ndim)
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and target is not None:
             fits = fits and map_.shape[:2] == target.shape

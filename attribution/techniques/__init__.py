@@ -2,5 +2,10 @@
 
 from attribution.techniques.activations import Activations as Activations
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
+from attribution.techniques.filter_visualization import ChannelsObjective as ChannelsObjective
+from attribution.techniques.filter_visualization import DirectionObjective as DirectionObjective
 from attribution.techniques.filter_visualization import FilterVisualization as FilterVisualization
+from attribution.techniques.filter_visualization import FunctionObjective as FunctionObjective
+from attribution.techniques.filter_visualization import Objective as Objective
+from attribution.techniques.filter_visualization import SumObjective as SumObjective
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion

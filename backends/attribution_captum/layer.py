@@ -68,7 +68,9 @@ def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple
 
 def item(name: LayerName | None, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a name means of what Captum gives: a tensor, or a tuple where there were several."""
-    found: Tensor = value if name is None or isinstance(value, Tensor) else layers.item(value, name.keys)
+    if isinstance(value, Tensor):
+        return value
+    found: Tensor = layers.item(value, () if name is None else name.keys)
     return found
 
 

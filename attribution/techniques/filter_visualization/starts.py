@@ -15,6 +15,30 @@ from attribution.techniques.filter_visualization.transforms import generator
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 
+def form(model: nn.Module, size: int | tuple[int, ...], in_channels: int | None) -> Tensor:
+    """(1, C, *places), of no values, in the dtype and on the device of the model's parameters."""
+    sides = places(model, size)
+    like = _parameter(model)
+    return torch.empty(
+        (1, in_channels or first_channels(model, len(sides)), *sides), dtype=like.dtype, device=like.device
+    )
+
+
+def given(initial: Tensor, model: nn.Module, size: int | tuple[int, ...], count: int) -> Tensor:
+    """The user's start images (K, C, *places), likewise.
+
+    Raises:
+        InputError: See `each`.
+    """
+    known = len(size) if isinstance(size, tuple) else axes_of_places(model)
+    like = _parameter(model)
+    return upload(each(initial, count, max(0, initial.ndim - 2) if known is None else known), like.device, like.dtype)
+
+
+def _parameter(model: nn.Module) -> Tensor:
+    return next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
+
+
 def places(model: nn.Module, size: int | tuple[int, ...]) -> tuple[int, ...]:
     """The sizes of an image's axes of places: as stated; one number is for each axis that the model has.
 
@@ -48,21 +72,21 @@ def first_channels(model: nn.Module, axes: int) -> int:
     )
 
 
-def own(given: object) -> Tensor:
+def own(images: object) -> Tensor:
     """Start images of the user's, as a float tensor on the host that is nobody else's.
 
     Raises:
         InputError: No such tensor, or a value in it is not finite.
     """
-    tensor = given.detach() if isinstance(given, Tensor) else None
-    if tensor is None and (numbers.items(given) or hasattr(given, "__array__")):
+    tensor = images.detach() if isinstance(images, Tensor) else None
+    if tensor is None and (numbers.items(images) or hasattr(images, "__array__")):
         try:
-            tensor = torch.as_tensor(given)
+            tensor = torch.as_tensor(images)
         except (TypeError, ValueError, RuntimeError):
             tensor = None
     if tensor is None or not tensor.is_floating_point() or not 1 <= tensor.ndim <= 5 or not tensor.numel():
         raise InputError(
-            f"FilterVisualization.initial is {type(given).__name__}; give a float tensor, (C, H, W) or (K, C, H, W), "
+            f"FilterVisualization.initial is {type(images).__name__}; give a float tensor, (C, H, W) or (K, C, H, W), "
             "in model-input units"
         )
     if not bool(tensor.isfinite().all()):

@@ -11,7 +11,6 @@ from attribution.agreement import Agreement
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.torch_modes import autocast_as_now, without_autocast
 from attribution.layers import Axes
-from attribution.running.upload import upload
 from attribution.technique import Comparable, Kind, Maps, Technique
 from attribution.techniques.filter_visualization import objectives, starts, units
 from attribution.techniques.filter_visualization.agreeing import FIRST_STEP, agreed
@@ -193,15 +192,9 @@ class FilterVisualization(Technique):
 
     def start(self, model: nn.Module) -> Tensor:
         """The start images (K, C, *places), in the dtype and on the device of the model's parameters."""
-        parameter = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
         if self.initial is not None:
-            known = len(self.size) if isinstance(self.size, tuple) else starts.axes_of_places(model)
-            axes = max(0, self.initial.ndim - 2) if known is None else known
-            return upload(starts.each(self.initial, len(self.numbers), axes), parameter.device, parameter.dtype)
-        places = starts.places(model, self.size)
-        shape = (1, self.in_channels or starts.first_channels(model, len(places)), *places)
-        like = torch.empty(shape, dtype=parameter.dtype, device=parameter.device)
-        return self.noise_images(like, self.numbers, attempt=0)
+            return starts.given(self.initial, model, self.size, len(self.numbers))
+        return self.noise_images(starts.form(model, self.size, self.in_channels), self.numbers, attempt=0)
 
     def noise_images(self, like: Tensor, numbers: Sequence[int], attempt: int) -> Tensor:
         """Noise for each number, three times as strong at each further attempt: as ``like``, (len(numbers), …)."""
@@ -284,17 +277,10 @@ class FilterVisualization(Technique):
 
     def _rule(self, start: Tensor) -> Rule:
         return Rule(
+            **{name: getattr(self, name) for name in ("transforms", "steps", "step_size", "optimizer", "unit", "seed")},
+            **{name: getattr(self, name) for name in ("tv", "l2", "penalty")},
             space=self.space(start),
-            transforms=self.transforms,
             other=self.other_start,
-            steps=self.steps,
-            step_size=self.step_size,
-            optimizer=self.optimizer,
-            unit=self.unit,
-            seed=self.seed,
-            tv=self.tv,
-            l2=self.l2,
-            penalty=self.penalty,
             on_host=bool(self.objectives),
         )
 
