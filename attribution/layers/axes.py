@@ -54,7 +54,7 @@ class Axes:
         return "(N, D, …)" if self.channels == 1 else f"channels on axis {self.channels}"
 
 
-def axes(
+def axes_of(
     model: nn.Module,
     inputs: Inputs,
     layer: str,

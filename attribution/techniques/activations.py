@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from torch import nn
 
 from attribution.inputs.inputs import Inputs
-from attribution.layers import Axes, activation_layers, alone, axes, examples_axis, no_space
+from attribution.layers import Axes, activation_layers, alone, axes_of, examples_axis, no_space
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.parameters import axis, choice, layer_names
 
@@ -82,7 +82,7 @@ class Activations(Technique):
         if self.reduce == "none":
             examples = examples_axis(layer, shape, len(inputs), alone(model, inputs, layer))
             return Axes(examples, 1 - examples)
-        found = axes(model, inputs, layer, shape, len(inputs), stated=self.channel_axis)
+        found = axes_of(model, inputs, layer, shape, len(inputs), stated=self.channel_axis)
         if len(shape) < 3:
             raise no_space(layer, shape)
         return found

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attribution import numbers
-from attribution.errors import InputError
+from attribution.errors import InputError, LayerError
 from attribution.techniques.filter_visualization.units import no_channel
 from attribution.techniques.parameters import choice, integer
 
@@ -141,7 +141,10 @@ class DirectionObjective(Objective):
     def values(self, layer: str, output: Tensor, activation: Tensor) -> Tensor:
         """See the class."""
         if activation.shape[1] != len(self.vector):
-            raise no_channel(layer, tuple(activation.shape), len(self.vector) - 1)
+            raise LayerError(
+                f"layer {layer!r} gives {tuple(activation.shape)}: it has {activation.shape[1]} channels, and the "
+                f"direction {len(self.vector)} numbers"
+            )
         vector = torch.tensor(self.vector, dtype=torch.float64, device="cpu").to(activation.device, activation.dtype)
         flat = activation.reshape(*activation.shape[:2], -1)
         if self.by == "dot":

@@ -39,7 +39,7 @@ class Reading:
         if shape[0] != rows and not (len(shape) == 3 and shape[1] == rows):
             rows = shape[0]  # a model that shows the layer more than these images: they come first
         if self._sides:
-            return layers.axes(
+            return layers.axes_of(
                 self._model, self._inputs, layer, shape, rows, stated=self._stated, owner="FilterVisualization"
             )
         examples = layers.examples_axis(layer, shape, rows, layers.alone(self._model, self._inputs, layer))
