@@ -78,9 +78,9 @@ def _of_each_size(stops: Survey, inputs: Inputs) -> list[Stop]:
     places = inputs.places()
     of_each: dict[tuple[int, ...], Stop] = {}
     for stop in stops:
-        if stop.shape is not None and len(stop.shape) == 2 + len(places) > 2 and math.prod(stop.shape[2:]) > 1:
-            if stop.leaf and stop.parametrised and stop.calls == 1:
-                of_each[stop.shape[2:]] = stop
+        grid = stop.shape is not None and len(stop.shape) == 2 + len(places) > 2 and math.prod(stop.shape[2:]) > 1
+        if grid and stop.shape and stop.leaf and stop.parametrised and stop.calls == 1:
+            of_each[stop.shape[2:]] = stop
     return sorted(of_each.values(), key=lambda stop: stop.order)
 
 

@@ -46,9 +46,7 @@ def test_default_layers_of_other_ranks(backend: str) -> None:
     for make, shape, names in ((Series, (2, 11), {"stem", "body"}), (Volumes, (1, 5, 7, 9), {"stem", "body"})):
         inputs = noise(2, *shape, dtype=torch.float64)
         assert set(explain(made(make), inputs, Activations(), backend=backend).maps) == names
-    with pytest.raises(
-        LayerError, match="no layer of Features has a spatial output; name layers: layers=\\('stem',\\)"
-    ):
+    with pytest.raises(LayerError, match=r"no layer of Features has a spatial output; name .*\('stem',\)"):
         explain(made(Features), noise(2, 7, dtype=torch.float64), Activations(), backend=backend)
 
 
@@ -61,7 +59,7 @@ def recurrent(model: Any, inputs: Tensor) -> dict[str, Tensor]:
         factor = pair.mean(dim=(2, 3))
         gated = pair * factor[:, :, None, None]
         rows = gated.mean(dim=2).transpose(1, 2)
-        output, (hidden, cell) = model.lstm(rows)
+        output, (hidden, _) = model.lstm(rows)
     return {
         "conv": conv,
         "pair:in[0]": conv,  # which the module writes into
@@ -197,7 +195,7 @@ def test_grad_cam_of_an_input_counts_all_its_readers(batch: int) -> None:
     technique = GradCAM(layers=(f"{layer}:in",), relu=False, upsample=False)
     found = explain(model, inputs, technique, target=ClassScore(3)).map
     assert (found - expected).abs().max() <= 1e-10 * expected.abs().max()
-    with pytest.raises(LayerError, match="Captum takes no an input|use backend='hooks'"):
+    with pytest.raises(LayerError, match="use backend='hooks'"):
         explain(model, inputs, technique, backend="captum", target=3)
 
 

@@ -36,7 +36,9 @@ def means(a: Tensor) -> Tensor:
 
 
 def cosine(a: Tensor) -> Tensor:
-    rows = [(a[0, :, i, j] @ V) / (a[0, :, i, j].norm() * V.norm()) for i in range(a.shape[2]) for j in range(a.shape[3])]
+    rows = [
+        (a[0, :, i, j] @ V) / (a[0, :, i, j].norm() * V.norm()) for i in range(a.shape[2]) for j in range(a.shape[3])
+    ]
     return torch.stack(rows).mean()
 
 
@@ -51,8 +53,11 @@ ASKED: dict[str, tuple[Any, Measure]] = {
     "cosine": (DirectionObjective(tuple(V.tolist())), cosine),
     "sign": (-ChannelsObjective(2), lambda a: -means(a)[2]),
     "sum": (2 * ChannelsObjective(1) - DirectionObjective(V, by="dot"), lambda a: 2 * means(a)[1] - means(a) @ V),
-    "sum with a function": (ChannelsObjective(1) + FunctionObjective(largest), lambda a: means(a)[1] + a.exp().sum().log()),
-}  # fmt: skip
+    "sum with a function": (
+        ChannelsObjective(1) + FunctionObjective(largest),
+        lambda a: means(a)[1] + a.exp().sum().log(),
+    ),
+}
 
 
 def ask(**fields: Any) -> FilterVisualization:
@@ -105,12 +110,17 @@ def test_a_penalty_of_ones_own(backend: str, mutant: str | None) -> None:
     technique = ask(channels=(3,), penalty=bright, spread=2.0, l2=0.3, step_size=0.1)
 
     def held(x: Tensor) -> Tensor:
-        # in spreads; the ascent walks in spreads too, so that its gradient is taken there
         sign = {"without": 0.0, "added": -1.0}.get(mutant or "", 1.0)
-        return sign * (x / 2 - 0.5).square().sum() * 2 + 0.3 * (x / 2).square().sum() / 2 * 2
+        return sign * (x / 2 - 0.5).square().sum() + 0.3 * (x / 2).square().sum() / 2
 
-    steps = {"steps": technique.steps, "step_size": technique.step_size * 2}
-    image, _ = looped(technique.start(model), lambda x: means(model[:4](x))[3], penalty=held, **steps)  # type: ignore[arg-type, index]
+    image, _ = looped(
+        technique.start(model),
+        lambda x: means(model[:4](x))[3],  # type: ignore[index]
+        steps=technique.steps,
+        step_size=technique.step_size,
+        penalty=held,
+        spread=2.0,
+    )
     found = explain(model, None, technique, backend=backend).map
     if mutant is None:
         assert (found - image).abs().max() <= 1e-10 * image.abs().max()
@@ -136,7 +146,8 @@ def test_an_objective_of_a_channel_is_the_channel(channels: tuple[int, ...]) -> 
     start = noise(len(channels), 3, *SIZE, dtype=torch.float64)
     fields: dict[str, Any] = {"layer": "body", "steps": 3, "size": SIZE, "initial": start, **PLAIN}
     by_channel = explain(model, None, FilterVisualization(channels=channels, **fields))
-    by_objective = explain(model, None, FilterVisualization(objectives=[ChannelsObjective(c) for c in channels], **fields))  # type: ignore[arg-type]  # fmt: skip
+    objectives = tuple(ChannelsObjective(channel) for channel in channels)  # type: ignore[arg-type]
+    by_objective = explain(model, None, FilterVisualization(objectives=objectives, **fields))
     assert (by_channel.map - by_objective.map).abs().max() <= 1e-10
     other = explain(model, None, FilterVisualization(channels=(1,), **{**fields, "initial": start[:1]}))
     assert (by_channel.map[:1] - other.map).abs().max() > 1e-3

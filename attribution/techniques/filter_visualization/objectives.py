@@ -71,7 +71,7 @@ class ChannelsObjective(Objective):
         LayerError: When run: the layer has no such channels.
     """
 
-    channels: tuple[int, ...] | tuple[int, int | None, int]
+    channels: int | slice | Sequence[int]
     _: KW_ONLY
     reduce: Literal["mean", "sum"] = "mean"
 
@@ -96,15 +96,21 @@ class ChannelsObjective(Objective):
 
     def values(self, layer: str, output: Tensor, activation: Tensor) -> Tensor:
         """See the class."""
-        places = tuple(int(channel) for channel in self.channels if channel is not None)
-        if max(places) >= activation.shape[1]:
-            raise no_channel(layer, tuple(activation.shape), max(places))
-        means = activation[:, list(places)].reshape(len(activation), len(places), -1).mean(dim=2)
+        if max(self._channels) >= activation.shape[1]:
+            raise no_channel(layer, tuple(activation.shape), max(self._channels))
+        chosen = activation[:, list(self._channels)]
+        means = chosen.reshape(*chosen.shape[:2], -1).mean(dim=2)
         return means.mean(dim=1) if self.reduce == "mean" else means.sum(dim=1)
 
     def __str__(self) -> str:
-        channels = ", ".join(map(str, self.channels))
-        return f"channel {channels}" if len(self.channels) == 1 else f"{self.reduce} of channels {channels}"
+        channels = ", ".join(map(str, self._channels))
+        return f"channel {channels}" if len(self._channels) == 1 else f"{self.reduce} of channels {channels}"
+
+    @property
+    def _channels(self) -> tuple[int, ...]:
+        """As they are kept."""
+        assert isinstance(self.channels, tuple)
+        return self.channels
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class DirectionObjective(Objective):
     ``direction_cossim``.
     """
 
-    vector: tuple[float, ...]
+    vector: Sequence[float] | Tensor
     _: KW_ONLY
     by: Literal["cosine", "dot"] = "cosine"
 
@@ -145,7 +151,7 @@ class DirectionObjective(Objective):
                 f"layer {layer!r} gives {tuple(activation.shape)}: it has {activation.shape[1]} channels, and the "
                 f"direction {len(self.vector)} numbers"
             )
-        vector = torch.tensor(self.vector, dtype=torch.float64, device="cpu").to(activation.device, activation.dtype)
+        vector = torch.as_tensor(self.vector, dtype=torch.float64, device="cpu").to(activation.device, activation.dtype)
         flat = activation.reshape(*activation.shape[:2], -1)
         if self.by == "dot":
             return torch.einsum("bdp,d->bp", flat, vector).mean(dim=1)
