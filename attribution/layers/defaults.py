@@ -46,10 +46,11 @@ def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """
     stops = survey(model, inputs)
     if "activations" not in stops.chosen:
-        images = len(inputs.places()) == 2
-        found = _of_each_resolution(Trunk(model, stops, inputs)) if images else _of_each_size(stops, inputs)
+        places = tuple(inputs.shape[2:])
+        images = len(places) == 2
+        found = _of_each_resolution(Trunk(model, stops, inputs)) if images else _of_each_size(stops, places)
         if not found:
-            candidate = _candidate(stops, inputs.places()) if images else _first(stops)
+            candidate = _candidate(stops, places) if images else _first(stops)
             text = f"no layer of {type(model).__name__} has a spatial output; name layers"
             text += f": layers=({candidate[0]!r},)" if candidate else " (`attribution layers` lists them)"
             several = _several_runs(model, stops, inputs) if images else None
@@ -73,9 +74,8 @@ def _of_each_resolution(trunk: Trunk) -> list[Stop]:
     return sorted(of_each.values(), key=lambda stop: stop.order)
 
 
-def _of_each_size(stops: Survey, inputs: Inputs) -> list[Stop]:
+def _of_each_size(stops: Survey, places: tuple[int, ...]) -> list[Stop]:
     """For series and volumes."""
-    places = inputs.places()
     of_each: dict[tuple[int, ...], Stop] = {}
     for stop in stops:
         grid = stop.shape is not None and len(stop.shape) == 2 + len(places) > 2 and math.prod(stop.shape[2:]) > 1

@@ -87,7 +87,7 @@ def test_a_rule_that_reads_axis_one_is_caught(case: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("case", ["series", "volumes", "features", "tokens", "channels last"])
 def test_the_backends_agree_at_the_defaults(case: str) -> None:
     make, size, layer, _, _ = CASES[case]
-    technique = FilterVisualization(layer=layer, channels=(0, 3), steps=4, size=size, tv=0.1)
+    technique = FilterVisualization(layer=layer, channels=(0, 3), steps=20, size=size, tv=0.1, jitter=1)
     model = made(make)
     assert compare(model, None, technique).holds
     found = explain(model, None, technique)
@@ -165,8 +165,8 @@ def test_own_images_that_do_not_fit() -> None:
 def test_an_image_on_which_a_channel_sleeps_is_shaken() -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU())
     with torch.no_grad():
-        model[0].weight.fill_(1.0)  # type: ignore[operator, union-attr]
-        model[0].bias.fill_(-0.5)  # type: ignore[operator, union-attr]
+        model[0].weight.fill_(1.0)  # type: ignore[operator]
+        model[0].bias.fill_(-0.5)  # type: ignore[operator]
     technique = FilterVisualization(layer="1", channels=(0,), steps=5, initial=torch.zeros(3, 8, 8), noise=0.5)
     result = explain(model, None, technique)
     assert result.extras["status"].tolist() == [0]

@@ -146,7 +146,7 @@ def test_an_objective_of_a_channel_is_the_channel(channels: tuple[int, ...]) -> 
     start = noise(len(channels), 3, *SIZE, dtype=torch.float64)
     fields: dict[str, Any] = {"layer": "body", "steps": 3, "size": SIZE, "initial": start, **PLAIN}
     by_channel = explain(model, None, FilterVisualization(channels=channels, **fields))
-    objectives = tuple(ChannelsObjective(channel) for channel in channels)  # type: ignore[arg-type]
+    objectives = tuple(ChannelsObjective(channel) for channel in channels)
     by_objective = explain(model, None, FilterVisualization(objectives=objectives, **fields))
     assert (by_channel.map - by_objective.map).abs().max() <= 1e-10
     other = explain(model, None, FilterVisualization(channels=(1,), **{**fields, "initial": start[:1]}))

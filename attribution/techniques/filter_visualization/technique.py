@@ -91,7 +91,7 @@ class FilterVisualization(Technique):
 
     layer: str
     channels: tuple[int, ...] = ()
-    objectives: tuple[Objective, ...] = ()
+    objectives: Sequence[Objective | Callable[[Tensor], Tensor]] = ()
     neuron: tuple[int, ...] | Literal["center"] | None = None
     parametrization: Literal["fourier", "pixel"] = "fourier"
     optimizer: Literal["adam", "normalized"] = "adam"
@@ -166,9 +166,14 @@ class FilterVisualization(Technique):
         return Transforms(self.jitter, self.scale, self.rotate)
 
     @property
+    def asked(self) -> tuple[Objective, ...]:
+        """The objectives, functions among them as `FunctionObjective`."""
+        return tuple([each for each in self.objectives if isinstance(each, Objective)])
+
+    @property
     def titles(self) -> tuple[str, ...]:
         """A few words for each image."""
-        return tuple(map(str, self.objectives)) or tuple(f"channel {channel}" for channel in self.channels)
+        return tuple(map(str, self.asked)) or tuple(f"channel {channel}" for channel in self.channels)
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -240,7 +245,7 @@ class FilterVisualization(Technique):
         if place is not None:
             first = units.at(first, units.position(self.layer, tuple(first.shape), place))
         output = activation.transpose(0, axes.examples) if axes.examples else activation
-        return objectives.each(self.layer, self.objectives, channels.tolist(), output, first)
+        return objectives.each(self.layer, self.asked, channels.tolist(), output, first)
 
     def position(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Where the neuron lies in an activation (B, D, *places) of this shape: row and column of an image's.
