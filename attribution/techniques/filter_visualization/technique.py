@@ -197,9 +197,9 @@ class FilterVisualization(Technique):
 
     def start(self, model: nn.Module) -> Tensor:
         """The start images (K, C, *places), in the dtype and on the device of the model's parameters."""
-        if self.initial is not None:
-            return starts.given(self.initial, model, self.size, len(self.numbers))
-        return self.noise_images(starts.form(model, self.size, self.in_channels), self.numbers, attempt=0)
+        if self.initial is None:
+            return self.noise_images(starts.form(model, self.size, self.in_channels), self.numbers, attempt=0)
+        return starts.given(self.initial, model, self.size, len(self.numbers))
 
     def noise_images(self, like: Tensor, numbers: Sequence[int], attempt: int) -> Tensor:
         """Noise for each number, three times as strong at each further attempt: as ``like``, (len(numbers), …)."""
@@ -215,13 +215,8 @@ class FilterVisualization(Technique):
         return starts.each(self.initial, len(self.numbers), start.ndim - 2)[rows].to(drawn) + drawn
 
     def reading(self, model: nn.Module, inputs: Inputs) -> Reading:
-        """Where examples and channels lie in what the layer gives, for every backend.
-
-        Args:
-            model: Isolated, eval mode.
-            inputs: The start images.
-        """
-        reads = bool(self.objectives) and all(isinstance(o, objectives.FunctionObjective) for o in self.objectives)
+        """Where examples and channels lie in what the layer gives for start images, for every backend."""
+        reads = bool(self.asked) and all(isinstance(each, objectives.FunctionObjective) for each in self.asked)
         return Reading(model, inputs, None if self.of_logits(model) else self.layer, self.channel_axis, sides=not reads)
 
     def objective(
@@ -281,9 +276,9 @@ class FilterVisualization(Technique):
         return {self.layer: done.final, FIRST_STEP: done.first}, extras
 
     def _rule(self, start: Tensor) -> Rule:
+        own = ("transforms", "steps", "step_size", "optimizer", "unit", "seed", "tv", "l2", "penalty")
         return Rule(
-            **{name: getattr(self, name) for name in ("transforms", "steps", "step_size", "optimizer", "unit", "seed")},
-            **{name: getattr(self, name) for name in ("tv", "l2", "penalty")},
+            **{name: getattr(self, name) for name in own},
             space=self.space(start),
             other=self.other_start,
             on_host=bool(self.objectives),
