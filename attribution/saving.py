@@ -28,7 +28,7 @@ _OBJECTIVES: dict[str, type[Objective]] = {
     )
 }
 
-_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, …)"}
+_SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
 
 
 def writable(path: str | Path) -> Path:
