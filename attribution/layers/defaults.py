@@ -37,7 +37,8 @@ def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     Nothing after the block that Grad-CAM takes is among them, but the pools and activations that follow it at once.
     A pool is on the main path if it makes the map smaller (the stride-1 pools of Inception blocks are not). What
     lies inside a block that leaves the resolution is no layer of that resolution: ResNet-50's 56-pixel layer is
-    ``layer1``, not the first convolution of ``layer2``.
+    ``layer1``, not the first convolution of ``layer2``. Of inputs that are no images, the last leaf with parameters of
+    each size of a grid.
 
     Raises:
         LayerError: No layer has a spatial output.
@@ -45,12 +46,15 @@ def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
     """
     stops = survey(model, inputs)
     if "activations" not in stops.chosen:
-        found = _of_each_resolution(Trunk(model, stops, inputs))
+        places = tuple(inputs.shape[2:])
+        images = len(places) == 2
+        found = _of_each_resolution(Trunk(model, stops, inputs)) if images else _of_each_size(stops, places)
         if not found:
-            candidate = _candidate(stops, tuple(inputs.shape[2:]))
+            candidate = _candidate(stops, places) if images else _first(stops)
             text = f"no layer of {type(model).__name__} has a spatial output; name layers"
             text += f": layers=({candidate[0]!r},)" if candidate else " (`attribution layers` lists them)"
-            raise missing(model, inputs, _several_runs(model, stops, inputs) or LayerError(text))
+            several = _several_runs(model, stops, inputs) if images else None
+            raise missing(model, inputs, several or LayerError(text))
         stops.chosen["activations"] = tuple(stop.name for stop in found)
     return stops.chosen["activations"]
 
@@ -68,6 +72,21 @@ def _of_each_resolution(trunk: Trunk) -> list[Stop]:
         if stop.shape and not (stop.shape[2:] in of_each and trunk.narrow(stop)):
             of_each[stop.shape[2:]] = stop
     return sorted(of_each.values(), key=lambda stop: stop.order)
+
+
+def _of_each_size(stops: Survey, places: tuple[int, ...]) -> list[Stop]:
+    """For series and volumes."""
+    of_each: dict[tuple[int, ...], Stop] = {}
+    for stop in stops:
+        grid = stop.shape is not None and len(stop.shape) == 2 + len(places) > 2 and math.prod(stop.shape[2:]) > 1
+        if grid and stop.shape and stop.leaf and stop.parametrised and stop.calls == 1:
+            of_each[stop.shape[2:]] = stop
+    return sorted(of_each.values(), key=lambda stop: stop.order)
+
+
+def _first(stops: Survey) -> tuple[str] | None:
+    """The first leaf with parameters that gives a tensor."""
+    return next(((stop.name,) for stop in stops if stop.leaf and stop.parametrised and stop.shape), None)
 
 
 def _grids(trunk: Trunk) -> list[Stop]:

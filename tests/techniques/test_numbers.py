@@ -93,7 +93,7 @@ REFUSED: list[Callable[[], object]] = [
     lambda: filters(channels=np.int64(3)),
     lambda: filters(channels=(10**20,)),
     lambda: filters(seed=2**63),
-    lambda: filters(neuron=np.array([1, 2, 3])),
+    lambda: filters(neuron=np.array([1, 2, 3, 4])),
     lambda: filters(steps=np.True_),
     lambda: filters(step_size=10**400),
     lambda: FilterVisualization.notebook(layer="body", channels=3),  # type: ignore[arg-type]
