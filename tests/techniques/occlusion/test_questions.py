@@ -231,7 +231,8 @@ MASKS = torch.stack([BOX, ellipse(), ~BOX])
 
 def region_of(batch: int, mask: Tensor | None, model: nn.Module, x: Tensor) -> Tensor:
     if mask is None:
-        return model(x).argmax(dim=1) == 1
+        predicted: Tensor = model(x).argmax(dim=1) == 1
+        return predicted
     return mask if mask.ndim == 3 else mask.expand(batch, -1, -1)
 
 
