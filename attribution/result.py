@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,7 +128,7 @@ class Attribution:
             raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
-        parameters, held = saving.parameters_text(asdict(self.technique))
+        parameters, held = saving.technique_text(self.technique)
         tensors |= held
         tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
         header = {
@@ -210,9 +210,7 @@ class Attribution:
         try:
             parameters = saving.parameters_of(header, tensors)
             score = saving.score_of(header, parameters, technique_type, tensors)
-            technique = technique_type(
-                **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-            )
+            technique = technique_type(**parameters)
             provenance = dict(json.loads(header["provenance"]))
             shapes = {str(name): tuple(shape) for name, shape in json.loads(header.get("tensors", "{}")).items()}
         # A technique may be a plugin's, and a header may be anything: nested too deep for JSON, or beyond a float.

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,6 @@ from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
 
 _SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, h, w)", "image": "(K, C, H, W)"}
-
-_TENSOR = "tensor"
-"""Key of a parameter's name in a file, where it is kept as a tensor."""
 
 
 def writable(path: str | Path) -> Path:
@@ -57,30 +55,39 @@ def text(value: object) -> str:
         raise OutputError(f"the parameters or notes cannot be written: {error}") from error
 
 
-def parameters_text(parameters: Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """Parameters of a technique as JSON, and those that are tensors by their names in the file.
+def technique_text(technique: Technique) -> tuple[str, dict[str, Tensor]]:
+    """The parameters of a technique as JSON, and its tensors by their names in the file.
 
     Raises:
-        OutputError: JSON has no form for a parameter.
+        OutputError: JSON has no form for a field.
     """
-    tensors = {
-        name: value for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim and value.numel()
-    }
-    named = {name: {_TENSOR: f"parameters/{name}"} for name in tensors}
-    return text({**parameters, **named}), {f"parameters/{name}": value for name, value in tensors.items()}
+    tensors: dict[str, Tensor] = {}
+    held = {field.name: _held(getattr(technique, field.name), field.name, tensors) for field in fields(technique)}
+    return text(held), tensors
 
 
 def parameters_of(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Parameters of a file, its tensors among them.
+    """The parameters that `technique_text` wrote.
 
     Raises:
-        KeyError, ValueError: The header is none that was saved.
+        KeyError, TypeError, AttributionError: The header holds none.
     """
-    found = dict(json.loads(header["parameters"]))
-    return {
-        name: tensors[value[_TENSOR]] if isinstance(value, dict) and value.keys() == {_TENSOR} else value
-        for name, value in found.items()
-    }
+    return {name: _read(value, tensors) for name, value in json.loads(header["parameters"]).items()}
+
+
+def _held(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[f"parameters/{name}"] = value
+        return {"tensor": f"parameters/{name}"}
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _read(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return tuple(_read(each, tensors) for each in value)
+    if isinstance(value, dict) and set(value) == {"tensor"}:
+        return tensors[value["tensor"]]
+    return value
 
 
 def score_text(score: Score) -> tuple[str, dict[str, Tensor]]:
