@@ -1,8 +1,8 @@
 """``Perturbation``: what the techniques share that cover parts of the input and look how the score changes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -85,6 +85,13 @@ class Perturbation(Technique, ABC):
         """The input that is named exists, and the baseline fits each that is covered."""
         for name in self.covered(inputs):
             baselines.check(type(self).__name__, self.baseline, name, inputs.values[name].shape)
+
+    def rows(self, part: slice, inputs: Inputs) -> Self:
+        """A baseline that has one row for each example is cut to those of the part."""
+        baseline, ranks = self.baseline, {inputs.values[name].ndim for name in self.covered(inputs)}
+        if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
+            return self
+        return replace(self, baseline=baseline[part])
 
     def cover(self, inputs: Tensor) -> Tensor:
         """What covers an input (N, …): as many axes, each of its size or 1; on its device, in its dtype.
