@@ -122,7 +122,7 @@ def test_several_targets_are_the_single_ones(backend: str) -> None:
 
 
 def test_a_target_where_none_is_explained_is_refused() -> None:
-    with pytest.raises(TargetError, match="activations explains no class"):
+    with pytest.raises(TargetError, match="activations explains no score; leave target out"):
         explain(build("cnn"), noise(1, 3, 17, 23), Activations(layers=("body",)), target=0)
 
 
