@@ -171,5 +171,6 @@ def _comparable(score: Score) -> tuple[Any, ...]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         host = value.detach().cpu()
-        return str(host.dtype), tuple(host.shape), host.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        plain = host.flatten().clone(memory_format=torch.contiguous_format)  # one entry may have any stride
+        return str(host.dtype), tuple(host.shape), plain.view(torch.uint8).numpy().tobytes()
     return value
