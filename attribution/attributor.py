@@ -249,7 +249,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise
         except Exception as error:
             if out_of_memory(error):
-                raise no_room(who, run.execution, error) from error
+                raise no_room(who, self.execution.on(run.inputs.device), error) from error
             if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {run.inputs}, "

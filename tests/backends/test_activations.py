@@ -246,9 +246,9 @@ def test_another_mean_is_caught(wrong: Callable[[Tensor], Tensor], registered: A
     from attribution import Attributor, Run, registry
 
     def compute(self: Attributor[Any], run: Run) -> dict[str, Tensor]:
-        technique = Activations(layers=("body",))
-        whole = registry.get("activations", "hooks")(self.model, technique, self.execution)
-        return {name: wrong(map_) for name, map_ in whole.compute(replace(run, technique=technique)).items()}
+        asked = Activations(layers=("body",))
+        whole = registry.get("activations", "hooks")(self.model, asked, self.execution)
+        return {name: wrong(map_) for name, map_ in whole.compute(replace(run, technique=asked)).items()}
 
     body = {"technique_type": Activations, "backend": "stranger", "compute": compute}
     registered(type("Stranger", (Attributor,), body))

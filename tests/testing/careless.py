@@ -31,14 +31,15 @@ def covered(attributor: Attributor[Any], run: Run, forward: Forward, size: int) 
     images = [inputs, *(inputs.clone() for _ in windows)]
     for image, ((top, bottom), (left, right)) in zip(images[1:], windows, strict=True):
         image[:, :, top:bottom, left:right] = technique.cover(inputs)
+    own = torch.arange(len(inputs))
+    shown = zip(torch.cat(images[1:]).split(size), own.repeat(len(windows)).split(size), strict=True)
     with torch.no_grad():
-        logits = torch.cat([forward(part) for part in torch.cat(images).split(size)])
-    clean = run.scores(logits[: len(inputs)])
-    examples = torch.arange(len(inputs)).repeat(len(images))
-    scores = run.scores(logits, examples).unflatten(0, (len(images), len(inputs)))
+        clean = torch.cat([run.scores(forward(inputs[rows]), rows) for rows in own.split(size)])
+        scores = torch.cat([run.scores(forward(part), rows) for part, rows in shown])
+    scores = scores.unflatten(0, (len(windows), len(inputs)))
     total, count = inputs.new_zeros(*clean.shape, *inputs.shape[2:]), inputs.new_zeros(inputs.shape[2:])
-    for score, ((top, bottom), (left, right)) in zip(scores[1:], windows, strict=True):
-        total[:, :, top:bottom, left:right] += (scores[0] - score)[..., None, None]
+    for score, ((top, bottom), (left, right)) in zip(scores, windows, strict=True):
+        total[:, :, top:bottom, left:right] += (clean - score)[..., None, None]
         count[top:bottom, left:right] += 1
     return {"input": total / count.clamp(min=1)}
 
