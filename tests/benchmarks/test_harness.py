@@ -131,8 +131,8 @@ def test_every_installed_backend_takes_part_and_one_that_disagrees_is_not_timed(
 
 
 def test_a_strangers_technique_is_asked_on_the_small_model() -> None:
-    labels = {question.label for question in strangers({"grad_cam", "saliency"})}
-    assert labels == {"saliency, its example"}
+    labels = {question.label for question in strangers({"grad_cam", "plain_gradient"})}
+    assert labels == {"plain_gradient, its example"}
 
 
 def _row() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Saliency maps: a technique and a backend in one module."""
+"""Plain gradients: a technique and a backend in one module."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,10 +10,10 @@ from attribution.technique import Kind, Maps
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saliency(Technique):
+class PlainGradient(Technique):
     """map[i, j] = max over input channels of abs(∂score[target] / ∂x[c, i, j]); (N, T, H, W), score per input unit."""
 
-    name: ClassVar[str] = "saliency"
+    name: ClassVar[str] = "plain_gradient"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
 
@@ -22,10 +22,10 @@ class Saliency(Technique):
         return raw
 
 
-class AutogradSaliency(Attributor[Saliency]):
-    """`Saliency` by ``torch.autograd.grad``, one backward pass per target."""
+class AutogradGradient(Attributor[PlainGradient]):
+    """`PlainGradient` by ``torch.autograd.grad``, one backward pass per target."""
 
-    technique_type: ClassVar[type[Saliency]] = Saliency
+    technique_type: ClassVar[type[PlainGradient]] = PlainGradient
     backend: ClassVar[str] = "autograd"
 
     def compute(self, run: Run) -> Maps:
