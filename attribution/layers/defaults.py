@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from attribution.errors import AttributionError, LayerError
 from attribution.inputs.inputs import Inputs
@@ -15,7 +15,7 @@ _Tokens = str | tuple[int, ...]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 
-def grad_cam_layer(model: nn.Module, inputs: Inputs) -> str:
+def grad_cam_layer(model: nn.Module, inputs: Tensor | Inputs) -> str:
     """The last block before the classifier whose output is spatial and not a pool's: see `Trunk.end`.
 
     Raises:
@@ -31,7 +31,7 @@ def grad_cam_layer(model: nn.Module, inputs: Inputs) -> str:
     return stops.chosen["grad_cam"][0]
 
 
-def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+def activation_layers(model: nn.Module, inputs: Tensor | Inputs) -> tuple[str, ...]:
     """The max-pools of the main path where there are at least three, else the last module of each resolution.
 
     Nothing after the block that Grad-CAM takes is among them, but the pools and activations that follow it at once.
