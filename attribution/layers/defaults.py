@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from attribution.errors import AttributionError, LayerError
-from attribution.inputs.inputs import Inputs
+from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.layers.grids import channels_last, patch_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
@@ -22,6 +22,7 @@ def grad_cam_layer(model: nn.Module, inputs: Tensor | Inputs) -> str:
         LayerError: The features are tokens rather than a grid, or nothing is spatial; names a layer of tokens.
         ModelError: The model fails on these inputs before there is such a block.
     """
+    inputs = as_inputs(inputs)
     stops = survey(model, inputs)
     if "grad_cam" not in stops.chosen:
         end = Trunk(model, stops, inputs).end()
@@ -44,6 +45,7 @@ def activation_layers(model: nn.Module, inputs: Tensor | Inputs) -> tuple[str, .
         LayerError: No layer has a spatial output.
         ModelError: The model fails on these inputs before any such layer.
     """
+    inputs = as_inputs(inputs)
     stops = survey(model, inputs)
     if "activations" not in stops.chosen:
         places = tuple(inputs.shape[2:])
