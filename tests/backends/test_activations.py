@@ -245,7 +245,7 @@ def test_the_backends_agree_about_means(model_name: str, dtype: torch.dtype) -> 
 def test_another_mean_is_caught(wrong: Callable[[Tensor], Tensor], registered: Any) -> None:
     from attribution import Attributor, Run, registry
 
-    def compute(self: Attributor[Any], run: Run) -> dict[str, Tensor]:
+    def compute(self: Attributor[Any], run: Run[Any]) -> dict[str, Tensor]:
         asked = Activations(layers=("body",))
         whole = registry.get("activations", "hooks")(self.model, asked, self.execution)
         return {name: wrong(map_) for name, map_ in whole.compute(replace(run, technique=asked)).items()}

@@ -108,7 +108,7 @@ def wrong() -> Iterator[type[Attributor[GradCAM]]]:
         technique_type = GradCAM
         backend = "wrong"
 
-        def compute(self, run: Run) -> Maps:
+        def compute(self, run: Run[Any]) -> Maps:
             (maps,) = (registry.get("grad_cam", "hooks")(run.model, run.technique, run.execution).compute(run),)
             return {name: 1.001 * map_ for name, map_ in maps.items()}
 

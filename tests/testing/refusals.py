@@ -41,7 +41,7 @@ class Asserting(Attributor[Occlusion]):
     technique_type = Occlusion
     backend = "asserting"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         assert run.inputs.shape[1] == 4, "four channels are wanted"
         run.scores(run.forward(run.inputs))
         return {"input": run.inputs.tensor[:, :1]}
