@@ -31,7 +31,7 @@ def word(owner: str, name: str, value: object, words: tuple[str, ...]) -> str:
     """
     if not isinstance(value, str) or value not in words:
         raise TargetError(f"{owner}.{name} is {value!r}; give {' or '.join(map(repr, words))}")
-    return value
+    return str(value)
 
 
 def held(owner: str, name: str, value: object, form: str) -> Tensor:

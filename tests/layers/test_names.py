@@ -222,14 +222,21 @@ def test_refused_by_captum(reused: Reused, layer: str, says: str) -> None:
 
 
 @BACKENDS
-def test_grad_cam_refuses_what_has_no_grid_or_no_influence(reused: Reused, backend: str) -> None:
-    with pytest.raises(LayerError, match=r"'fc#0' gives shape|'fc' runs 2 times"):
-        explain(reused, INPUTS, GradCAM(layers=("fc#0" if backend == "hooks" else "fc",)), backend=backend)
+def test_grad_cam_refuses_what_runs_twice_or_has_no_influence(reused: Reused, backend: str) -> None:
+    with pytest.raises(LayerError, match="'fc' runs 2 times"):
+        explain(reused, INPUTS, GradCAM(layers=("fc",)), backend=backend)
     for layers in (("side",), ("a", "side")):
         with pytest.raises(LayerError, match="does not depend on 'side'"):
             explain(reused, INPUTS, GradCAM(layers=layers), backend=backend)
-    with pytest.raises(LayerError, match=r"'head' gives shape \(\d, 5\); Grad-CAM needs \(N, D, h, w\)"):
-        explain(build("cnn"), noise(2, 3, 17, 23), GradCAM(layers=("head",)), backend=backend)
+
+
+@BACKENDS
+def test_grad_cam_of_the_logits_is_the_logit(backend: str) -> None:
+    found = explain(
+        build("cnn"), noise(2, 3, 17, 23), GradCAM(layers=("head",), relu=False), backend=backend, target=[[3, 1]] * 2
+    )
+    assert found.scores is not None
+    assert torch.equal(found.map, found.scores)
 
 
 class Cut(nn.Module):

@@ -178,7 +178,7 @@ def test_the_mask_of_another_image_is_caught(
     weights = Scored._weights
 
     def next_one(self: Any, own: Tensor, examples: Tensor) -> Tensor:
-        return weights(self, own, (examples + self.first + 1) % 3 - self.first)
+        return weights(self, own, (examples + self._first + 1) % 3 - self._first)
 
     monkeypatch.setattr(Scored, "_weights", next_one)
     found, expected, _ = segmented("per image", 3, batch_size, False, backend)
