@@ -132,6 +132,10 @@ class Inputs:
             for name, each in self.values.items()
         )
 
+    def key(self, name: str) -> str:
+        """What a map of an explained input is called: ``"input"`` where it is the only one, else its own name."""
+        return "input" if len(self.explained) == 1 else name
+
     def places(self, name: str | None = None) -> tuple[int, ...]:
         """Sizes of the axes behind those of examples and channels; none of features."""
         name = self.explained[0] if name is None else name
