@@ -62,7 +62,8 @@ def test_it_is_short_and_brings_nothing_but_itself(site: Path) -> None:
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 80
     installed = {path.name for path in site.iterdir()} - {"__pycache__"}
     assert installed == {"attribution_gradient_norm.py", "attribution_gradient_norm-0.1.0.dist-info"}
-    assert (site / "attribution_gradient_norm.py").read_bytes() == (EXAMPLE / "attribution_gradient_norm.py").read_bytes()
+    module = "attribution_gradient_norm.py"
+    assert (site / module).read_bytes() == (EXAMPLE / module).read_bytes()
 
 
 def test_the_core_knows_nothing_of_it() -> None:
