@@ -35,10 +35,15 @@ from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
+from .techniques import ChannelsObjective as ChannelsObjective
+from .techniques import DirectionObjective as DirectionObjective
 from .techniques import FilterVisualization as FilterVisualization
+from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import LayerCAM as LayerCAM
+from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
+from .techniques import SumObjective as SumObjective

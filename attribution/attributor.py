@@ -153,7 +153,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             runs = [
                 Run(
                     model,
-                    technique,
+                    technique.rows(rows, start),
                     part,
                     execution,
                     asked=score,
@@ -162,7 +162,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                     guards=guards,
                     compares_scores=technique.compares_scores,
                 )
-                for part, score in _parts(start, asked, at_once)
+                for rows, part, score in _parts(start, asked, at_once)
             ]
             offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [self._checked(run, offload) for run in runs]
@@ -249,7 +249,7 @@ class Attributor(ABC, Generic[TechniqueT]):
             raise
         except Exception as error:
             if out_of_memory(error):
-                raise no_room(who, run.execution, error) from error
+                raise no_room(who, self.execution.on(run.inputs.device), error) from error
             if in_backward(error) and not lost(error):
                 raise ModelError(
                     f"no gradient could be taken through the model for inputs of shape {run.inputs}, "
@@ -284,11 +284,11 @@ class Attributor(ABC, Generic[TechniqueT]):
         return question
 
 
-def _parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[Inputs, Score]]:
+def _parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[slice, Inputs, Score]]:
     size = size or len(inputs)
     for first in range(0, len(inputs), size):
         rows = slice(first, first + size)
-        yield inputs[rows], asked.rows(rows) if size < len(inputs) else asked
+        yield rows, inputs[rows], asked.rows(rows) if size < len(inputs) else asked
 
 
 def _labels(asked: Score, score: Score | None, target: Tensor | None) -> Sequence[Sequence[str]]:

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -106,6 +106,14 @@ class Attribution:
         title = " · ".join(filter(None, (self.technique.name, self.backend, done)))
         if self.technique.kind == "activation":
             return plots.activation_figure(maps, title=title)
+        if self.technique.kind == "image" and any(map_.ndim != 4 for map_ in maps.values()):
+            titles = self._image_titles()
+            strips = {
+                f"{layer} · {titles[k] if k < len(titles) else k}": map_[k : k + 1]
+                for layer, map_ in maps.items()
+                for k in range(len(map_))
+            }
+            return plots.activation_figure(strips, title=title)
         if self.technique.kind == "image":
             return plots.image_figure(maps, titles=self._image_titles(), title=title)
         return plots.heatmap_figure(
@@ -129,7 +137,7 @@ class Attribution:
             raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
-        parameters, held = saving.parameters_text(asdict(self.technique))
+        parameters, held = saving.technique_text(self.technique)
         tensors |= held
         tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
         header = {
@@ -211,9 +219,7 @@ class Attribution:
         try:
             parameters = saving.parameters_of(header, tensors)
             score = saving.score_of(header, parameters, technique_type, tensors)
-            technique = technique_type(
-                **{name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-            )
+            technique = technique_type(**parameters)
             provenance = dict(json.loads(header["provenance"]))
             shapes = {str(name): tuple(shape) for name, shape in json.loads(header.get("tensors", "{}")).items()}
         # A technique may be a plugin's, and a header may be anything: nested too deep for JSON, or beyond a float.
@@ -267,12 +273,11 @@ class Attribution:
         return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
 
     def _image_titles(self) -> list[str]:
-        channels: Sequence[int] = getattr(self.technique, "channels", ())
+        titles: Sequence[str] = getattr(self.technique, "titles", ())
         status = self.extras.get("status")
         words = ["", " (dead)", " (diverged)"]
         return [
-            f"channel {channel}{words[int(status[index])] if status is not None else ''}"
-            for index, channel in enumerate(channels)
+            f"{title}{words[int(status[index])] if status is not None else ''}" for index, title in enumerate(titles)
         ]
 
 

@@ -45,7 +45,7 @@ class Run(Generic[TechniqueT]):
         target: (N, T), the columns of `matrix` that are explained: classes, where the score is one of classes.
         clean: (N, T), the scores of the inputs.
         scale: (N, K), for a score that is not one of classes the size by which the rounding of each column of `matrix`
-            goes; 0 for classes, whose logits tell it themselves.
+            goes; ``None`` for classes, whose logits tell it themselves.
         name: Technique and backend, for the progress bar.
         apart: Why images, windows and filters go through the model one by one; ``None`` where they need not.
         guards: What must be finite, and when that is looked at.
@@ -61,7 +61,7 @@ class Run(Generic[TechniqueT]):
     score: Score | None = None
     target: Tensor | None = None
     clean: Tensor | None = None
-    scale: Tensor = field(default_factory=lambda: torch.zeros(()))
+    scale: Tensor | None = None
     choices: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, str | int | float] = field(default_factory=dict)
     apart: str | None = None
@@ -174,7 +174,7 @@ class Run(Generic[TechniqueT]):
         if self.compares_scores:
             sizes = scores.abs().nan_to_num(0.0, 0.0)  # a masked class has no size
             if not isinstance(score, ClassScore):
-                sizes = self.scale = _whole([part.scale for part in parts]).to(sizes.device, sizes.dtype)
+                self.scale = sizes = _whole([part.scale for part in parts]).to(sizes.device, sizes.dtype)
             usual = torch.maximum(medians(sizes), self.clean.abs().amax(dim=1))
             self.extras["largest_score"] = torch.minimum(sizes.amax(dim=1), MASK * usual)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,25 @@ import torch
 from torch import Tensor
 
 from attribution import paths
-from attribution.errors import OutputError
+from attribution.errors import InputError, OutputError
 from attribution.scores.classes import ClassScore
 from attribution.scores.score import Score
 from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
+from attribution.techniques.filter_visualization import objectives
+from attribution.techniques.filter_visualization.objectives import Objective
+
+_OBJECTIVES: dict[str, type[Objective]] = {
+    cls.__name__: cls
+    for cls in (
+        objectives.ChannelsObjective,
+        objectives.DirectionObjective,
+        objectives.FunctionObjective,
+        objectives.SumObjective,
+    )
+}
 
 _SHAPES = {"activation": "(N, …)", "heatmap": "(N, T, …)", "image": "(K, C, H, W)"}
-
-_TENSOR = "tensor"
-"""Key of a parameter's name in a file, where it is kept as a tensor."""
 
 
 def writable(path: str | Path) -> Path:
@@ -57,30 +67,66 @@ def text(value: object) -> str:
         raise OutputError(f"the parameters or notes cannot be written: {error}") from error
 
 
-def parameters_text(parameters: Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """Parameters of a technique as JSON, and those that are tensors by their names in the file.
+def technique_text(technique: Technique) -> tuple[str, dict[str, Tensor]]:
+    """The parameters of a technique as JSON, and its tensors by their names in the file; functions by name.
 
     Raises:
-        OutputError: JSON has no form for a parameter.
+        OutputError: JSON has no form for a field.
     """
-    tensors = {
-        name: value for name, value in parameters.items() if isinstance(value, Tensor) and value.ndim and value.numel()
-    }
-    named = {name: {_TENSOR: f"parameters/{name}"} for name in tensors}
-    return text({**parameters, **named}), {f"parameters/{name}": value for name, value in tensors.items()}
+    tensors: dict[str, Tensor] = {}
+    held = {field.name: _held(getattr(technique, field.name), field.name, tensors) for field in fields(technique)}
+    return text(held), tensors
 
 
 def parameters_of(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Parameters of a file, its tensors among them.
+    """The parameters that `technique_text` wrote.
 
     Raises:
-        KeyError, ValueError: The header is none that was saved.
+        KeyError, TypeError, AttributionError: The header holds none.
     """
-    found = dict(json.loads(header["parameters"]))
-    return {
-        name: tensors[value[_TENSOR]] if isinstance(value, dict) and value.keys() == {_TENSOR} else value
-        for name, value in found.items()
-    }
+    return {name: _read(value, tensors) for name, value in json.loads(header["parameters"]).items()}
+
+
+def _held(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[f"parameters/{name}"] = value
+        return {"tensor": f"parameters/{name}"}
+    if isinstance(value, Objective) and type(value).__name__ in _OBJECTIVES:
+        inner = {f.name: _held(getattr(value, f.name), f.name, tensors) for f in fields(value)}  # type: ignore[arg-type]
+        return {"objective": type(value).__name__, "fields": inner}
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if callable(value):
+        return {"function": getattr(value, "__name__", type(value).__name__)}
+    return [_held(each, name, tensors) for each in value] if isinstance(value, tuple) else value
+
+
+def _read(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return tuple(_read(each, tensors) for each in value)
+    if isinstance(value, dict) and set(value) == {"tensor"}:
+        return tensors[value["tensor"]]
+    if isinstance(value, dict) and set(value) == {"function"}:
+        return NamedFunction(str(value["function"]))
+    if isinstance(value, dict) and set(value) == {"objective", "fields"}:
+        given = {name: _read(each, tensors) for name, each in value["fields"].items()}
+        return _OBJECTIVES[value["objective"]](**given)
+    return value
+
+
+class NamedFunction:
+    """A function of which a file kept the name alone."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *args: object) -> Any:
+        """Cannot be computed.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"the function {self.__name__!r} was not saved with the file; give it again")
 
 
 def score_text(score: Score) -> tuple[str, dict[str, Tensor]]:
@@ -153,11 +199,11 @@ def _wrong_target(technique: Technique, score: Score | None, tensors: Mapping[st
 def _wrong_map(technique: Technique, maps: Mapping[str, Tensor], scores: Tensor | None, *, told: bool) -> str | None:
     """``told``: the header says of which shape the maps were; files of earlier versions have heatmaps of images."""
     first = next(iter(maps.values())).shape[:1]
-    channels = getattr(technique, "channels", None)
-    if technique.kind == "image" and isinstance(channels, tuple):
-        first = torch.Size([len(channels)])
+    titles = getattr(technique, "titles", None)
+    if technique.kind == "image" and isinstance(titles, tuple):
+        first = torch.Size([len(titles)])
     for name, map_ in maps.items():
-        fits = map_.ndim == 4 or (technique.kind == "activation" and map_.ndim > 0)
+        fits = map_.ndim == 4 or map_.ndim > {"activation": 0, "image": 1}.get(technique.kind, map_.ndim)
         fits = fits or (technique.kind == "heatmap" and told and map_.ndim > 1)  # of (N, D) layers to volumes
         fits = fits and map_.numel() > 0 and map_.shape[:1] == first
         if technique.kind == "heatmap" and scores is not None:

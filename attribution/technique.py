@@ -90,6 +90,15 @@ class Technique(ABC):
         """
         return self
 
+    def rows(self, part: slice, inputs: Inputs) -> Self:
+        """This technique for a part of the examples: the same object, unless a field belongs to single examples.
+
+        Args:
+            part: Of the examples.
+            inputs: All of them.
+        """
+        return self
+
     def named(self, model: nn.Module) -> tuple[str, ...]:
         """The layers that the user named, which must exist before anything runs; none by default."""
         return ()

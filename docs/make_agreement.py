@@ -274,7 +274,7 @@ def line(texts: Iterable[str]) -> str:
 def main() -> None:
     """Write the page."""
     torch.set_num_threads(1)
-    found = []
+    found: list[Row] = []
     for name in NETS:
         found += rows(name)
         print(f"{name}: {', '.join(f'{row.technique} {row.verdict}' for row in found if row.net == name)}", flush=True)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, compare, explain, plots, zoo
+from attribution import (
+    Activations,
+    FilterVisualization,
+    GradCAM,
+    InputXGradient,
+    IntegratedGradients,
+    Occlusion,
+    Saliency,
+    compare,
+    explain,
+    plots,
+    zoo,
+)
 from attribution.cli.atlas import sheet
 
 if TYPE_CHECKING:
@@ -27,6 +39,10 @@ def main() -> None:
 
     write(explain(model, inputs, GradCAM(), target=espresso).figure(seen, loaded.labels), "grad_cam.jpg")
     write(explain(model, inputs, Occlusion(), target=espresso).figure(seen, loaded.labels), "occlusion.jpg")
+    write(explain(model, inputs, Saliency(), target=espresso).figure(seen, loaded.labels), "saliency.jpg")
+    write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
+    path = explain(model, inputs, IntegratedGradients(), target=espresso)
+    write(path.figure(seen, loaded.labels), "integrated_gradients.jpg")
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)

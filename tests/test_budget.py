@@ -208,7 +208,7 @@ def test_another_layer_is_a_bug(model_name: str) -> None:
 @pytest.mark.parametrize("name", ["grad_cam", "occlusion"])
 def test_another_class_is_a_bug(model_name: str, name: str) -> None:
     model, inputs = build(model_name), noise(2, 3, 17, 23)
-    other = explain(model, inputs, TECHNIQUES[name], target=[[3, 4], [0, 1]])
+    other = explain(model, inputs, TECHNIQUES[name], target=logit([[3, 4], [0, 1]]))
     found = judged(model_name, name, other)
     layers = 2 if name == "grad_cam" else 1
     assert [judgement.verdict for judgement in found] == ["rounding", "bug"] * 2 * layers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from attribution import Activations, FilterVisualization, GradCAM, ModelError, Technique, explain
+from attribution import Activations, FilterVisualization, GradCAM, Inputs, ModelError, Technique, explain
 from attribution.isolation import proof
 from attribution.testing import guard
 from tests.conftest import BACKENDS, noise
@@ -200,7 +200,7 @@ def test_a_model_whose_rest_fails_at_this_size() -> None:
     model = Fixed().eval()
     with pytest.raises(ModelError, match="shape"):
         explain(model, X, GradCAM(layers=("conv",)), target=1)
-    assert proof.same(model, Net().eval(), [], X[:1]) is None
+    assert proof.same(model, Net().eval(), [], Inputs.of(X[:1])) is None
 
 
 def test_no_thread_sees_the_proof() -> None:

@@ -19,14 +19,17 @@ from attribution.running.execution import Execution
         {"memory_budget": 0},
         {"autocast": torch.float32},
         {"autocast": "bfloat16"},
-        {"output": 1.0},
-        {"output": True},
     ],
     ids=str,
 )
 def test_fields_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"Execution\.{next(iter(wrong))} is .*; give "):
         Execution(**wrong)
+
+
+def test_what_went_to_the_target_says_where() -> None:
+    with pytest.raises(InputError, match=r"no output any more.*target=ClassScore\(…, output='logits'\)"):
+        Execution(output="logits")  # type: ignore[arg-type]
 
 
 def test_chunk_sizes() -> None:

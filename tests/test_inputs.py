@@ -26,7 +26,8 @@ BAD: dict[str, tuple[Any, type[AttributionError], str]] = {
     "none": (None, InputError, r"builtins\.NoneType; give a torch\.Tensor of shape \(N, C, H, W\)"),
     "numpy": (np.zeros((1, 3, 17, 23)), InputError, r"numpy\.ndarray; .*torch\.from_numpy"),
     "one image": (GOOD[0], InputError, r"shape \(3, 17, 23\); expected \(N, C, H, W\); .*inputs\[None\]"),
-    "grey": (GOOD[0, 0], InputError, r"shape \(17, 23\); expected \(N, C, H, W\)"),
+    "one row": (GOOD[0, 0, 0], InputError, r"shape \(23,\); expected \(N, C, H, W\)"),
+    "six axes": (GOOD[None, None], InputError, r"shape \(1, 1, 2, 3, 17, 23\); expected \(N, C, H, W\)"),
     "no image": (GOOD[:0], InputError, "an axis is empty"),
     "no pixel": (GOOD[..., :0], InputError, "an axis is empty"),
     "bytes": (torch.zeros(1, 3, 17, 23, dtype=torch.uint8), InputError, r"torch\.uint8; give floats"),
@@ -53,6 +54,17 @@ def test_refused(case: str, backend: str) -> None:
         with pytest.raises(error, match=says):
             explain(model, inputs, technique, backend=backend)
     assert not calls, "the model ran before the inputs were checked"
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_features_are_for_the_model_to_refuse(backend: str) -> None:
+    """It may lay them out as images itself."""
+    for technique in (GradCAM(), Activations()):
+        with pytest.raises(ModelError, match=r"failed on inputs of shape \(1, 23\), torch\.float32: Expected 3D"):
+            explain(build("cnn"), GOOD[0, 0], technique, backend=backend)
+    model = nn.Sequential(nn.Unflatten(1, (3, 4, 5)), nn.Conv2d(3, 4, 3), nn.ReLU())
+    found = explain(model, noise(2, 60), Activations(layers=("1",)), backend=backend).map
+    assert torch.equal(found, model[1](noise(2, 60).view(2, 3, 4, 5)).detach())
 
 
 def test_large_finite_values_are_no_infinity() -> None:

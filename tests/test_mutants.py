@@ -24,7 +24,7 @@ from attribution.technique import Maps
 from attribution.techniques.filter_visualization import FIRST_STEP
 from tests.conftest import build, noise
 
-Compute = Callable[[Any, Run], Maps]
+Compute = Callable[[Any, Run[Any]], Maps]
 
 TECHNIQUES: dict[str, Technique] = {
     "activations": Activations(layers=("stem", "body")),
@@ -37,7 +37,7 @@ TECHNIQUES: dict[str, Technique] = {
 def altered(technique: str, change: Callable[[Tensor], Tensor]) -> Compute:
     """The hooks backend, its maps changed at the end."""
 
-    def compute(self: Attributor[Any], run: Run) -> Maps:
+    def compute(self: Attributor[Any], run: Run[Any]) -> Maps:
         good = registry.get(technique, "hooks")(self.model, self.technique, self.execution)
         maps = good.compute(run)
         return {name: change(map_) for name, map_ in maps.items()}
@@ -66,7 +66,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def hooked(self: Attributor[Any], run: Run, names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+def hooked(self: Attributor[Any], run: Run[Any], names: tuple[str, ...]) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits and layer outputs with graph, by bare hooks that store what the network goes on with a copy of."""
     caught: dict[str, Tensor] = {}
 
@@ -89,7 +89,7 @@ def hooked(self: Attributor[Any], run: Run, names: tuple[str, ...]) -> tuple[Ten
 def cam(combine: Callable[[Tensor, Tensor], Tensor], *, pick: Callable[[Tensor], Tensor] = lambda t: t) -> Compute:
     """Grad-CAM from scratch: ``combine`` makes a map (N, h, w) of an activation and its gradient."""
 
-    def compute(self: Attributor[Any], run: Run) -> Maps:
+    def compute(self: Attributor[Any], run: Run[Any]) -> Maps:
         names = run.technique.layers
         logits, caught = hooked(self, run, names)
         run.scores(logits)
@@ -110,7 +110,7 @@ def weights(g: Tensor) -> Tensor:
     return g.mean(dim=(2, 3), keepdim=True)
 
 
-def stored_without_clone(self: Attributor[Any], run: Run) -> Maps:
+def stored_without_clone(self: Attributor[Any], run: Run[Any]) -> Maps:
     caught: dict[str, Tensor] = {}
     modules = dict(run.model.named_modules())
     handles = [
@@ -137,7 +137,7 @@ def occlude(
 ) -> Compute:
     """Occlusion from scratch, with one thing to go wrong."""
 
-    def compute(self: Attributor[Any], run: Run) -> Maps:
+    def compute(self: Attributor[Any], run: Run[Any]) -> Maps:
         x = run.inputs.tensor
         with torch.no_grad():
             logits = run.forward(x)
@@ -171,7 +171,7 @@ def ascent(
 ) -> Compute:
     """Filter visualisation from scratch, with one thing to go wrong in the gradient, the channel or the start."""
 
-    def compute(self: Attributor[Any], run: Run) -> Maps:
+    def compute(self: Attributor[Any], run: Run[Any]) -> Maps:
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             torch.set_grad_enabled(True)
             images = images.detach().requires_grad_()
@@ -276,7 +276,7 @@ def test_nan_is_refused_before_it_can_be_compared(registered: Any, technique: st
 def test_the_last_image_is_caught_by_its_objective(registered: Any) -> None:
     """Later images are not compared; that ascent went on after the first step shows in the objective."""
 
-    def stops_early(self: Any, run: Run) -> Maps:
+    def stops_early(self: Any, run: Run[Any]) -> Maps:
         maps = TWINS["filter_visualization"](self, run)
         run.extras["objective"] = run.extras["objective"].clone()
         run.extras["objective"][-1] = run.extras["objective"][1]

@@ -148,7 +148,7 @@ def test_registering_at_run_time(registered: Any) -> None:
     class Mine(Attributor[GradCAM]):
         technique_type, backend = GradCAM, "mine"
 
-        def compute(self, run: Run) -> Maps:
+        def compute(self, run: Run[Any]) -> Maps:
             raise NotImplementedError
 
     assert registered(Mine) is Mine

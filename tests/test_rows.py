@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attribution import Activations, FilterVisualization, GradCAM, ModelError, compare, explain
 from attribution.running.execution import Execution
 from attribution.testing import guard
-from tests.conftest import BACKENDS
+from tests.conftest import BACKENDS, logit
 from tests.models.mixing import ALONE, MIXES, Named, Net
 from tests.one_by_one import OCCLUSION, QUESTIONS, X, occluded, output_of_body
 
@@ -34,7 +34,7 @@ def test_a_batch_is_a_loop_over_single_images(kind: str, name: str, backend: str
                 X,
                 technique,
                 backend=backend,
-                target=1 if technique.needs_target else None,
+                target=logit(1) if technique.needs_target else None,
                 execution=Execution(batch_size=size),
             )
         (raw,) = found.raw.values()
@@ -67,7 +67,7 @@ def test_what_the_whole_batch_decides(mix: Callable[[Tensor], Tensor], name: str
     technique, by_hand = QUESTIONS[name]
     wanted = torch.stack([by_hand(Net(mix).eval(), image) for image in images.split(1)])
     within = 1e-5 if (name, backend) == ("occlusion", "captum") else 1e-10
-    target = 1 if technique.needs_target else None
+    target = logit(1) if technique.needs_target else None
     (raw,) = explain(Net(mix).eval(), images, technique, backend=backend, target=target).raw.values()
     assert (raw.reshape(wanted.shape) - wanted).abs().max() <= within * (wanted.abs().max() + 1)
 
@@ -90,7 +90,7 @@ def test_filters_do_not_depend_on_one_another(kind: str, backend: str) -> None:
 def test_two_backends_do_not_agree_on_one_mistake(kind: str) -> None:
     """One image, and its windows beside one another."""
     model, wanted = MIXES[kind]().eval(), occluded(MIXES[kind]().eval(), X[:1])
-    found = compare(model, X[:1], OCCLUSION, target=1)
+    found = compare(model, X[:1], OCCLUSION, target=logit(1))
     assert found.holds
     for answer in found.attributions.values():
         assert (answer.map[0, 0] - wanted).abs().max() <= 1e-5 * (wanted.abs().max() + 1)
@@ -101,7 +101,7 @@ def test_two_backends_do_not_agree_on_one_mistake(kind: str) -> None:
 @pytest.mark.parametrize("kind", ALONE)
 def test_who_mixes_nothing_is_shown_a_batch(kind: str, name: str, backend: str) -> None:
     model, (technique, _) = ALONE[kind]().eval(), QUESTIONS[name]
-    found = explain(model, X, technique, backend=backend, target=1 if technique.needs_target else None)
+    found = explain(model, X, technique, backend=backend, target=logit(1) if technique.needs_target else None)
     assert "rows" not in found.provenance
     assert found.provenance.get("windows_per_forward", 2) != 1
 
@@ -182,7 +182,7 @@ class Static(Net):
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_model_that_takes_one_image_only(name: str, backend: str) -> None:
     model, (technique, by_hand) = Static(lambda y: y).eval(), QUESTIONS[name]
-    found = explain(model, X, technique, backend=backend, target=1 if technique.needs_target else None)
+    found = explain(model, X, technique, backend=backend, target=logit(1) if technique.needs_target else None)
     (raw,) = found.raw.values()
     wanted = torch.stack([by_hand(model, image) for image in X.split(1)])
     assert torch.allclose(raw.reshape(wanted.shape).double(), wanted, rtol=1e-5, atol=1e-6)
@@ -221,7 +221,7 @@ class Pooled(Net):
 @pytest.mark.parametrize("name", ["occlusion", "grad_cam"])
 def test_rows_that_are_not_the_images(name: str, backend: str) -> None:
     technique = QUESTIONS[name][0]
-    with pytest.raises(ModelError, match=r"returns 2 rows of logits for 3 images; expected one row per image"):
+    with pytest.raises(ModelError, match=r"logits has shape \(2, \d\) for 3 examples; expected one row per example"):
         explain(Pooled(2).eval(), X, technique, backend=backend, target=1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attribution import Activations, GradCAM, InputError, Occlusion, TargetError, explain
+from attribution import Activations, ClassScore, GradCAM, InputError, Occlusion, TargetError, explain
 from attribution.scores.targets import check, resolve
 from tests.conftest import build, noise
 
@@ -121,8 +121,17 @@ def test_several_targets_are_the_single_ones(backend: str) -> None:
             assert difference <= 1e-12 * every.maps[layer].abs().max()
 
 
+def test_one_class_of_one_image_is_equal_to_itself() -> None:
+    """A tensor of one entry may have any stride, as an expanded one has."""
+    found = explain(build("cnn"), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=3).score
+    assert found == ClassScore([[3]], of="logit")
+    assert found is not None
+    assert hash(found) == hash(ClassScore([[3]], of="logit"))
+    assert found != ClassScore([[2]], of="logit")
+
+
 def test_a_target_where_none_is_explained_is_refused() -> None:
-    with pytest.raises(TargetError, match="activations explains no score"):
+    with pytest.raises(TargetError, match="activations explains no score; leave target out"):
         explain(build("cnn"), noise(1, 3, 17, 23), Activations(layers=("body",)), target=0)
 
 

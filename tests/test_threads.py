@@ -97,7 +97,7 @@ class Shared(HonestActivations):
     caught: ClassVar[Maps] = {}
     meeting: ClassVar[threading.Barrier] = threading.Barrier(THREADS, timeout=60)
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         self.caught.update(super().compute(run))
         if threading.current_thread() is not threading.main_thread():
             self.meeting.wait()
@@ -110,7 +110,7 @@ class Shared(HonestActivations):
 class Open(HonestActivations):
     """Works on the user's own model, until somebody else has run it."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         if threading.current_thread() is not threading.main_thread():
             ran = threading.Event()
 

@@ -76,7 +76,8 @@ def _channels(asked: FilterVisualization, setting: Setting) -> int:
     shape = stop.form_of(name)
     if shape is None or len(shape) < 2:
         raise LayerError(f"layer {asked.layer!r} tells no number of channels; name some: -p channels=[0,4]")
-    return shape[asked.axes(setting.model, as_inputs(start[:1]), shape).channels]
+    inputs = as_inputs(start[:1])
+    return shape[layers.axes_of(setting.model, inputs, asked.layer, shape, 1, stated=asked.channel_axis).channels]
 
 
 def _count(result: Attribution, status: int) -> int:

@@ -1,14 +1,11 @@
 """``attribution check``: the conformance kit from the shell."""
 
-import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from attribution.attributor import Attributor
+from attribution.cli.imports import folder_importable, named
 from attribution.errors import InputError, nearest
 from attribution.testing import run_checks
 
@@ -21,7 +18,7 @@ def run(text: str, device: str = "cpu") -> bool:
     Raises:
         InputError: There is no such module, class or device, it is no attributor, or its technique has no example.
     """
-    with _folder_importable():
+    with folder_importable():
         cls = _loaded(text)
         failed = total = 0
         for outcome in run_checks(cls, device=device):
@@ -36,35 +33,9 @@ def _loaded(text: str) -> type[Attributor[Any]]:
     module_name, colon, class_name = text.partition(":")
     if not (colon and module_name and class_name):
         raise InputError(f"{text!r} names no attributor; write MODULE:CLASS, e.g. my_package.my_module:MyGradCAM")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"cannot import {module_name}: {error}; install it, or run from the folder it lies in"
-        ) from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a stranger's module may also call exit()
-        raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
-    try:
-        cls = getattr(module, class_name, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # so may its __getattr__
-        raise InputError(f"{text} cannot be looked up: {type(error).__name__}: {error}") from error
+    cls, known = named(module_name, class_name, text)
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):
-        known = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise InputError(f"{module_name} has no attributor {class_name!r}{nearest(class_name, known)}")
     if cls.__abstractmethods__:
         raise InputError(f"{text} does not implement {', '.join(sorted(cls.__abstractmethods__))}")
     return cls
-
-
-@contextmanager
-def _folder_importable() -> Iterator[None]:
-    """A module of the working folder can be checked, as with ``python -m``."""
-    sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        sys.path.remove("")

@@ -40,6 +40,19 @@ _Targets = Annotated[
         "--target", metavar="LABEL|INDEX", help="Class to explain; repeatable, or `all`. Default: the prediction."
     ),
 ]
+_Score = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCORE",
+        help="What is explained: sigmoid, logit, probability, log_probability of classes; value, value:INDEX, "
+        "region:CHANNEL, layer:NAME:CHANNEL, MODULE:FUNCTION or FILE.py:FUNCTION.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Which tensor of the output: out, 0, heads.1.", show_default=False),
+]
 _Parameters = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="Of the technique, in TOML: -p window=48. Repeatable."),
@@ -83,6 +96,8 @@ def explain(
     weights: _Weights = None,
     layer: _Layers = None,
     target: _Targets = None,
+    score: _Score = None,
+    output: _Output = None,
     param: _Parameters = None,
     device: _Device = "auto",
     stretch: _Stretch = False,
@@ -93,7 +108,7 @@ def explain(
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
-    asked = question.parse(technique, backend, images or [], layer or [], target or [], param or [])
+    asked = question.parse(technique, backend, images or [], layer or [], target or [], param or [], score, output)
     with result_folder(out) as folder:
         question.explain(asked, Setting.of(model, weights, device, stretch), backend, folder)
 
@@ -106,6 +121,8 @@ def compare(
     weights: _Weights = None,
     layer: _Layers = None,
     target: _Targets = None,
+    score: _Score = None,
+    output: _Output = None,
     param: _Parameters = None,
     device: _Device = "auto",
     stretch: _Stretch = False,
@@ -117,7 +134,7 @@ def compare(
     from attribution.cli.setting import Setting
 
     images = [image] if image else []
-    asked = question.parse(technique, None, images, layer or [], target or [], param or [])
+    asked = question.parse(technique, None, images, layer or [], target or [], param or [], score, output)
     with result_folder(out) as folder:
         agreed = question.compare(asked, Setting.of(model, weights, device, stretch), folder)
     if not agreed:

@@ -30,6 +30,9 @@ def technique(kind: type[Technique], settings: Sequence[str], layers: Sequence[s
     known = {field.name: field for field in fields(kind) if field.init}
     values: dict[str, object] = {}
     for setting in settings:
+        if kind.needs_target and "score" not in known and setting.partition("=")[0].strip() == "score":
+            typed = setting.partition("=")[2].strip().strip("'\"")[:_SHOWN]
+            raise InputError(f"{kind.name} has no parameter 'score'; what is explained is told by --score {typed}")
         name, value = _parsed(setting)
         if name not in known:
             raise InputError(f"{kind.name} has no parameter {name!r}{nearest(name, known)}; {_listed(known)}")

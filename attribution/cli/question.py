@@ -12,13 +12,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attribution import api, comparison, images, layers, plots, registry
-from attribution.cli import parameters
+from attribution.cli import parameters, scores
 from attribution.cli.output_folder import ResultFolder, stems
 from attribution.cli.setting import Setting
 from attribution.cli.text import summary
 from attribution.errors import InputError, TargetError
 from attribution.inputs.inputs import Inputs
-from attribution.scores.targets import Target
+from attribution.scores.reading import Asked
+from attribution.scores.score import Score
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 
@@ -30,6 +31,7 @@ class Question:
     technique: Technique
     paths: tuple[Path, ...]
     targets: tuple[str, ...]
+    score: scores.TypedScore
 
 
 def parse(
@@ -39,6 +41,8 @@ def parse(
     layer_names: Sequence[str],
     targets: Sequence[str],
     settings: Sequence[str],
+    score: str | None = None,
+    output: str | None = None,
 ) -> Question:
     """Understand a command line.
 
@@ -49,12 +53,14 @@ def parse(
         layer_names: ``--layer``.
         targets: ``--target``.
         settings: ``-p``.
+        score: ``--score``.
+        output: ``--output``.
 
     Raises:
         UnknownAttributorError: no such technique or backend.
         InputError: parameters that the technique does not take; images missing, or given to a technique that
             makes its own.
-        TargetError: a target for a technique that explains no score.
+        TargetError: a target or score for a technique that explains none, or a score that is none.
     """
     installed = registry.backends(name)
     if backend is None and len(installed) == 1:
@@ -65,10 +71,12 @@ def parse(
         raise InputError(f"{name} needs an image; give the path of one")
     if not kind.needs_inputs and paths:
         raise InputError(f"{name} makes its own images; leave {paths[0]} out")
-    if not kind.needs_target and targets:
-        raise TargetError(f"{name} explains no score; leave --target out")
+    for option, given in (("--target", targets), ("--score", score), ("--output", output)):
+        if given and not kind.needs_target:
+            raise TargetError(f"{name} explains no score; leave {option} out")
+    typed = scores.parse(score, output, targets=bool(targets))
     distinct = {_identity(path): path for path in paths}
-    return Question(technique, tuple(distinct.values()), tuple(targets))
+    return Question(technique, tuple(distinct.values()), tuple(targets), typed)
 
 
 def _identity(path: Path) -> str:
@@ -113,13 +121,15 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     return found.holds
 
 
-def _checked(question: Question, setting: Setting) -> Target:
+def _checked(question: Question, setting: Setting) -> Asked:
     """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
     technique = question.technique
     if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
         for name in parameters.layers_of(technique):
             layers.find(setting.model, name)
-    target = setting.target(question.targets)
+    target = question.score.asked(setting.target(question.targets))
+    if isinstance(target, Score) and target.of_layer is not None:
+        layers.find(setting.model, target.of_layer)
     for path in question.paths:
         question.technique.check(Inputs.of(setting.inputs(images.read(path))))
     return target

@@ -15,7 +15,7 @@ def summary(result: Attribution, loaded: LoadedModel) -> str:
         parts.append(", ".join(told) + (f" and {len(pairs) - _MOST} more" if len(pairs) > _MOST else ""))
     elif result.scores is not None:
         parts += [
-            f"{name} {score:.3g}" for name, score in zip(result.names[0], result.scores[0].tolist(), strict=True)
+            f"{name}: {score:.3g}" for name, score in zip(result.names[0], result.scores[0].tolist(), strict=True)
         ][:_MOST]
     return " · ".join(filter(None, [*parts, result.backend]))
 

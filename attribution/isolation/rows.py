@@ -210,7 +210,7 @@ def _alike(
         return [_near(first[1], second[1], exact)]
     rough = _rough(size, coarsest)
     of_others = rough if alike else _rough(_largest(others), coarsest)
-    return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(*others, of_others)]
+    return [_near(first[1], second[1], exact), _near(alone[0], first[1], rough), _near(others[0], others[1], of_others)]
 
 
 def _changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

@@ -1,7 +1,8 @@
 """Layer names ↔ modules, what each layer puts out, and the layers a technique takes by default."""
 
 from attribution.layers.axes import Axes as Axes
-from attribution.layers.axes import axes as axes
+from attribution.layers.axes import alone as alone
+from attribution.layers.axes import axes_of as axes_of
 from attribution.layers.axes import examples_axis as examples_axis
 from attribution.layers.defaults import activation_layers as activation_layers
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer

@@ -54,8 +54,15 @@ class Axes:
         return "(N, D, …)" if self.channels == 1 else f"channels on axis {self.channels}"
 
 
-def axes(
-    model: nn.Module, inputs: Inputs, layer: str, shape: Shape, stated: int | None = None, owner: str = "Activations"
+def axes_of(
+    model: nn.Module,
+    inputs: Inputs,
+    layer: str,
+    shape: Shape,
+    rows: int,
+    *,
+    stated: int | None = None,
+    owner: str = "Activations",
 ) -> Axes:
     """Where examples and channels lie in what a layer gives for all examples, or is given.
 
@@ -69,7 +76,8 @@ def axes(
         model: Isolated, eval mode.
         inputs: Of the call.
         layer: As the user writes it.
-        shape: Of the tensor, for all examples.
+        shape: Of the tensor.
+        rows: Examples in it.
         stated: The channels' axis, if the user says it.
         owner: Of the field ``channel_axis`` that would say it.
 
@@ -80,7 +88,7 @@ def axes(
     name, module = find(model, layer)
     stops = survey(model, inputs)
     stop = next((stop for stop in stops if stop.module is module), None)
-    examples = examples_axis(layer, shape, len(inputs), None if stop is None else stop.form_of(name))
+    examples = examples_axis(layer, shape, rows, None if stop is None else stop.form_of(name))
     if stated is not None:
         return Axes(examples, _checked(layer, shape, stated, examples, owner))
     rest = [axis for axis in range(len(shape)) if axis != examples]
@@ -92,10 +100,17 @@ def axes(
     if side is None:
         first, last = ("N, D, L", "N, L, D") if not examples else ("D, N, L", "L, N, D")
         raise LayerError(
-            f"layer {layer!r} gives shape {tuple(shape)}, which may be ({first}) or ({last}); say which axis is that of "
-            f"the channels: {owner}(channel_axis={rest[0]}) or {rest[-1]}"
+            f"layer {layer!r} gives shape {tuple(shape)}, which may be ({first}) or ({last}); say which axis is that "
+            f"of the channels: {owner}(channel_axis={rest[0]}) or {rest[-1]}"
         )
     return Axes(examples, rest[0] if side == "first" else rest[-1])
+
+
+def alone(model: nn.Module, inputs: Inputs, layer: str) -> tuple[int, ...] | None:
+    """The shape of what a name means, for one example; ``None`` where it is no tensor, or never came."""
+    name, module = find(model, layer)
+    stop = next((stop for stop in survey(model, inputs) if stop.module is module), None)
+    return None if stop is None else stop.form_of(name)
 
 
 def examples_axis(layer: str, shape: Shape, examples: int, alone: Shape | None) -> int:

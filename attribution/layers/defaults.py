@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from attribution.errors import AttributionError, LayerError
-from attribution.inputs.inputs import Inputs
+from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.layers.grids import channels_last, patch_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
@@ -15,13 +15,14 @@ _Tokens = str | tuple[int, ...]
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 
-def grad_cam_layer(model: nn.Module, inputs: Inputs) -> str:
+def grad_cam_layer(model: nn.Module, inputs: Tensor | Inputs) -> str:
     """The last block before the classifier whose output is spatial and not a pool's: see `Trunk.end`.
 
     Raises:
         LayerError: The features are tokens rather than a grid, or nothing is spatial; names a layer of tokens.
         ModelError: The model fails on these inputs before there is such a block.
     """
+    inputs = as_inputs(inputs)
     stops = survey(model, inputs)
     if "grad_cam" not in stops.chosen:
         end = Trunk(model, stops, inputs).end()
@@ -31,26 +32,31 @@ def grad_cam_layer(model: nn.Module, inputs: Inputs) -> str:
     return stops.chosen["grad_cam"][0]
 
 
-def activation_layers(model: nn.Module, inputs: Inputs) -> tuple[str, ...]:
+def activation_layers(model: nn.Module, inputs: Tensor | Inputs) -> tuple[str, ...]:
     """The max-pools of the main path where there are at least three, else the last module of each resolution.
 
     Nothing after the block that Grad-CAM takes is among them, but the pools and activations that follow it at once.
     A pool is on the main path if it makes the map smaller (the stride-1 pools of Inception blocks are not). What
     lies inside a block that leaves the resolution is no layer of that resolution: ResNet-50's 56-pixel layer is
-    ``layer1``, not the first convolution of ``layer2``.
+    ``layer1``, not the first convolution of ``layer2``. Of inputs that are no images, the last leaf with parameters of
+    each size of a grid.
 
     Raises:
         LayerError: No layer has a spatial output.
         ModelError: The model fails on these inputs before any such layer.
     """
+    inputs = as_inputs(inputs)
     stops = survey(model, inputs)
     if "activations" not in stops.chosen:
-        found = _of_each_resolution(Trunk(model, stops, inputs))
+        places = tuple(inputs.shape[2:])
+        images = len(places) == 2
+        found = _of_each_resolution(Trunk(model, stops, inputs)) if images else _of_each_size(stops, places)
         if not found:
-            candidate = _candidate(stops, tuple(inputs.shape[2:]))
+            candidate = _candidate(stops, places) if images else _first(stops)
             text = f"no layer of {type(model).__name__} has a spatial output; name layers"
             text += f": layers=({candidate[0]!r},)" if candidate else " (`attribution layers` lists them)"
-            raise missing(model, inputs, _several_runs(model, stops, inputs) or LayerError(text))
+            several = _several_runs(model, stops, inputs) if images else None
+            raise missing(model, inputs, several or LayerError(text))
         stops.chosen["activations"] = tuple(stop.name for stop in found)
     return stops.chosen["activations"]
 
@@ -68,6 +74,21 @@ def _of_each_resolution(trunk: Trunk) -> list[Stop]:
         if stop.shape and not (stop.shape[2:] in of_each and trunk.narrow(stop)):
             of_each[stop.shape[2:]] = stop
     return sorted(of_each.values(), key=lambda stop: stop.order)
+
+
+def _of_each_size(stops: Survey, places: tuple[int, ...]) -> list[Stop]:
+    """For series and volumes."""
+    of_each: dict[tuple[int, ...], Stop] = {}
+    for stop in stops:
+        grid = stop.shape is not None and len(stop.shape) == 2 + len(places) > 2 and math.prod(stop.shape[2:]) > 1
+        if grid and stop.shape and stop.leaf and stop.parametrised and stop.calls == 1:
+            of_each[stop.shape[2:]] = stop
+    return sorted(of_each.values(), key=lambda stop: stop.order)
+
+
+def _first(stops: Survey) -> tuple[str] | None:
+    """The first leaf with parameters that gives a tensor."""
+    return next(((stop.name,) for stop in stops if stop.leaf and stop.parametrised and stop.shape), None)
 
 
 def _grids(trunk: Trunk) -> list[Stop]:

@@ -156,8 +156,8 @@ def not_per_image(name: str, shape: Sequence[int], images: int) -> LayerError:
 def no_space(name: str, shape: tuple[int, ...]) -> LayerError:
     """The error for a layer without places, of which a mean over space is asked."""
     return LayerError(
-        f"layer {name!r} gives shape {tuple(shape)}; a mean over space needs (N, D, h, w), tokens or another grid: choose "
-        "a layer that has one (`attribution layers` prints the shapes), or Activations(reduce='none')"
+        f"layer {name!r} gives shape {tuple(shape)}; a mean over space needs (N, D, h, w), tokens or another grid: "
+        "choose a layer that has one (`attribution layers` prints the shapes), or Activations(reduce='none')"
     )
 
 

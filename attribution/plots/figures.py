@@ -131,7 +131,8 @@ def difference_figure(
     The first two columns share a scale; the third has its own, printed at its colour bar.
 
     Args:
-        a: key → map with a leading image axis; of more than 8 targets or channels the first 8 are drawn.
+        a: key → map with a leading image axis; of more than 8 targets or channels the first 8 are drawn. Channels or
+            slices of targets, (N, T, C, h, w), are drawn one by one.
         b: the same keys and shapes.
         names: what the two columns are called.
         image: (H, W, 3) float in [0, 1] or a PIL image, whose grey copy shades the maps.
@@ -146,8 +147,9 @@ def difference_figure(
     backdrop = None if image is None else pictures(image, 1)[0]
     lines = []
     for key, map in a.items():
-        wide = map.ndim != 4
-        left, right = (strip(array(m[0]))[None] if wide else array(m[0, :_CHANNELS]) for m in (map, b[key]))
+        wide = map.ndim not in (4, 5)
+        planes = [m[0] if wide else m[0].flatten(0, map.ndim - 4)[:_CHANNELS] for m in (map, b[key])]
+        left, right = (strip(array(m))[None] if wide else array(m) for m in planes)
         for i, pair in enumerate(zip(left, right, strict=True)):
             where = f"{key} · {i}" if len(left) > 1 else key
             lines.append(_compared(pair, names, where, None if wide else backdrop))

@@ -80,8 +80,9 @@ class BoxScore(Score):
             ModelError: They are something else.
         """
         boxes, scores, labels = (item.get(name) for name in (BOXES, SCORES, LABELS))
-        tensors = isinstance(boxes, Tensor) and isinstance(scores, Tensor) and isinstance(labels, Tensor)
-        if not tensors or boxes.shape != (len(scores), 4) or scores.shape != labels.shape or scores.ndim != 1:
+        if not isinstance(boxes, Tensor) or not isinstance(scores, Tensor) or not isinstance(labels, Tensor):
+            raise _unknown(item)
+        if scores.ndim != 1 or labels.shape != scores.shape or boxes.shape != (len(scores), 4):
             raise _unknown(item)
         return boxes, scores * (labels == self.target)
 

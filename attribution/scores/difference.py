@@ -1,6 +1,6 @@
 """``DifferenceScore``: why this, and not that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,8 +30,8 @@ class DifferenceScore(Score):
     2025, section 3.2 (Grad-CAM of the difference of two logits).
     """
 
-    a: Score
-    b: Score
+    a: Score | int
+    b: Score | int
 
     def __post_init__(self) -> None:
         for name in ("a", "b"):
@@ -41,38 +41,50 @@ class DifferenceScore(Score):
                 object.__setattr__(self, name, ClassScore(index))
             elif not isinstance(given, Score):
                 raise TargetError(f"DifferenceScore.{name} is {given!r}; give a score, or a class as an int")
-        if self.a.of_layer != self.b.of_layer:
+        a, b = self.sides
+        if a.of_layer != b.of_layer:
             raise TargetError(
-                f"DifferenceScore reads {_source(self.a)} and {_source(self.b)}, and one forward ends at one place; "
+                f"DifferenceScore reads {_source(a)} and {_source(b)}, and one forward ends at one place; "
                 "give two scores of the output, or of one layer"
             )
 
     @property
+    def sides(self) -> tuple[Score, Score]:
+        """Both, a class as the score of it."""
+        return self.a, self.b  # type: ignore[return-value]  # what was an int was replaced
+
+    def _each(self, change: Callable[[Score], Score]) -> Self:
+        """With both sides changed."""
+        a, b = self.sides
+        return self.having(a=change(a), b=change(b))
+
+    @property
     def of_layer(self) -> str | None:
         """That of both."""
-        return self.a.of_layer
+        return self.sides[0].of_layer
 
     def by_default(self, default: ClassScore) -> Self:
         """Both."""
-        return self.having(a=self.a.by_default(default), b=self.b.by_default(default))
+        return self._each(lambda side: side.by_default(default))
 
     def check(self, examples: int) -> Self:
         """Both."""
-        return self.having(a=self.a.check(examples), b=self.b.check(examples))
+        return self._each(lambda side: side.check(examples))
 
     def rows(self, part: slice) -> Self:
         """Of both."""
-        return self.having(a=self.a.rows(part), b=self.b.rows(part))
+        return self._each(lambda side: side.rows(part))
 
     def on(self, device: torch.device) -> Self:
         """Both."""
-        return self.having(a=self.a.on(device), b=self.b.on(device))
+        return self._each(lambda side: side.on(device))
 
     def choose(self, output: Output, examples: Tensor) -> Mapping[str, Tensor]:
         """What either chooses."""
-        sides = {"a": self.a, "b": self.b}
         return {
-            f"{side}.{name}": t for side, score in sides.items() for name, t in score.choose(output, examples).items()
+            f"{name}.{field}": tensor
+            for name, side in zip("ab", self.sides, strict=True)
+            for field, tensor in side.choose(output, examples).items()
         }
 
     def chosen(self, choices: Mapping[str, Tensor]) -> Self:
@@ -81,15 +93,16 @@ class DifferenceScore(Score):
         def of(side: str) -> dict[str, Any]:
             return {name.partition(".")[2]: t for name, t in choices.items() if name.partition(".")[0] == side}
 
-        return self.having(a=self.a.chosen(of("a")), b=self.b.chosen(of("b")))
+        a, b = self.sides
+        return self.having(a=a.chosen(of("a")), b=b.chosen(of("b")))
 
     def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
         """Of both."""
-        return [*self.a.findings(output, examples), *self.b.findings(output, examples)]
+        return [found for side in self.sides for found in side.findings(output, examples)]
 
     def values(self, output: Output, examples: Tensor) -> Tensor:
         """(B, T)."""
-        a, b = self.a.values(output, examples), self.b.values(output, examples)
+        a, b = (side.values(output, examples) for side in self.sides)
         if a.shape[1] != b.shape[1] and 1 not in (a.shape[1], b.shape[1]):
             raise TargetError(
                 f"DifferenceScore has {a.shape[1]} targets of a and {b.shape[1]} of b; give as many of each"
@@ -98,12 +111,12 @@ class DifferenceScore(Score):
 
     def scale(self, output: Output, examples: Tensor, matrix: Tensor) -> Tensor:
         """The sum of both sizes."""
-        sizes = [s.scale(output, examples, s.values(output, examples)) for s in (self.a, self.b)]
+        sizes = [side.scale(output, examples, side.values(output, examples)) for side in self.sides]
         return sizes[0] + sizes[1]
 
     def names(self, columns: Tensor) -> tuple[tuple[str, ...], ...]:
         """``"class 3 − class 5"``."""
-        a, b = (_names(score, columns) for score in (self.a, self.b))
+        a, b = (_names(side, columns) for side in self.sides)
         return tuple(
             tuple(f"{one[t % len(one)]} − {other[t % len(other)]}" for t in range(columns.shape[1]))
             for one, other in zip(a, b, strict=True)

@@ -24,8 +24,10 @@ def checked(owner: str, output: object) -> Selector:
     Raises:
         TargetError: It is none.
     """
-    if output is None or callable(output) or (isinstance(output, str) and output):
+    if output is None or callable(output):
         return output
+    if isinstance(output, str) and output:
+        return str(output)  # numpy has strings of its own
     number = integer(output)
     if number is None:
         raise TargetError(

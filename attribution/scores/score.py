@@ -188,7 +188,7 @@ def _held(score: Score) -> dict[str, Any]:
 
 def _comparable(score: Score) -> tuple[Any, ...]:
     """What two equal scores share."""
-    left_out = {f.name for f in fields(score) if not f.compare} if is_dataclass(score) else set()
+    left_out: set[str] = {f.name for f in fields(score) if not f.compare} if is_dataclass(score) else set()
     return tuple(_plain(value) for name, value in sorted(_held(score).items()) if name not in left_out)
 
 

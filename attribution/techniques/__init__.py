@@ -3,7 +3,12 @@
 from attribution.techniques.activations import Activations as Activations
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.cam.layer_cam import LayerCAM as LayerCAM
+from attribution.techniques.filter_visualization import ChannelsObjective as ChannelsObjective
+from attribution.techniques.filter_visualization import DirectionObjective as DirectionObjective
 from attribution.techniques.filter_visualization import FilterVisualization as FilterVisualization
+from attribution.techniques.filter_visualization import FunctionObjective as FunctionObjective
+from attribution.techniques.filter_visualization import Objective as Objective
+from attribution.techniques.filter_visualization import SumObjective as SumObjective
 from attribution.techniques.gradient.input_x_gradient import InputXGradient as InputXGradient
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
 from attribution.techniques.gradient.saliency import Saliency as Saliency

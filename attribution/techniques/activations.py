@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from torch import nn
 
 from attribution.inputs.inputs import Inputs
-from attribution.layers import Axes, LayerName, activation_layers, axes, examples_axis, find, no_space, survey
+from attribution.layers import Axes, activation_layers, alone, axes_of, examples_axis, no_space
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.parameters import axis, choice, layer_names
 
@@ -80,10 +80,9 @@ class Activations(Technique):
                 them from channels.
         """
         if self.reduce == "none":
-            stop = next((stop for stop in survey(model, inputs) if stop.module is find(model, layer)[1]), None)
-            alone = None if stop is None else stop.form_of(LayerName.parse(layer))
-            return Axes(examples := examples_axis(layer, shape, len(inputs), alone), 1 - examples)
-        found = axes(model, inputs, layer, shape, self.channel_axis)
+            examples = examples_axis(layer, shape, len(inputs), alone(model, inputs, layer))
+            return Axes(examples, 1 - examples)
+        found = axes_of(model, inputs, layer, shape, len(inputs), stated=self.channel_axis)
         if len(shape) < 3:
             raise no_space(layer, shape)
         return found

@@ -3,10 +3,18 @@
 numpy's and torch's integers, arrays and tensors are taken where Python's ints and tuples are, and become those.
 """
 
+from dataclasses import fields
 from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def layer_names(owner: str, layers: object) -> tuple[str, ...]:
@@ -104,6 +112,18 @@ def choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> st
     if not isinstance(value, str) or value not in choices:
         raise InputError(f"{owner}.{name} is {value!r}; give {' or '.join(map(repr, choices))}")
     return str(value)
+
+
+def by_value(technique: "DataclassInstance") -> tuple[Any, ...]:
+    """The fields of a technique, tensors by dtype, shape and bytes: equal for equal techniques, and with a hash."""
+    return tuple([_plain(getattr(technique, field.name)) for field in fields(technique)])
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    host = value.detach().cpu().contiguous()
+    return str(host.dtype), tuple(host.shape), host.flatten().view(torch.uint8).numpy().tobytes()
 
 
 def flag(owner: str, name: str, value: object) -> bool:

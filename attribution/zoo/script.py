@@ -2,12 +2,13 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,19 @@ def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
     return replace(loaded, name=name, model=model) if loaded else _described(name, model)
 
 
+def load_function(path: Path, function: str) -> Callable[..., Any]:
+    """A function of a Python file, which is not called.
+
+    Raises:
+        ModelError: There is no such file or function, or the file fails.
+    """
+    if fault := paths.fault(path):
+        told = f"no file {paths.named(path)}" if fault == paths.MISSING else f"{paths.named(path)} {fault}"
+        raise ModelError(f"{told}; a function of a file is written FILE.py:FUNCTION")
+    with _import_path(path.resolve().parent):
+        return _found(_execute(path), function, path)
+
+
 def _described(name: str, model: nn.Module) -> LoadedModel:
     from torchvision.models import ResNet18_Weights
 
@@ -96,12 +110,17 @@ def _execute(path: Path) -> ModuleType:
     return module
 
 
-def _call(module: ModuleType, function: str, path: Path) -> object:
+def _found(module: ModuleType, function: str, path: Path) -> Callable[..., Any]:
     with _told(f"{path} fails"):
-        make = getattr(module, function, None)
-    if not callable(make):
+        found = getattr(module, function, None)
+    if not callable(found):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ModelError(f"{path} has no function {function!r}{nearest(function, functions)}")
+    return found  # type: ignore[no-any-return]
+
+
+def _call(module: ModuleType, function: str, path: Path) -> object:
+    make = _found(module, function, path)
     with _told(f"{path}:{function}() fails"):
         made: object = make()
     return made

@@ -128,7 +128,12 @@ def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
         LayerError: Somebody did, so that neither the value nor the gradient is the layer's.
     """
     kept: list[tuple[Tensor, int]] = []
-    handle = module.register_forward_hook(lambda module, args, output: kept.append((output, output._version)))
+
+    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        if torch.is_grad_enabled():  # else Captum asks for the values, of which it makes a copy at once
+            kept.append((output, output._version))
+
+    handle = module.register_forward_hook(keep)
     try:
         yield
         if any(output._version != version for output, version in kept):

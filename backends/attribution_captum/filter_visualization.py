@@ -11,7 +11,7 @@ from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
 from attribution.techniques.filter_visualization import filters_at_once
-from attribution_captum.layer import Truncated, check, connected, modules, typed
+from attribution_captum.layer import Truncated, connected, item, places, typed
 
 
 class Logits(nn.Module):
@@ -35,27 +35,33 @@ class CaptumFilterVisualization(Attributor[FilterVisualization]):
     def compute(self, run: Run[FilterVisualization]) -> Maps:
         """Images after the last and after the first step. Every gradient is a forward that ends after the layer."""
         technique = run.technique
+        reading = technique.reading(run.model, run.inputs)
+        name = None
         if technique.of_logits(run.model):
             logits = Logits(run)
             neuron = NeuronGradient(lambda images: logits(images.clone()), logits)
         else:
-            (module,) = modules(run.model, [technique.layer])
-            check(run.model, [technique.layer], run.inputs)
+            ((name, module),) = places(run.model, [technique.layer], run.inputs)
             neuron = NeuronGradient(Truncated(run, [module]), module)
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen: list[Tensor] = []
 
-            def select(activation: Tensor) -> Tensor:
-                seen.append(technique.objective(activation, channels))
+            def select(given: Tensor | tuple[Tensor, ...]) -> Tensor:
+                activation = item(name, given)
+                seen.append(technique.objective(activation, channels, axes=reading(activation, len(images))))
                 return seen[0]
 
             with torch.enable_grad(), connected(layers.cut_off(technique.layer)):
-                g = neuron.attribute(images.detach().clone().requires_grad_(), neuron_selector=select)
+                g = neuron.attribute(
+                    images.detach().clone().requires_grad_(),
+                    neuron_selector=select,
+                    attribute_to_neuron_input=name is not None and name.entry,
+                )
             return seen[0].detach(), g.detach()
 
-        item = layers.graph_bytes(run.model, run.inputs) + layers.peak_bytes(run.model, run.inputs)
-        batch = run.execution.chunk(item, len(run.inputs), most=filters_at_once(run.inputs.tensor))
+        size = layers.graph_bytes(run.model, run.inputs) + layers.peak_bytes(run.model, run.inputs)
+        batch = run.execution.chunk(size, len(run.inputs), most=filters_at_once(run.inputs.tensor))
         steps = technique.steps * -(-len(run.inputs) // batch)
         with run.progress(steps, "step") as advance, typed():
             raw, extras = technique.ascend(run.inputs.tensor, gradient, batch_size=batch, advance=advance)

@@ -26,7 +26,7 @@ def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     for text in names:
         name, module = layers.find(model, text)
         if not name.plain:
-            what = "one run ('#')" if name.call is not None else "one item ('[…]')" if name.keys else "an input (':in')"
+            what = "run ('#')" if name.call is not None else "item ('[…]')" if name.keys else "input (':in')"
             raise LayerError(f"layer {text!r}: Captum takes no {what} here; use backend='hooks'")
         found.append(module)
     return found
@@ -43,7 +43,7 @@ def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple
     for text in names:
         name, module = layers.find(model, text)
         if name.call is not None:
-            raise LayerError(f"layer {text!r}: Captum takes no one run ('#'); use backend='hooks'")
+            raise LayerError(f"layer {text!r}: Captum takes no run ('#'); use backend='hooks'")
         found.append((name, module))
     for (name, _), stop in zip(found, ran(model, names, inputs), strict=True):
         if stop.form_of(name) is None and not (name.keys or name.entry):
@@ -66,11 +66,11 @@ def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple
     return found
 
 
-def item(name: LayerName, value: Tensor | tuple[Tensor, ...]) -> Tensor:
+def item(name: LayerName | None, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     """What a name means of what Captum gives: a tensor, or a tuple where there were several."""
     if isinstance(value, Tensor):
         return value
-    found: Tensor = layers.item(value, name.keys)
+    found: Tensor = layers.item(value, () if name is None else name.keys)
     return found
 
 

@@ -143,7 +143,7 @@ def capture(
     stop: bool = False,
     keep: Keep | None = None,
 ) -> Iterator[Captured]:
-    """Catch the outputs of layers, or their inputs, in every forward inside the block, in this thread; no hook outlives it.
+    """Catch outputs or inputs of layers in every forward inside the block, in this thread; no hook outlives it.
 
     Of the output and a copy of it one is kept and the network goes on with the other, so that a later in-place
     operation, also on what the output is a view of, changes nothing that was caught. With ``stop`` the last layer is

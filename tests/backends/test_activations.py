@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,9 +245,10 @@ def test_the_backends_agree_about_means(model_name: str, dtype: torch.dtype) -> 
 def test_another_mean_is_caught(wrong: Callable[[Tensor], Tensor], registered: Any) -> None:
     from attribution import Attributor, Run, registry
 
-    def compute(self: Attributor[Any], run: Run) -> dict[str, Tensor]:
-        whole = registry.get("activations", "hooks")(self.model, Activations(layers=("body",)), self.execution)
-        return {name: wrong(map_) for name, map_ in whole.compute(run).items()}
+    def compute(self: Attributor[Any], run: Run[Any]) -> dict[str, Tensor]:
+        asked = Activations(layers=("body",))
+        whole = registry.get("activations", "hooks")(self.model, asked, self.execution)
+        return {name: wrong(map_) for name, map_ in whole.compute(replace(run, technique=asked)).items()}
 
     body = {"technique_type": Activations, "backend": "stranger", "compute": compute}
     registered(type("Stranger", (Attributor,), body))

@@ -41,7 +41,7 @@ class MineBrightness(Attributor[Brightness]):
     technique_type: ClassVar[type[Brightness]] = Brightness
     backend: ClassVar[str] = "mine"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         scores = run.scores(run.forward(run.inputs))
         mean = run.inputs.tensor.mean(dim=1, keepdim=True) * run.technique.factor
         return {"input": mean.expand(-1, scores.shape[1], -1, -1)}
@@ -53,7 +53,7 @@ class ShiftedGradCAM(Attributor[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
     backend: ClassVar[str] = "shifted"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         right = core.explain(run.model, run.inputs, run.technique, target=run.asked)
         run.scores(run.forward(run.inputs))
         return {name: map.roll(1, dims=-1) for name, map in right.raw.items()}

@@ -38,7 +38,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["explain", "{photo}", "-t", "activations", "--target", "cup"], "explains no score"),
         (["explain"], "grad_cam needs an image"),
         (["explain", "{photo}", "-t", "filter_visualization", "-l", "stem", "-p", "channels=[0]"], "leave"),
-        (["explain", "-t", "filter_visualization"], "needs --layer NAME and -p channels=…"),
+        (["explain", "-t", "filter_visualization"], "needs --layer NAME"),
         (["explain", "{photo}", "--layer", "stm"], "nearest: 'stem'"),
         (["explain", "{photo}", "--target", "expresso"], "nearest: 'espresso'"),
         (["explain", "{photo}", "--target", "5"], "classes 0 to 4"),

@@ -79,7 +79,7 @@ def test_values_are_toml(
         (GradCAM, ["relu=1"], [], "expected bool such as true"),
         (GradCAM, ['layers=["a"]'], ["b"], "by --layer and by -p layers"),
         (FilterVisualization, ["channels=[0]"], ["a", "b"], "takes one layer; found 2: a, b"),
-        (FilterVisualization, [], [], "needs --layer NAME and -p channels=…"),
+        (FilterVisualization, [], [], "needs --layer NAME"),
         (Strange, ["mask=[1.0]"], [], "mask"),
         (Strange, ['mode="broken"'], [], "strange refuses its parameters: no broken mode"),
     ],

@@ -63,8 +63,10 @@ def understand(words: list[str]) -> None:
     options = group.commands[name].make_context(name, rest).params
     if name in ("explain", "compare"):
         images = [options["image"]] if options.get("image") else options.get("images") or []
-        asked = [options[key] or [] for key in ("layer", "target", "param")]
-        question.parse(options["technique"], options.get("backend"), images, *asked)
+        layers, targets, settings = (options[key] or [] for key in ("layer", "target", "param"))
+        score = None if ".py:" in str(options["score"]) else options["score"]  # the pages bring no such files
+        named, output = options["technique"], options["output"]
+        question.parse(named, options.get("backend"), images, layers, targets, settings, score, output)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What two techniques mean, in loops over the model itself: one forward per covered image, plain autograd."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ def starts(size: int, window: int, stride: int, border: str) -> list[int]:
 def occlusion(model: nn.Module, inputs: Tensor, technique: Occlusion, target: Tensor, of: str) -> tuple[Tensor, Tensor]:
     """The map (N, T, H, W), and the largest |score| of each target in its clean and covered images (N, T)."""
     height, width = inputs.shape[2:]
-    cover = technique.baseline if isinstance(technique.baseline, tuple) else (technique.baseline,) * inputs.shape[1]
+    cover: Sequence[Any] = (
+        technique.baseline if isinstance(technique.baseline, tuple) else (technique.baseline,) * inputs.shape[1]
+    )
     total, count = inputs.new_zeros(*target.shape, height, width), inputs.new_zeros(height, width)
     sizes = inputs.new_zeros(target.shape)
 

@@ -157,7 +157,7 @@ def test_a_fault_of_an_attributor_stays_what_it_is() -> None:
         technique_type = GradCAM
         backend = "faulty"
 
-        def compute(self, run: Run) -> Maps:
+        def compute(self, run: Run[Any]) -> Maps:
             run.forward(run.inputs)
             raise TypeError("of the plugin")
 

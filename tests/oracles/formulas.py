@@ -1,6 +1,7 @@
 """The four techniques in plain loops over pixels, windows and channels: slow, no autograd, any dtype."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,9 +59,9 @@ def occlusion(
     score: Callable[[Array], Array],
     image: Array,
     *,
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    baseline: tuple[float, ...],
+    window: tuple[int, ...],
+    stride: tuple[int, ...],
+    baseline: Sequence[Any],
     border: str = "cover",
 ) -> Array:
     """``score`` maps an image to (K,) scores: (K, H, W)."""

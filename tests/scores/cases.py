@@ -3,7 +3,6 @@
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +19,7 @@ from attribution import (
     SimilarityScore,
     ValueScore,
 )
+from tests.scores.by_hand import best, cosine, dot, in_mask, number, overlap, predicted, sigmoid, softmax
 from tests.scores.net import SIZE, Finish, Truth
 
 Pair = namedtuple("Pair", ["scores", "hidden"])
@@ -76,57 +76,6 @@ ANCHORS = torch.tensor([[0, 0, 4, 4], [3, 1, 8, 6], [2, 2, 7, 9]], dtype=torch.f
 BOXES = torch.tensor([[1, 1, 5, 6], [2, 0, 8, 5], [0, 3, 6, 8]], dtype=torch.float64)
 
 
-def in_mask(plane: Tensor, mask: Tensor, *, mean: bool = True) -> Tensor:
-    """Σ mask · plane, pixel by pixel, divided by Σ mask."""
-    total, size = plane.new_zeros(()), 0.0
-    for i in range(SIZE[0]):
-        for j in range(SIZE[1]):
-            total = total + float(mask[i, j]) * plane[i, j]
-            size += float(mask[i, j])
-    return total / size if mean else total
-
-
-def softmax(row: Tensor, column: int) -> Tensor:
-    total = sum((value.exp() for value in row), row.new_zeros(()))
-    return row[column].exp() / total
-
-
-def sigmoid(value: Tensor) -> Tensor:
-    return 1 / (1 + (-value).exp())
-
-
-def best(row: Tensor) -> int:
-    return max(range(len(row)), key=lambda k: number(row[k]))
-
-
-def number(value: Tensor) -> float:
-    return float(value.detach())
-
-
-def dot(a: Tensor, b: Tensor) -> Tensor:
-    return sum((x * y for x, y in zip(a, b, strict=True)), a.new_zeros(()))
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    return dot(a, b) / (dot(a, a).sqrt() * sqrt(float(dot(b, b))))
-
-
-def predicted(clean: Tensor, channel: int) -> Tensor:
-    """The mask of the places where the channel is the largest."""
-    mask = torch.zeros(SIZE, dtype=torch.bool)
-    for i in range(SIZE[0]):
-        for j in range(SIZE[1]):
-            mask[i, j] = best(clean[0, :, i, j]) == channel
-    return mask
-
-
-def overlap(a: Tensor, b: Tensor) -> float:
-    width = max(0.0, min(float(a[2]), float(b[2])) - max(float(a[0]), float(b[0])))
-    height = max(0.0, min(float(a[3]), float(b[3])) - max(float(a[1]), float(b[1])))
-    areas = [(float(c[2]) - float(c[0])) * (float(c[3]) - float(c[1])) for c in (a, b)]
-    return width * height / (sum(areas) - width * height)
-
-
 def detected(maps: Tensor) -> list[dict[str, Tensor]]:
     """As torchvision's detectors: boxes of scores above a half, another number of them for each image."""
     found = []
@@ -134,15 +83,15 @@ def detected(maps: Tensor) -> list[dict[str, Tensor]]:
         scores = (2 * row[:3]).sigmoid()
         kept = scores > 0.35
         shift = row[3].tanh()
-        labels = torch.tensor([1, 0, 1])
-        found.append({"boxes": (ANCHORS + shift)[kept], "scores": scores[kept], "labels": labels[kept]})
+        labels = torch.tensor([1, 0, 1]).to(maps.device)
+        found.append({"boxes": (ANCHORS.to(maps.device) + shift)[kept], "scores": scores[kept], "labels": labels[kept]})
     return found
 
 
 def anchored(maps: Tensor) -> tuple[Tensor, Tensor]:
     """As a head of anchors: (N, 3, 4) and (N, 3, 2)."""
     rows = pooled(maps)
-    boxes = ANCHORS + rows[:, 3].tanh()[:, None, None]
+    boxes = ANCHORS.to(maps.device) + rows[:, 3].tanh()[:, None, None]
     return boxes, torch.stack([rows[:, :3], -rows[:, :3]], dim=2).sigmoid()
 
 
@@ -199,7 +148,7 @@ CASES: dict[str, Case] = {
         lambda o, n, c: [sigmoid(o[0, 0]), 1 - sigmoid(o[0, 0])],
     ),
     "20 sigmoids": Case(
-        lambda m: pooled(m) @ TWENTY,
+        lambda m: pooled(m) @ TWENTY.to(m.device),
         lambda n: ClassScore("all", of="sigmoid"),
         lambda o, n, c: [sigmoid(value) for value in o[0]],
     ),

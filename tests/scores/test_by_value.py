@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import attribution
 from attribution import (
     BoxScore,
     ClassScore,
@@ -90,10 +91,11 @@ def test_tensors_are_the_scores_own() -> None:
 
 
 def test_arrays_and_numbers_of_numpy_stand_for_tensors() -> None:
-    assert RegionScore(np.int64(1), MASKS.numpy()) == RegionScore(1, MASKS)
-    assert SimilarityScore(REFERENCES.numpy()) == SimilarityScore(REFERENCES)
-    assert ValueScore(np.array([1, 3])) == ValueScore((1, 3))
-    assert LayerScore("body", np.int32(1), position=np.array([1, 2])) == LayerScore("body", 1, position=(1, 2))
+    made: Any = attribution
+    assert made.RegionScore(np.int64(1), MASKS.numpy()) == RegionScore(1, MASKS)
+    assert made.SimilarityScore(REFERENCES.numpy()) == SimilarityScore(REFERENCES)
+    assert made.ValueScore(np.array([1, 3])) == ValueScore((1, 3))
+    assert made.LayerScore("body", np.int32(1), position=np.array([1, 2])) == LayerScore("body", 1, position=(1, 2))
 
 
 class Unhashable:
@@ -123,6 +125,7 @@ def test_a_score_survives_a_file(name: str, kind: str, tmp_path: Path) -> None:
     found = load(result.save(tmp_path / "a.safetensors"))
     assert found.names == result.names
     assert found.scores is not None
+    assert result.scores is not None
     assert torch.equal(found.scores, result.scores)
     again = load(found.save(tmp_path / "b.safetensors"))
     assert again.score == found.score

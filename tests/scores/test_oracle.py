@@ -9,7 +9,8 @@ from torch import Tensor
 from attribution import Attribution, Execution, GradCAM, Occlusion, Technique, explain
 from tests.conftest import BACKENDS
 from tests.scores import net as plain
-from tests.scores.cases import CASES, Case, predicted
+from tests.scores.by_hand import predicted
+from tests.scores.cases import CASES, Case
 from tests.scores.net import STRIDE, WINDOW, Net, images
 
 PLAIN = Execution()

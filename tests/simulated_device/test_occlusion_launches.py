@@ -1,13 +1,14 @@
 """Occlusion of ResNet-18 at 224 px, window 40, stride 20: what it launches, and where it waits."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Execution, Occlusion, explain
+from attribution import Execution, Occlusion, explain, registry
 from attribution.testing import small_cnn
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental import launches
@@ -21,8 +22,14 @@ MOST = {"incremental": 1900, "dense": 240, "dense, weighed": 290}
 """Launches of one image; 15,000 and 830 with one operation per window and per index. Weighing traces the model."""
 
 
-PLACES = ("perturbation/", "incremental/", "attribution_hooks/c", "running/upload.py")
-"""Where occlusion by hooks stands; `test_the_places_are_there` sees that it still does."""
+PLACES = (
+    "perturbation/",
+    "incremental/",
+    "attribution_hooks/chunks.py",
+    "attribution_hooks/covers.py",
+    "running/upload.py",
+)
+"""Where occlusion by hooks stands."""
 
 
 def asked(technique: Occlusion = TECHNIQUE, tiles: bool = True) -> tuple[Seen, Any]:
@@ -49,6 +56,13 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(launches, "too_many", noted)
     return found
+
+
+def test_the_places_are_there() -> None:
+    """Else no wait would be found in them."""
+    folders = Path(registry.__file__).parent, Path(incremental.__file__).parents[1]
+    files = {"/".join(path.parts[-2:]) for folder in folders for path in folder.rglob("*.py")}
+    assert [place for place in PLACES if not any(file.startswith(place) for file in files)] == []
 
 
 def test_one_image_runs_dense_and_says_why() -> None:

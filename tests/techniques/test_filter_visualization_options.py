@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attribution import Execution, FilterVisualization, InputError, LayerError, compare, explain, zoo
 from attribution.techniques.filter_visualization import DEAD, DIVERGED, FIRST_STEP, OK
-from attribution.techniques.filter_visualization.objectives import penalty
 from attribution.techniques.filter_visualization.parametrization import LIMIT, Fourier
+from attribution.techniques.filter_visualization.penalties import penalty
 from attribution.techniques.filter_visualization.transforms import Transforms
 from tests.conftest import BACKENDS, build, noise
 
@@ -160,7 +160,7 @@ def test_a_module_called_logits_comes_first() -> None:
     [
         {"neuron": "middle"},
         {"neuron": 3},
-        {"neuron": (1,)},
+        {"neuron": ()},
         {"neuron": (-1, 0)},
         {"parametrization": "wavelet"},
         {"optimizer": "sgd"},

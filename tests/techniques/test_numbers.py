@@ -41,7 +41,7 @@ PAIRS: list[tuple[Any, Any]] = [
     (Occlusion(window=np.array([9, 7]), stride=torch.tensor([5, 4])), Occlusion(window=(9, 7), stride=(5, 4))),  # type: ignore[arg-type]
     (Occlusion(window=np.array(9), baseline=np.float32(0.5), stride=3), Occlusion(window=9, baseline=0.5, stride=3)),  # type: ignore[arg-type]
     (Occlusion(baseline=np.array([0.5, 0.0, -1.0])), Occlusion(baseline=(0.5, 0.0, -1.0))),  # type: ignore[arg-type]
-    (Occlusion(baseline=torch.tensor([1, 0, 2])), Occlusion(baseline=(1.0, 0.0, 2.0))),  # type: ignore[arg-type]
+    (Occlusion(baseline=torch.tensor([1, 0, 2])), Occlusion(baseline=(1.0, 0.0, 2.0))),
     (Occlusion(baseline=[np.float64(1), np.int8(2), 3]), Occlusion(baseline=(1.0, 2.0, 3.0))),  # type: ignore[arg-type]
     (ClassScore(of=np.str_("logit")), ClassScore(of="logit")),  # type: ignore[arg-type]
     (GradCAM(layers=np.array(["stem", "body"])), GradCAM(layers=("stem", "body"))),  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ REFUSED: list[Callable[[], object]] = [
     lambda: filters(channels=np.int64(3)),
     lambda: filters(channels=(10**20,)),
     lambda: filters(seed=2**63),
-    lambda: filters(neuron=np.array([1, 2, 3])),
+    lambda: filters(neuron=np.array([1, 2, 3, 4])),
     lambda: filters(steps=np.True_),
     lambda: filters(step_size=10**400),
     lambda: FilterVisualization.notebook(layer="body", channels=3),  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ BAD: list[dict[str, Any]] = [
     {"step_size": float("inf")},
     {"step_size": "0.05"},
     {"size": 0},
-    {"size": (1, 2, 3)},
+    {"size": (1, 2, 3, 4)},
     {"noise": -1},
     {"noise": True},
     {"seed": -1},

@@ -21,24 +21,25 @@ class HonestOcclusion(Attributor[Occlusion]):
     technique_type = Occlusion
     backend = "planted"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return covered(self, run, run.forward, run.execution.batch_size or 16)
 
 
-def covered(attributor: Attributor[Any], run: Run, forward: Forward, size: int) -> Maps:
+def covered(attributor: Attributor[Any], run: Run[Any], forward: Forward, size: int) -> Maps:
     technique, inputs = run.technique, run.inputs.tensor
     windows = technique.lattice(*inputs.shape[2:]).windows
     images = [inputs, *(inputs.clone() for _ in windows)]
     for image, ((top, bottom), (left, right)) in zip(images[1:], windows, strict=True):
         image[:, :, top:bottom, left:right] = technique.cover(inputs)
+    own = torch.arange(len(inputs))
+    shown = zip(torch.cat(images[1:]).split(size), own.repeat(len(windows)).split(size), strict=True)
     with torch.no_grad():
-        logits = torch.cat([forward(part) for part in torch.cat(images).split(size)])
-    clean = run.scores(logits[: len(inputs)])
-    examples = torch.arange(len(inputs)).repeat(len(images))
-    scores = run.scores(logits, examples).unflatten(0, (len(images), len(inputs)))
+        clean = torch.cat([run.scores(forward(inputs[rows]), rows) for rows in own.split(size)])
+        scores = torch.cat([run.scores(forward(part), rows) for part, rows in shown])
+    scores = scores.unflatten(0, (len(windows), len(inputs)))
     total, count = inputs.new_zeros(*clean.shape, *inputs.shape[2:]), inputs.new_zeros(inputs.shape[2:])
-    for score, ((top, bottom), (left, right)) in zip(scores[1:], windows, strict=True):
-        total[:, :, top:bottom, left:right] += (scores[0] - score)[..., None, None]
+    for score, ((top, bottom), (left, right)) in zip(scores, windows, strict=True):
+        total[:, :, top:bottom, left:right] += (clean - score)[..., None, None]
         count[top:bottom, left:right] += 1
     return {"input": total / count.clamp(min=1)}
 
@@ -46,7 +47,7 @@ def covered(attributor: Attributor[Any], run: Run, forward: Forward, size: int) 
 class OneForAll(Honest):
     """An extra that is no row per image."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         run.extras["largest"] = run.inputs.tensor.abs().max()[None]
         return super().compute(run)
 
@@ -54,14 +55,14 @@ class OneForAll(Honest):
 class AllAtOnce(HonestOcclusion):
     """All windows in one batch, whatever it was told."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return covered(self, run, run.model, 10**6)
 
 
 class CopiesAnew(Honest):
     """Believes that a copy is the model."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         run.model = copy.deepcopy(self.model).eval()
         return super().compute(run)
 
@@ -69,14 +70,14 @@ class CopiesAnew(Honest):
 class BelievesATrace(HonestOcclusion):
     """Covered images go through what torch.fx made of the model."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return covered(self, run, fx.symbolic_trace(run.model), 16)
 
 
 class Remembers(Honest):
     """Gives the maps of the first call again where a model is asked the same again."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         question = f"{run.technique} {hash(run.asked)} {run.inputs.tensor.numpy().tobytes()!r}"
         maps = REMEMBERED.setdefault(self.model, {}).setdefault(question, super().compute(run))
         return {name: map_.clone() for name, map_ in maps.items()}
@@ -85,7 +86,7 @@ class Remembers(Honest):
 class LateTry(Honest):
     """Doubles a weight on the way; what is raised before ``try`` leaves it so."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         weight = first(self).weight.data
         weight.mul_(2)
         doubled = weight
@@ -102,7 +103,7 @@ class LateTry(Honest):
 class Hoards(Honest):
     """Keeps every model that it was shown."""
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         HOARD.append(run.model)
         return super().compute(run)
 

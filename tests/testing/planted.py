@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attribution import Activations, Attribution, Attributor, GradCAM, Run
 from attribution.technique import Maps
 
-Deed = Callable[[Attributor[Any], Run], None]
+Deed = Callable[[Attributor[Any], Run[Any]], None]
 
 
 class Honest(Attributor[GradCAM]):
@@ -21,7 +21,7 @@ class Honest(Attributor[GradCAM]):
     technique_type = GradCAM
     backend = "planted"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return cam(self, run, kept_and_cloned)
 
 
@@ -31,7 +31,7 @@ class HonestActivations(Attributor[Activations]):
     technique_type = Activations
     backend = "planted"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return activations(self, run, lambda output: output.clone())
 
 
@@ -40,13 +40,13 @@ def kept_and_cloned(output: Tensor, kept: list[Tensor]) -> Tensor:
     return output.clone()
 
 
-def layer(run: Run, name: str) -> nn.Module:
+def layer(run: Run[Any], name: str) -> nn.Module:
     from attribution import layers
 
     return layers.find(run.model, name)[1]
 
 
-def cam(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor, list[Tensor]], Tensor | None]) -> Maps:
+def cam(attributor: Attributor[Any], run: Run[Any], keep: Callable[[Tensor, list[Tensor]], Tensor | None]) -> Maps:
     """Grad-CAM of what a hook keeps; ``keep`` returns what the network goes on with."""
     kept: dict[str, list[Tensor]] = {name: [] for name in run.technique.layers}
     handles = [
@@ -70,7 +70,7 @@ def cam(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor, list[Tens
     return maps
 
 
-def activations(attributor: Attributor[Any], run: Run, keep: Callable[[Tensor], Tensor]) -> Maps:
+def activations(attributor: Attributor[Any], run: Run[Any], keep: Callable[[Tensor], Tensor]) -> Maps:
     kept: dict[str, Tensor] = {}
     handles = [
         layer(run, name).register_forward_hook(
@@ -93,15 +93,15 @@ def first(attributor: Attributor[Any]) -> nn.Conv2d:
     return found
 
 
-def leaves_a_hook(attributor: Attributor[Any], run: Run) -> None:
+def leaves_a_hook(attributor: Attributor[Any], run: Run[Any]) -> None:
     first(attributor).register_forward_hook(lambda module, args, output: None)
 
 
-def switches_to_eval(attributor: Attributor[Any], run: Run) -> None:
+def switches_to_eval(attributor: Attributor[Any], run: Run[Any]) -> None:
     attributor.model.eval()
 
 
-def replaces_a_parameter(attributor: Attributor[Any], run: Run) -> None:
+def replaces_a_parameter(attributor: Attributor[Any], run: Run[Any]) -> None:
     conv = first(attributor)
     if isinstance(conv.bias, nn.Parameter):
         grad = conv.bias.grad
@@ -109,49 +109,49 @@ def replaces_a_parameter(attributor: Attributor[Any], run: Run) -> None:
         conv.bias.grad = grad
 
 
-def changes_a_weight(attributor: Attributor[Any], run: Run) -> None:
+def changes_a_weight(attributor: Attributor[Any], run: Run[Any]) -> None:
     next(attributor.model.parameters()).data.view(-1)[0] += 1e-3
 
 
-def moves_a_buffer(attributor: Attributor[Any], run: Run) -> None:
+def moves_a_buffer(attributor: Attributor[Any], run: Run[Any]) -> None:
     attributor.model.get_buffer("norm.running_mean").data.mul_(0.9)
 
 
-def freezes(attributor: Attributor[Any], run: Run) -> None:
+def freezes(attributor: Attributor[Any], run: Run[Any]) -> None:
     attributor.model.requires_grad_(False)
 
 
-def fills_grad(attributor: Attributor[Any], run: Run) -> None:
+def fills_grad(attributor: Attributor[Any], run: Run[Any]) -> None:
     run.forward(run.inputs).sum().backward()
 
 
-def edits_inplace(attributor: Attributor[Any], run: Run) -> None:
+def edits_inplace(attributor: Attributor[Any], run: Run[Any]) -> None:
     for module in attributor.model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
 
 
-def sets_an_attribute(attributor: Attributor[Any], run: Run) -> None:
+def sets_an_attribute(attributor: Attributor[Any], run: Run[Any]) -> None:
     vars(attributor.model)["explained"] = True
 
 
-def draws_a_number(attributor: Attributor[Any], run: Run) -> None:
+def draws_a_number(attributor: Attributor[Any], run: Run[Any]) -> None:
     random.random()
 
 
-def switches_a_mode(attributor: Attributor[Any], run: Run) -> None:
+def switches_a_mode(attributor: Attributor[Any], run: Run[Any]) -> None:
     torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
 
 
-def silences_warnings(attributor: Attributor[Any], run: Run) -> None:
+def silences_warnings(attributor: Attributor[Any], run: Run[Any]) -> None:
     warnings.simplefilter("ignore")
 
 
-def keeps_a_file_open(attributor: Attributor[Any], run: Run) -> None:
+def keeps_a_file_open(attributor: Attributor[Any], run: Run[Any]) -> None:
     OPEN.append(open(__file__, "rb"))  # noqa: SIM115  # the point of it
 
 
-def keeps_a_thread(attributor: Attributor[Any], run: Run) -> None:
+def keeps_a_thread(attributor: Attributor[Any], run: Run[Any]) -> None:
     threading.Thread(target=STOP.wait, daemon=True).start()
 
 
@@ -180,7 +180,7 @@ def doing(deed: Deed) -> type[Attributor[GradCAM]]:
     """Right, but for what it does on the way."""
 
     class Violator(Honest):
-        def compute(self, run: Run) -> Maps:
+        def compute(self, run: Run[Any]) -> Maps:
             maps = super().compute(run)
             deed(self, run)
             return maps
@@ -196,17 +196,17 @@ class WritesTheInputs(Honest):
 
 
 class StoredWithoutClone(Honest):
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return cam(self, run, lambda output, kept: kept.append(output))
 
 
 class DetachedOnly(HonestActivations):
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return activations(self, run, lambda output: output.detach())
 
 
 class BackwardHook(Honest):
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         (name,) = run.technique.layers
         gradients: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -237,12 +237,12 @@ LastCallOnly = Honest
 
 
 class HidesNaN(HonestActivations):
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         return {name: map_.nan_to_num() for name, map_ in super().compute(run).items()}
 
 
 class MinMax(Honest):
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         maps = super().compute(run)
         low = {name: map_.amin(dim=(2, 3), keepdim=True) for name, map_ in maps.items()}
         high = {name: map_.amax(dim=(2, 3), keepdim=True) for name, map_ in maps.items()}

@@ -41,7 +41,7 @@ class Asserting(Attributor[Occlusion]):
     technique_type = Occlusion
     backend = "asserting"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[Any]) -> Maps:
         assert run.inputs.shape[1] == 4, "four channels are wanted"
         run.scores(run.forward(run.inputs))
         return {"input": run.inputs.tensor[:, :1]}
@@ -102,7 +102,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
     if isinstance(technique, FilterVisualization):
         found["channel"] = asked(as_=replace(technique, channels=(8,)))
     if isinstance(technique, GradCAM):
-        found["a layer without a grid"] = asked(as_=replace(technique, layers=("head",)))
+        found["a grid that does not fit"] = asked(as_=replace(technique, tokens=(0, 3, 4)))
     return found
 
 

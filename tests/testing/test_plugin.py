@@ -19,8 +19,8 @@ from attribution.cli import main
 from attribution.testing import attributor_checks, check_attributor, small_cnn
 from tests.conftest import noise
 
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/attribution-gradient-norm"
-CHECK = ["check", "attribution_gradient_norm:AutogradGradientNorm"]
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/attribution-plain-gradient"
+CHECK = ["check", "attribution_plain_gradient:AutogradGradient"]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def plugin(site: Path) -> Iterator[Any]:
     """The installed module, importable while the tests of this file run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
-        yield importlib.import_module("attribution_gradient_norm")
-    sys.modules.pop("attribution_gradient_norm")
-    assert ("gradient_norm", "autograd") not in registry.available()
+        yield importlib.import_module("attribution_plain_gradient")
+    sys.modules.pop("attribution_plain_gradient")
+    assert ("plain_gradient", "autograd") not in registry.available()
 
 
 def run(command: list[str], site: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def run(command: list[str], site: Path | None = None) -> subprocess.CompletedPro
 
 def test_the_page_shows_what_is_tested() -> None:
     page = (EXAMPLE.parents[1] / "write-an-attributor.md").read_text(encoding="utf-8")
-    for name in ("attribution_gradient_norm.py", "pyproject.toml"):
+    for name in ("attribution_plain_gradient.py", "pyproject.toml"):
         assert (EXAMPLE / name).read_text(encoding="utf-8") in page
 
 
@@ -61,8 +61,8 @@ def test_it_is_short_and_brings_nothing_but_itself(site: Path) -> None:
     files = [path for path in EXAMPLE.iterdir() if path.is_file()]
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 80
     installed = {path.name for path in site.iterdir()} - {"__pycache__"}
-    assert installed == {"attribution_gradient_norm.py", "attribution_gradient_norm-0.1.0.dist-info"}
-    module = "attribution_gradient_norm.py"
+    assert installed == {"attribution_plain_gradient.py", "attribution_plain_gradient-0.1.0.dist-info"}
+    module = "attribution_plain_gradient.py"
     assert (site / module).read_bytes() == (EXAMPLE / module).read_bytes()
 
 
@@ -70,35 +70,37 @@ def test_the_core_knows_nothing_of_it() -> None:
     root = EXAMPLE.parents[2]
     sources = [path for folder in ("attribution", "backends") for path in (root / folder).rglob("*.py")]
     assert len(sources) > 80
-    assert [path.name for path in sources if "gradient_norm" in path.read_text(encoding="utf-8").lower()] == []
+    texts = {path.name: path.read_text(encoding="utf-8").lower() for path in sources}
+    names = "attribution_plain_gradient", "attribution-plain-gradient", "autogradplain_gradient"
+    assert [name for name, text in texts.items() if any(word in text for word in names)] == []
 
 
 @pytest.mark.slow
 def test_a_process_of_its_own_lists_it_and_runs_its_tests(site: Path) -> None:
     listed = run([sys.executable, "-m", "attribution", "list"], site).stdout.splitlines()
-    (row,) = (line for line in listed if "gradient_norm" in line)
-    assert row.split() == ["gradient_norm", "autograd", "attribution-gradient-norm", "0.1.0"]
+    (row,) = (line for line in listed if "plain_gradient" in line)
+    assert row.split() == ["plain_gradient", "autograd", "attribution-plain-gradient", "0.1.0"]
     command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(EXAMPLE)]
-    command += ["-p", "no:cacheprovider", "-p", "no:benchmark", str(EXAMPLE / "test_gradient_norm.py")]
+    command += ["-p", "no:cacheprovider", "-p", "no:benchmark", str(EXAMPLE / "test_plain_gradient.py")]
     done = run(command, site)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.rpartition(" passed")[0].split()[-1]) >= 40
 
 
 def test_it_is_known_by_its_entry_point(plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ("gradient_norm", "autograd") in registry.available()
-    assert registry.get("gradient_norm", "autograd") is plugin.AutogradGradientNorm
+    assert ("plain_gradient", "autograd") in registry.available()
+    assert registry.get("plain_gradient", "autograd") is plugin.AutogradGradient
     assert main(["list"]) == 0
-    assert "gradient_norm" in (out := capsys.readouterr().out)
-    assert "attribution-gradient-norm 0.1.0" in out
+    assert "plain_gradient" in (out := capsys.readouterr().out)
+    assert "attribution-plain-gradient 0.1.0" in out
 
 
 def test_it_explains_is_drawn_and_saved(plugin: Any, tmp_path: Path) -> None:
     model, inputs = small_cnn(dtype=torch.float64), noise(2, 3, 17, 23, dtype=torch.float64)
-    result = explain(model, inputs, plugin.GradientNorm(), backend="autograd", target=[[3], [1]])
-    assert result.map[0, 0, 8, 11].item() == pytest.approx(_slopes(model, inputs, 1e-6).norm().item(), rel=1e-5)
-    again = load(result.save(tmp_path / "gradient_norm.safetensors"))
-    assert isinstance(again.technique, plugin.GradientNorm)
+    result = explain(model, inputs, plugin.PlainGradient(), backend="autograd", target=[[3], [1]])
+    assert result.map[0, 0, 8, 11].item() == pytest.approx(_slopes(model, inputs, 1e-6).max().item(), rel=1e-5)
+    again = load(result.save(tmp_path / "plain_gradient.safetensors"))
+    assert isinstance(again.technique, plugin.PlainGradient)
     assert torch.equal(again.map, result.map)
     figure = result.figure()
     figure.canvas.draw()
@@ -123,19 +125,19 @@ def test_it_passes_the_kit_from_the_shell(plugin: Any, capsys: pytest.CaptureFix
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 40
     assert all(line.startswith("ok    ") for line in lines[:-1])
-    assert lines[-1] == f"gradient_norm.autograd: {len(lines) - 1} of {len(lines) - 1} checks passed"
+    assert lines[-1] == f"plain_gradient.autograd: {len(lines) - 1} of {len(lines) - 1} checks passed"
 
 
 def test_its_own_test_has_a_case_per_check(plugin: Any) -> None:
-    spec = importlib.util.spec_from_file_location("gradient_norm_test", EXAMPLE / "test_gradient_norm.py")
+    spec = importlib.util.spec_from_file_location("plain_gradient_test", EXAMPLE / "test_plain_gradient.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (mark,) = module.test_conformance.pytestmark
     names = [parameter.id for parameter in mark.args[1]]
-    checks = list(attributor_checks(plugin.AutogradGradientNorm))
-    assert names == [f"gradient_norm.autograd-{check.name}" for check in checks]
+    checks = list(attributor_checks(plugin.AutogradGradient))
+    assert names == [f"plain_gradient.autograd-{check.name}" for check in checks]
     module.test_conformance(checks[0])
 
 
@@ -155,11 +157,11 @@ def test_a_faulty_stranger_fails(plugin: Any, fault: Any, name: str, monkeypatch
         "attribution.testing.conformance.TEMPLATES", tuple(t for t in TEMPLATES if t.name.startswith(name))
     )
 
-    class Faulty(plugin.AutogradGradientNorm):  # type: ignore[misc]
+    class Faulty(plugin.AutogradGradient):  # type: ignore[misc]
         def compute(self, run: Any) -> Any:
             return fault(super().compute(run))
 
-    assert check_attributor(plugin.AutogradGradientNorm)[0].status == "passed"
+    assert check_attributor(plugin.AutogradGradient)[0].status == "passed"
     with pytest.raises(AssertionError, match=name):
         check_attributor(Faulty)
 
@@ -172,28 +174,28 @@ def test_the_shell_tells_failures(
     kept = [t for t in TEMPLATES if t.name in ("target_changes_the_map", "maps_are_finite_and_not_zero")]
     monkeypatch.setattr("attribution.testing.conformance.TEMPLATES", tuple(kept))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my_faulty_norm.py").write_text(
-        "from attribution_gradient_norm import AutogradGradientNorm\n"
-        "class Deaf(AutogradGradientNorm):\n"
+    (tmp_path / "my_faulty_plain_gradient.py").write_text(
+        "from attribution_plain_gradient import AutogradGradient\n"
+        "class Deaf(AutogradGradient):\n"
         "    def compute(self, run):\n"
         "        maps = super().compute(run)\n"
         "        return {'input': maps['input'] * 0 + 1 + run.inputs.tensor.detach()[:, :1] ** 2}\n"
     )
-    assert main(["check", "my_faulty_norm:Deaf"]) == 1
+    assert main(["check", "my_faulty_plain_gradient:Deaf"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "ok    maps_are_finite_and_not_zero"
-    assert out[1].startswith("FAIL  gradient_norm.autograd: target_changes_the_map: found the same map ['input']")
+    assert out[1].startswith("FAIL  plain_gradient.autograd: target_changes_the_map: found the same map ['input']")
     assert out[1].endswith("Rule: docs/conventions.md#targets-forms")
-    assert out[2] == "gradient_norm.autograd: 1 of 2 checks passed"
+    assert out[2] == "plain_gradient.autograd: 1 of 2 checks passed"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("attribution_gradient_norm", "write MODULE:CLASS"),
+        ("attribution_plain_gradient", "write MODULE:CLASS"),
         ("no_such_module:X", "cannot import no_such_module"),
-        ("attribution_gradient_norm:AutogradGradientNrom", "nearest: 'AutogradGradientNorm'"),
-        ("attribution_gradient_norm:GradientNorm", "has no attributor 'GradientNorm'"),
+        ("attribution_plain_gradient:AutogradSalency", "nearest: 'AutogradGradient'"),
+        ("attribution_plain_gradient:PlainGradient", "has no attributor 'PlainGradient'"),
         ("attribution:Attributor", "does not implement compute"),
     ],
 )

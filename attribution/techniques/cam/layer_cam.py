@@ -27,7 +27,7 @@ class LayerCAM(CAM):
         LayerError: When run: a layer cannot be explained; see `CAM`.
 
     Source: P.-T. Jiang et al., *LayerCAM: Exploring Hierarchical Class Activation Maps for Localization*, IEEE
-    Transactions on Image Processing 30, 2021, section III-B. Departs from the paper: maps of several layers are not
+    Transactions on Image Processing 30, 2021, section III. Departs from the paper: maps of several layers are not
     fused, and those of early layers not scaled by tanh for it.
     """
 

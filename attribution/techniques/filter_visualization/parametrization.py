@@ -1,8 +1,8 @@
 """What is optimised, and the image it stands for."""
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from functools import cached_property, reduce
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +20,14 @@ _COLOUR_AXES = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))
 class Parametrization(Protocol):
     """From parameters to images and back; image by image, so that neighbours do not matter."""
 
-    def shape(self, image: tuple[int, int, int]) -> tuple[int, ...]:
-        """Of the parameters of one image (C, H, W)."""
+    floor: ClassVar[float]
+    """Adam's ε, in parts of the first gradient."""
+
+    def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the parameters of one image (C, *places)."""
 
     def decode(self, parameters: Tensor) -> Tensor:
-        """(B, …) → images (B, C, H, W) in model-input units; differentiable."""
+        """(B, …) → images (B, C, *places) in model-input units; differentiable."""
 
     def encode(self, images: Tensor) -> Tensor:
         """The parameters of images: ``decode(encode(images))`` equals ``images``."""
@@ -35,8 +38,9 @@ class Pixels:
     """image = spread · parameters."""
 
     spread: float
+    floor: ClassVar[float] = 0.1  # a pixel shows as it is what rounding makes of a gradient near zero
 
-    def shape(self, image: tuple[int, int, int]) -> tuple[int, ...]:
+    def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
         """That of the image."""
         return image
 
@@ -51,41 +55,46 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Fourier:
-    """image = spread · L · tanh(M · irfft2(s · parameters) / L), with L = `LIMIT`.
+    """image = spread · L · tanh(M · irfft(s · parameters) / L), with L = `LIMIT`, over all axes of places.
 
-    s falls as 1 / frequency, as the spectrum of photos does; M mixes decorrelated colours (three channels only) with
-    the standard deviations of photos. Both are scaled so that standard normal parameters give pixels of unit variance.
-    Parameters: (C, H, W // 2 + 1, 2), real and imaginary part.
+    s falls as 1 / frequency, as the spectrum of photos does; M mixes decorrelated colours (three channels of images and
+    volumes only) with the standard deviations of photos. Both are scaled so that standard normal parameters give pixels
+    of unit variance. Parameters: (C, …, W // 2 + 1, 2), real and imaginary part.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     spread: float
     dtype: torch.dtype = torch.float32
     device: torch.device | None = None
+    floor: ClassVar[float] = 1e-3  # a coefficient spreads it over all pixels
 
-    def shape(self, image: tuple[int, int, int]) -> tuple[int, ...]:
-        """(C, H, W // 2 + 1, 2)."""
-        return (image[0], image[1], image[2] // 2 + 1, 2)
+    def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """(C, …, W // 2 + 1, 2)."""
+        return (*image[:-1], image[-1] // 2 + 1, 2)
 
     def decode(self, parameters: Tensor) -> Tensor:
         """From spectrum to image."""
         spectrum = torch.view_as_complex(parameters * self._scale[..., None])
-        flat = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        flat = torch.fft.irfftn(spectrum, s=self.size, dim=self._places, norm="ortho")
         return self.spread * LIMIT * torch.tanh(_mixed(flat, self._mixing) / LIMIT)
 
     def encode(self, images: Tensor) -> Tensor:
         """From image to spectrum; values beyond the limit are cut to it."""
         most = 1 - 1e-6
         mixed = LIMIT * torch.atanh((images / (self.spread * LIMIT)).clamp(-most, most))
-        spectrum = torch.fft.rfft2(_mixed(mixed, self._unmixing), norm="ortho")
+        spectrum = torch.fft.rfftn(_mixed(mixed, self._unmixing), dim=self._places, norm="ortho")
         return torch.view_as_real(spectrum) / self._scale[..., None]
+
+    @property
+    def _places(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.size), 0))
 
     @cached_property
     def _scale(self) -> Tensor:
-        height, width = self.size
-        rows = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
+        *outer, width = self.size
+        along = [torch.fft.fftfreq(size, dtype=torch.float64, device="cpu") for size in outer]
         every, half = (
-            1 / torch.hypot(rows, columns(width, dtype=torch.float64, device="cpu")).clamp(min=1 / max(self.size))
+            1 / _distance([*along, columns(width, dtype=torch.float64, device="cpu")]).clamp(min=1 / max(self.size))
             for columns in (torch.fft.fftfreq, torch.fft.rfftfreq)
         )
         return upload(half / (2 * every.square().mean()).sqrt(), self.device, self.dtype)
@@ -101,6 +110,12 @@ class Fourier:
         return upload(_colours().to(self.dtype).inverse(), self.device)
 
 
+def _distance(along: list[Tensor]) -> Tensor:
+    """Of every frequency from zero, from those along each axis."""
+    axes = [each.reshape(-1, *[1] * (len(along) - 1 - axis)) for axis, each in enumerate(along)]
+    return reduce(torch.hypot, axes) if len(axes) > 1 else axes[0].abs()
+
+
 def _colours() -> Tensor:
     """(3, 3) on the host, in float64."""
     axes, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (_COLOUR_AXES, _COLOUR_STD))
@@ -109,7 +124,7 @@ def _colours() -> Tensor:
 
 
 def _mixed(images: Tensor, mixing: Tensor) -> Tensor:
-    if images.shape[1] != len(mixing):
+    if images.shape[1] != len(mixing) or images.ndim < 4:
         return images
-    mixed: Tensor = torch.einsum("dc,bchw->bdhw", mixing, images)
+    mixed: Tensor = torch.einsum("dc,bchw->bdhw" if images.ndim == 4 else "dc,bc...->bd...", mixing, images)
     return mixed

@@ -20,6 +20,9 @@ def generator(seed: int, channel: int, attempt: int = 0) -> torch.Generator:
 class Transforms:
     """Each image by itself: shifted by whole pixels, scaled and rotated about its middle; mirrored at the border.
 
+    Series (B, C, T) are shifted and scaled. The planes of volumes (B, C, D, H, W) are moved as images are, all alike,
+    and shifted and scaled along D. Features (B, F) stay.
+
     Attributes:
         jitter: At most so many pixels in each direction.
         scale: By a factor of 1 − scale to 1 + scale.
@@ -35,16 +38,38 @@ class Transforms:
         """Whether nothing moves."""
         return not (self.jitter or self.scale or self.rotate)
 
-    def draws(self, seed: int, channels: Sequence[int], steps: int) -> Tensor:
-        """Uniform numbers in [−1, 1): (K, steps, 4), those of a channel from its own generator."""
+    def draws(self, seed: int, channels: Sequence[int], steps: int, places: int = 2) -> Tensor:
+        """Uniform numbers in [−1, 1): (K, steps, 4), those of a channel from its own generator; 5 for volumes."""
         rows = [
-            2 * torch.rand(steps, 4, generator=generator(seed, channel, -1), dtype=torch.float32, device="cpu") - 1
+            2
+            * torch.rand(
+                steps, max(4, places + 2), generator=generator(seed, channel, -1), dtype=torch.float32, device="cpu"
+            )
+            - 1
             for channel in channels
         ]
         return torch.stack(rows)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Move images (B, C, H, W) as the draws (B, 4) say; differentiable."""
+        """Move images (B, C, *places) as the draws (B, 4 or 5) say; differentiable."""
+        if images.ndim == 2:
+            return images
+        if images.ndim == 3:
+            return self._along(images, draws[:, 1], draws[:, 3])
+        if images.ndim == 5:
+            planes = self._plane(images.flatten(1, 2), draws[:, :4]).unflatten(1, images.shape[1:3])
+            lines = planes.movedim(2, -1)
+            moved = self._along(lines.flatten(1, -2), draws[:, 1], draws[:, 4])
+            volumes: Tensor = moved.unflatten(1, lines.shape[1:-1])
+            return volumes.movedim(-1, 2)
+        return self._plane(images, draws)
+
+    def _along(self, lines: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+        """(B, C, T): scaled and shifted along T, as an image of one row."""
+        still = torch.zeros_like(zoom)
+        return self._plane(lines[:, :, None], torch.stack([still, zoom, still, shift], dim=1))[:, :, 0]
+
+    def _plane(self, images: Tensor, draws: Tensor) -> Tensor:
         height, width = images.shape[2:]
         turn, zoom, down, right = draws.to(images.device, torch.float64).unbind(dim=1)
         angle, inverse = turn * math.radians(self.rotate), 1 / (1 + zoom * self.scale)

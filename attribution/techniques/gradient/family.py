@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
@@ -14,6 +15,9 @@ from attribution.techniques.parameters import choice
 
 Channels = Literal["none", "sum", "max"]
 """What becomes of the inputs' channels: kept, added up, or of each place the value of the largest |value|."""
+
+CUT = 0.01
+"""Which part of a map's values a figure does not tell apart."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,11 @@ class AveragedGradient(Technique, ABC):
         return {key: self._reduced(map_, axes[key], self.channels) for key, map_ in raw.items()}
 
     def drawn(self, maps: Mapping[str, Tensor]) -> tuple[Maps, str]:
-        """Where channels are kept, their sum."""
-        if self.channels != "none":
-            return dict(maps), ""
-        summed = {name: map_.sum(dim=2) if map_.ndim > 3 else map_ for name, map_ in maps.items()}
-        return summed, "sum over channels"
+        """Channels that are kept are added up; the largest values are cut, since single pixels outshine all others."""
+        kept = self.channels == "none"
+        planes = {name: map_.sum(dim=2) if kept and map_.ndim > 3 else map_ for name, map_ in maps.items()}
+        words = f"the largest {CUT:.0%} cut"
+        return {name: _cut(plane) for name, plane in planes.items()}, f"sum over channels, {words}" if kept else words
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._held() == other._held()
@@ -101,3 +105,11 @@ class AveragedGradient(Technique, ABC):
         if channels == "sum":
             return map_.sum(dim=axis)
         return map_.gather(axis, map_.abs().argmax(dim=axis, keepdim=True)).squeeze(axis)
+
+
+def _cut(map_: Tensor) -> Tensor:
+    """(N, T, …) within ± the value that `CUT` of each map's |values| exceed, unless the rest is zero."""
+    sizes = map_.flatten(2).abs()
+    reach = sizes.kthvalue(max(1, round((1 - CUT) * sizes.shape[2])), dim=2).values
+    reach = torch.where(reach > 0, reach, sizes.amax(dim=2)).reshape(*reach.shape, *[1] * (map_.ndim - 2))
+    return torch.minimum(torch.maximum(map_, -reach), reach)

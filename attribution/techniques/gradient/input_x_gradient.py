@@ -26,7 +26,7 @@ class InputXGradient(AveragedGradient):
         ModelError: When run: no gradient reaches the inputs.
 
     Source: A. Shrikumar, P. Greenside, A. Shcherbina, A. Kundaje, *Not Just a Black Box: Learning Important Features
-    Through Propagating Activation Differences*, arXiv 1605.01713, 2016, section 3. Departs from the paper: nowhere.
+    Through Propagating Activation Differences*, arXiv 1605.01713, 2016. Departs from the paper: nowhere.
     """
 
     name: ClassVar[str] = "input_x_gradient"

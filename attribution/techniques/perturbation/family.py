@@ -1,11 +1,9 @@
 """``Perturbation``: what the techniques share that cover parts of the input and look how the score changes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor
 
 from attribution.agreement import Agreement, agree, relative_tolerance
@@ -13,6 +11,7 @@ from attribution.errors import InputError
 from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
+from attribution.techniques.parameters import by_value
 from attribution.techniques.perturbation import baselines
 from attribution.techniques.perturbation.baselines import Baseline
 
@@ -83,6 +82,13 @@ class Perturbation(Technique, ABC):
         for name in self.covered(inputs):
             baselines.check(type(self).__name__, self.baseline, name, inputs.values[name].shape)
 
+    def rows(self, part: slice, inputs: Inputs) -> Self:
+        """A baseline that has one row for each example is cut to those of the part."""
+        baseline, ranks = self.baseline, {inputs.values[name].ndim for name in self.covered(inputs)}
+        if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
+            return self
+        return replace(self, baseline=baseline[part])
+
     def cover(self, inputs: Tensor) -> Tensor:
         """What covers an input (N, …): as many axes, each of its size or 1; on its device, in its dtype.
 
@@ -110,16 +116,7 @@ class Perturbation(Technique, ABC):
         ]
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._plain() == other._plain()
+        return isinstance(other, Perturbation) and type(self) is type(other) and by_value(self) == by_value(other)
 
     def __hash__(self) -> int:
-        return hash((type(self), self._plain()))
-
-    def _plain(self) -> tuple[Hashable, ...]:
-        return tuple(_by_value(getattr(self, field.name)) for field in fields(self))
-
-
-def _by_value(value: object) -> Hashable:
-    if not isinstance(value, Tensor):
-        return value
-    return str(value.dtype), tuple(value.shape), value.flatten().view(torch.uint8).numpy().tobytes()
+        return hash((type(self), by_value(self)))

@@ -1,4 +1,4 @@
-"""Answers known on paper, for the four techniques of the core."""
+"""Answers known on paper, for techniques of the core."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from attribution.scores.classes import ClassScore
 from attribution.technique import Technique
-from attribution.techniques import Activations, FilterVisualization, GradCAM, Occlusion
+from attribution.techniques import Activations, FilterVisualization, GradCAM, LayerCAM, Occlusion
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import CLASSES, IMAGES, Subject
 from attribution.testing.models.small import calibrated, small_cnn
@@ -65,6 +65,19 @@ def check_grad_cam_is_cam_on_a_global_mean(subject: Subject) -> None:
     require(_close(raw.sum(dim=(2, 3)), logits - bias, subject), "a map that does not add up", "the logit")
 
 
+@check("LayerCAM: formula", _is(LayerCAM))
+def check_layer_cam_takes_positive_gradients_only(subject: Subject) -> None:
+    """On the same network those are the positive weights of the linear layer over h·w."""
+    model, inputs = subject.on(_cam_model()), subject.noise(dtype=_DOUBLE)
+    raw = subject.ask(model, inputs, "all", technique=LayerCAM(layers=("body",))).raw["body"]
+    weight = next(model.get_submodule("head.2").parameters()).detach()
+    with torch.no_grad():
+        activation = model.get_submodule("body")(model.get_submodule("stem")(inputs).relu())
+    expected = torch.einsum("tk,nkhw->nthw", weight.clamp(min=0), activation) / activation[0, 0].numel()
+    off = f"a raw map off by {(raw - expected).abs().max():.3g}"
+    require(_close(raw, expected, subject), off, "Σ ReLU(w)·A / (h·w)")
+
+
 @check("Grad-CAM: ReLU, then upsampling", _is(GradCAM))
 def check_grad_cam_is_rectified_before_it_is_enlarged(subject: Subject) -> None:
     """And raw maps keep their negative values."""
@@ -108,6 +121,7 @@ def check_filter_images_climb(subject: Subject) -> None:
 CHECKS: tuple[Template, ...] = (
     check_activations_are_the_layers_output,
     check_grad_cam_is_cam_on_a_global_mean,
+    check_layer_cam_takes_positive_gradients_only,
     check_grad_cam_is_rectified_before_it_is_enlarged,
     check_occlusion_of_a_linear_model_is_the_covered_sum,
     check_filter_images_climb,

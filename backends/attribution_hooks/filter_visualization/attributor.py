@@ -11,7 +11,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.techniques import FilterVisualization
-from attribution.techniques.filter_visualization import Crop, filters_at_once, find_crop
+from attribution.techniques.filter_visualization import Crop, Reading, filters_at_once, find_crop
 from attribution_hooks.capture import capture
 from attribution_hooks.filter_visualization.last_convolution import LastConvolution, last_convolution
 
@@ -28,19 +28,20 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
     def compute(self, run: Run[FilterVisualization]) -> Maps:
         """Images after the last and after the first step."""
         technique = run.technique
-        crop = self._crop(run)
+        reading = technique.reading(run.model, run.inputs)
+        crop = self._crop(run, reading)
         if technique.neuron is not None:
             run.note("crop", "none found" if crop is None else str(crop))
 
         neuron = crop.neuron if crop else None
         last = None
-        if not technique.of_logits(run.model):
+        if not technique.of_logits(run.model) and not technique.objectives and technique.channel_axis is None:
             last = last_convolution(run, technique.layer, partial(technique.objective, neuron=neuron))
 
         def gradient(images: Tensor, channels: Tensor) -> tuple[Tensor, Tensor]:
             seen = images if crop is None else images[..., crop.rows, crop.columns]
             seen = seen.detach().requires_grad_(torch.is_grad_enabled())
-            objective, g = self._step(run, seen, channels, neuron, last)
+            objective, g = self._step(run, seen, channels, neuron, last, reading)
             if g is None:
                 return objective, images
             if crop is None:
@@ -65,8 +66,9 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
         run: Run[FilterVisualization],
         images: Tensor,
         channels: Tensor,
-        neuron: tuple[int, int] | None,
+        neuron: tuple[int, ...] | None,
         last: LastConvolution | None,
+        reading: Reading,
     ) -> tuple[Tensor, Tensor | None]:
         """The objective (B,), and where gradients are on the one with respect to the images."""
         graph = torch.is_grad_enabled()
@@ -76,7 +78,8 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             if known is not None:
                 return known[0], self._pulled(entry, known[1], [images])[0]
         with nullcontext() if last is None else last.watched() as entries:
-            objective = run.technique.objective(self._activation(run, images), channels, neuron)
+            activation = self._activation(run, images)
+            objective = run.technique.objective(activation, channels, neuron, reading(activation, len(images)))
         if not graph:
             if last is not None and last.serves(channels) and entries:
                 last.confirm(entries[0], objective)
@@ -105,15 +108,21 @@ class HooksFilterVisualization(Attributor[FilterVisualization]):
             run.forward(images)
         return caught[layer]
 
-    def _crop(self, run: Run[FilterVisualization]) -> Crop | None:
+    def _crop(self, run: Run[FilterVisualization], reading: Reading) -> Crop | None:
         """Where a single neuron looks, if that is not everywhere."""
-        technique = run.technique
+        technique, start = run.technique, run.inputs.tensor[:1]
         if technique.neuron is None:
             return None
-        shape = tuple(self._activation(run, run.inputs.tensor[:1]).shape)
+
+        def seen(images: Tensor) -> Tensor:
+            activation = self._activation(run, images)
+            return reading(activation, len(images)).first(activation)
+
+        neuron = technique.position(tuple(seen(start).shape))
+        if start.ndim != 4 or len(neuron) != 2:
+            return None
         at_once = 1 if run.inputs.device.type == "cpu" else run.execution.chunk(_bytes(technique, run), PROBES)
-        seen = partial(self._activation, run)
-        return find_crop(seen, run.inputs.tensor[:1], technique.position(shape), at_once)
+        return find_crop(seen, start, neuron, at_once)
 
 
 def _bytes(technique: FilterVisualization, run: Run[FilterVisualization]) -> int:

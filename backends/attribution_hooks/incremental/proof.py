@@ -71,7 +71,8 @@ class Proof:
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
         dtype = tf32(clean) or clean.dtype
         unit = ROUNDINGS.get(dtype, ROUNDING) * torch.finfo(dtype).eps
-        allowed = unit * torch.maximum(sizes(clean, covered, target), run.scale.to(clean.dtype))
+        size = sizes(clean, covered, target)
+        allowed = unit * (size if run.scale is None else torch.maximum(size, run.scale.to(clean.dtype)))
         return cls(score, pairs, clean, covered, every if score.mixes else target, allowed)
 
     def clean_agrees(self, clean: Tensor, images: slice) -> Tensor:

@@ -23,7 +23,7 @@ def changed_by(model: nn.Module, lattice: Lattice) -> tuple[list[Op], list[np.nd
 
     In float64, whose convolutions read no more than their formula says.
     """
-    size = lattice.extent
+    size = lattice.rows[-1][1], lattice.columns[-1][1]
     model = model.double().eval()
     images = torch.rand((1, 3, *size), dtype=torch.float64).repeat(len(lattice.windows), 1, 1, 1)
     for image, ((top, bottom), (left, right)) in zip(images, lattice.windows, strict=True):

@@ -197,7 +197,9 @@ def test_rounding_passes_and_more_does_not(dtype: torch.dtype, rounding: float, 
     covered = torch.tensor([[2.0, 1.5, -2.5, -1e4], [3.5, 0.5, -1.0, -1e4]], dtype=dtype)
     unit = {torch.float16: 32, torch.bfloat16: 8}.get(dtype, 512) * torch.finfo(dtype).eps
     target = torch.tensor([[0, 1]])
-    proof = Proof(((0, 0), (5, 0)), clean, covered, target, unit * sizes(clean, covered, target))
+    proof = Proof(
+        ClassScore(of="logit"), ((0, 0), (5, 0)), clean, covered, target, unit * sizes(clean, covered, target)
+    )
     own = slice(0, 1)
     assert proof.clean_agrees(clean * (1 + rounding), own)
     assert not proof.clean_agrees(clean * (1 + wrong), own)
@@ -213,7 +215,9 @@ def test_rounding_passes_and_more_does_not(dtype: torch.dtype, rounding: float, 
 def test_infinite_masks_are_the_same_on_both_sides() -> None:
     clean, covered = torch.tensor([[3.0, 1.0, -torch.inf]]), torch.tensor([[2.0, 1.5, -torch.inf]])
     every = torch.tensor([[0, 1, 2]])
-    proof = Proof(((0, 0),), clean, covered, every, 1e-5 * sizes(clean, covered, torch.tensor([[0]])))
+    proof = Proof(
+        ClassScore(of="logit"), ((0, 0),), clean, covered, every, 1e-5 * sizes(clean, covered, torch.tensor([[0]]))
+    )
     first = torch.tensor([0])
     assert proof.agrees(covered, covered, clean, first, slice(0, 1))
     assert not proof.agrees(torch.tensor([[2.0, 1.5, 0.0]]), covered, clean, first, slice(0, 1))

@@ -30,7 +30,7 @@ class Siamese(nn.Module):
 
     def embedded(self, x: Tensor) -> Tensor:
         a = self.body(x)
-        return (a.tanh() + a * a.roll(1, -1)).mean((2, 3))
+        return (a.tanh() + a * a.roll(1, -1)).mean((2, 3))  # type: ignore[no-any-return]
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         return self.head(torch.cat([self.embedded(one), self.embedded(other)], dim=1).tanh())  # type: ignore[no-any-return]

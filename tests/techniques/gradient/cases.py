@@ -108,10 +108,12 @@ def cases(batch: int) -> dict[str, Case]:
     whole = noise(4, seed=4)
 
     def by_hand(output: Tensor, examples: Tensor) -> Tensor:
-        return (output * references[examples]).square().sum(dim=1)
+        found: Tensor = (output * references[examples]).square().sum(dim=1)
+        return found
 
     def cosine(output: Tensor, reference: Tensor) -> Tensor:
-        return (output[0] @ reference) / (output[0].norm() * reference.norm())
+        found: Tensor = (output[0] @ reference) / (output[0].norm() * reference.norm())
+        return found
 
     return {
         "signal": Case(_made(_signal), (noise(batch, 2, 9),), targets, several),

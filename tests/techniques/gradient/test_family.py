@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import InputXGradient, IntegratedGradients, ModelError, Saliency, explain, load
+from attribution import InputXGradient, IntegratedGradients, ModelError, Saliency, explain, load, plots
 from attribution.technique import Technique
 from attribution.techniques.gradient.family import Channels
 from attribution.testing import small_cnn
@@ -90,14 +90,28 @@ def test_no_gradient_is_an_error(asked: Technique, backend: str) -> None:
 
 @pytest.mark.parametrize("asked", [Saliency(), InputXGradient(), IntegratedGradients(steps=3)])
 def test_figures(asked: Technique) -> None:
-    """Channels that are kept are added up in a figure, and its title says so."""
+    """Channels that are kept are added up in a figure, the largest values are cut, and its title says so."""
     result = explain(small_cnn(), noise(1, 3, 17, 23, dtype=torch.float32), asked, target=2)
     figure = result.figure()
     titles = " ".join(text.get_text() for text in figure.texts)
     assert ("sum over channels" in titles) == (asked.name != "saliency")
     shown = [np.asarray(image.get_array()) for axes in figure.axes for image in axes.get_images()]
-    plane = result.map[0, 0].sum(dim=0) if result.map.ndim == 5 else result.map[0, 0]
-    assert any(values.shape == plane.shape and abs(values - plane.numpy()).max() < 1e-6 for values in shown)
+    assert "the largest 1% cut" in titles
+    whole = (result.map[0, 0].sum(dim=0) if result.map.ndim == 5 else result.map[0, 0]).numpy()
+    reach = np.sort(abs(whole).flatten())[-5]  # of 391 values 4 are larger
+    plane = whole.clip(-reach, reach)
+    assert abs(whole).max() > 1.2 * reach
+    assert any(values.shape == plane.shape and abs(values - plane).max() < 1e-6 for values in shown)
+
+
+def test_the_figure_of_a_difference_has_a_line_for_each_channel() -> None:
+    a, b = (noise(1, 2, 3, 5, 7, seed=seed) for seed in (0, 1))
+    figure = plots.difference_figure({"input": a}, {"input": b}, ("hooks", "captum"))
+    shown = [np.asarray(image.get_array()) for axes in figure.axes for image in axes.get_images()]
+    expected = [plane for t in range(2) for c in range(3) for plane in (a[0, t, c], b[0, t, c], (a - b)[0, t, c])]
+    found = [values for values in shown if values.shape == (5, 7)]
+    assert len(found) == len(expected) == 18
+    assert all(abs(values - plane.numpy()).max() < 1e-12 for values, plane in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def occlusion(
         total = torch.zeros(len(clean), *places, dtype=clean.dtype)
         count = torch.zeros(places, dtype=clean.dtype)
         for bounds in grid:
-            here = tuple(slice(*each) for each in bounds)
+            here: Any = tuple(slice(*each) for each in bounds)
             if region is not None and not bool(region[here].any()):
                 continue
             covered = given[covers].clone()

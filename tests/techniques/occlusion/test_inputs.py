@@ -60,12 +60,12 @@ def test_every_rank(case: str, batch: int, batch_size: int | None, backend: str)
     execution = Execution(batch_size=batch_size)
     result = explain(model, x, technique, backend=backend, target=LOGIT, execution=execution)
     places = shape[1:] or shape
-    sizes = {"window": per_axis(window, len(places)), "stride": per_axis(stride, len(places))}
+    sizes: dict[str, Any] = {"window": per_axis(window, len(places)), "stride": per_axis(stride, len(places))}
     expected = occlusion(model, [x], logit, covers=0, baseline=zero(x), **sizes)
     assert result.map.shape == (batch, 1, *places)
     assert list(result.maps) == ["input"]
     assert off(result.map, expected) <= TOLERANCE[backend]
-    smaller = {"window": (*sizes["window"][:-1], sizes["window"][-1] - 1), "stride": sizes["stride"]}
+    smaller: dict[str, Any] = {"window": (*sizes["window"][:-1], sizes["window"][-1] - 1), "stride": sizes["stride"]}
     assert off(result.map, occlusion(model, [x], logit, covers=0, baseline=zero(x), **smaller)) > 1e-3
     if backend == "hooks":
         assert result.provenance["engine"] == "dense"

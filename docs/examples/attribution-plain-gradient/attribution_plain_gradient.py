@@ -1,4 +1,4 @@
-"""The length of the gradient at each pixel: a technique and a backend in one module."""
+"""Plain gradients: a technique and a backend in one module."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,10 +10,10 @@ from attribution.technique import Kind, Maps
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientNorm(Technique):
-    """map[i, j] = sqrt(Σ over input channels c of (∂score / ∂x[c, i, j])²); (N, T, H, W), score per input unit."""
+class PlainGradient(Technique):
+    """map[i, j] = max over input channels of abs(∂score[target] / ∂x[c, i, j]); (N, T, H, W), score per input unit."""
 
-    name: ClassVar[str] = "gradient_norm"
+    name: ClassVar[str] = "plain_gradient"
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
 
@@ -22,18 +22,18 @@ class GradientNorm(Technique):
         return raw
 
 
-class AutogradGradientNorm(Attributor[GradientNorm]):
-    """`GradientNorm` by ``torch.autograd.grad``, one backward pass per target."""
+class AutogradGradient(Attributor[PlainGradient]):
+    """`PlainGradient` by ``torch.autograd.grad``, one backward pass per target."""
 
-    technique_type: ClassVar[type[GradientNorm]] = GradientNorm
+    technique_type: ClassVar[type[PlainGradient]] = PlainGradient
     backend: ClassVar[str] = "autograd"
 
-    def compute(self, run: Run[GradientNorm]) -> Maps:
+    def compute(self, run: Run[PlainGradient]) -> Maps:
         """(N, T, H, W) under ``"input"``."""
         x = run.inputs.tensor.requires_grad_()
         scores = run.scores(run.forward(x))
         maps = []
         for column in scores.unbind(1):
             (gradient,) = torch.autograd.grad(column.sum(), x, retain_graph=True)
-            maps.append(gradient.norm(dim=1))
+            maps.append(gradient.abs().amax(dim=1))
         return {"input": torch.stack(maps, dim=1)}
