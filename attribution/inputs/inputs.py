@@ -35,7 +35,7 @@ class Inputs:
     call: Literal["positional", "keyword"] = "positional"
 
     @classmethod
-    def of(cls, value: Any, axes: Mapping[str, str] | None = None) -> Self:
+    def of(cls, value: Any, axes: Mapping[str, str] | Mapping[int, str] | None = None) -> Self:
         """Inputs from a tensor, from a tuple (arguments by position) or from a mapping (by keyword).
 
         Float tensors of rank 2 to 5 are explained, all of them. Other tensors whose first axis is that of the examples
