@@ -51,7 +51,7 @@ class Attributor(ABC, Generic[TechniqueT]):
     defaults. The constructor stores; it neither runs nor changes the model.
 
     Args:
-        model: Any eager module that maps (N, C, H, W) to logits; compiled and data-parallel wrappers are unwrapped.
+        model: Any eager module; compiled and data-parallel wrappers are unwrapped.
         technique: What to compute.
         execution: How to run it.
 

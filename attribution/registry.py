@@ -204,4 +204,22 @@ def _checked(cls: Any, key: tuple[str, str], owner: str, kind: type[Technique] |
     own = (name, cls.backend)
     if own != key:
         raise PluginError(f"{'.'.join(key)} from {owner} calls itself {'.'.join(own)}; make both names the same")
+    _not_another(cls.technique_type if kind is None else kind, name, owner)
     return cls
+
+
+def _not_another(kind: type[Technique], name: str, owner: str) -> None:
+    """Refuse a technique by the name of another one: files and `compare` would take the one for the other."""
+    if name not in _scan_techniques(*_search()):
+        return
+    known = technique(name)
+    # By name: a module that was loaded anew has classes that are equal and not the same.
+    if _called(known) not in map(_called, kind.__mro__):
+        raise PluginError(
+            f"{_called(kind)} from {owner} is called {name!r}, as {_called(known)} is; give yours another name, or "
+            f"make {_called(known)} the technique_type"
+        )
+
+
+def _called(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

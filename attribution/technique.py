@@ -86,7 +86,7 @@ class Technique(ABC):
 
         Args:
             model: The isolated model, eval mode.
-            inputs: (N, C, H, W).
+            inputs: Of the call.
         """
         return self
 

@@ -189,7 +189,7 @@ HEAD = """# Agreement
 
 This page is written by `uv run python docs/make_agreement.py`; nothing in it is typed by hand.
 
-Both backends answer the four techniques on one net of every torchvision family: random weights whose signal neither
+Both backends answer four techniques on one net of every torchvision family: random weights whose signal neither
 dies nor explodes, an image of noise of {size} pixels ({others}), targets {targets}. What must hold is the
 [rule of agreement](conventions.md#agreement-tolerance) and the
 [error budget](conventions.md#agreement-rounding-or-bug), measured by {seeds} shaken float64 models.

@@ -77,7 +77,7 @@ def demo(
     stretch: _Stretch = False,
     out: _Out = _OUT,
 ) -> None:
-    """All four techniques on one photo: what the model sees, likes, looks at and needs."""
+    """Four techniques on one photo: what the model sees, likes, looks at and needs."""
     from attribution.cli import demo
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting

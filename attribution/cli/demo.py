@@ -1,4 +1,4 @@
-"""``attribution demo``: all four techniques on one photo."""
+"""``attribution demo``: four techniques on one photo."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ _PICTURES = {"activations": "activations", "grad_cam": "gradcam", "occlusion": "
 
 
 def photo(path: Path | None, backend: str) -> Image.Image:
-    """The photo to show, after making sure that the backend has all four techniques.
+    """The photo to show, after making sure that the backend has these four techniques.
 
     Raises:
         InputError: the file is no image, or there is no sample photo.

@@ -62,7 +62,7 @@ def budget_factor(technique: Technique, dtype: torch.dtype) -> float:
     ``docs/agreement.md`` tells how much of it the worst of them uses.
 
     Args:
-        technique: One of the four.
+        technique: One for which a factor is stated.
         dtype: The coarsest on the way: that of the model, of autocast, or ``Attribution.computes_in``.
 
     Raises:

@@ -35,7 +35,7 @@ class Inputs:
     call: Literal["positional", "keyword"] = "positional"
 
     @classmethod
-    def of(cls, value: Any, axes: Mapping[str, str] | None = None) -> Self:
+    def of(cls, value: Any, axes: Mapping[str, str] | Mapping[int, str] | None = None) -> Self:
         """Inputs from a tensor, from a tuple (arguments by position) or from a mapping (by keyword).
 
         Float tensors of rank 2 to 5 are explained, all of them. Other tensors whose first axis is that of the examples
@@ -131,6 +131,10 @@ class Inputs:
             else (name, repr(each))
             for name, each in self.values.items()
         )
+
+    def key(self, name: str) -> str:
+        """What a map of an explained input is called: ``"input"`` where it is the only one, else its own name."""
+        return "input" if len(self.explained) == 1 else name
 
     def places(self, name: str | None = None) -> tuple[int, ...]:
         """Sizes of the axes behind those of examples and channels; none of features."""

@@ -161,7 +161,7 @@ def _checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str
         raise InputError("no maps to draw; expected at least one layer")
     for key, map in maps.items():
         if map.ndim == 0 or not map.numel() or rank not in (None, map.ndim):
-            expected = f"{rank} axes" if rank else "a leading image axis"
+            expected = f"{rank} axes; draw series, volumes and features from .maps" if rank else "a leading image axis"
             raise InputError(f"the map of {key!r} has shape {tuple(map.shape)}; expected {expected}")
     return maps
 

@@ -18,6 +18,7 @@ def provenance(attributor: type, model: nn.Module, inputs: Inputs, isolation: st
         "attributor": f"{attributor.__module__}:{attributor.__qualname__}",
         "model": type(model).__name__,
         "inputs": str(inputs),
+        **({} if inputs.plain else _beside(inputs)),
         "dtype": str(inputs.dtype).removeprefix("torch."),
         "device": str(inputs.device),
         **({} if products is None else {"float32 products": products}),
@@ -25,6 +26,13 @@ def provenance(attributor: type, model: nn.Module, inputs: Inputs, isolation: st
         "threads": torch.get_num_threads(),
         **_versions(),
     }
+
+
+def _beside(inputs: Inputs) -> dict[str, str]:
+    """How tensors were read that are not explained: a constant with as many rows as examples looks like theirs."""
+    read = {"n": "a row for each example", "": "the same for all examples"}
+    told = [f"{name.partition('.')[2]}: {read[axes]}" for name, axes in inputs.axes.items() if axes in read]
+    return {"inputs beside": "; ".join(told)} if told else {}
 
 
 @cache

@@ -1,1 +1,1 @@
-"""The four techniques by Captum."""
+"""The techniques by Captum."""

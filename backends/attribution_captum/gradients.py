@@ -56,7 +56,8 @@ class _PerTarget(Attributor[T], ABC):
             for t in range(run.settled[1].shape[1]):
                 found = [self.ask(run, _Score(run, t), run.inputs[each], each) for each in parts]
                 columns.append([torch.cat(each).detach() for each in zip(*found, strict=True)])
-        maps = {name: torch.stack(each, dim=1) for name, *each in zip(run.inputs.explained, *columns, strict=True)}
+        keys = [run.inputs.key(name) for name in run.inputs.explained]
+        maps = {key: torch.stack(each, dim=1) for key, *each in zip(keys, *columns, strict=True)}
         self.tell(run, maps)
         return maps
 

@@ -72,7 +72,7 @@ class CaptumOcclusion(Attributor[Occlusion]):
                 maps.append(tuple(part.map(each) for part, each in zip(parts, found, strict=True)))
         run.note("windows_per_forward", max(1, fits[0] // len(run.inputs)))
         return {
-            run.technique.key(part.name, run.inputs): torch.stack(each, dim=1)
+            run.inputs.key(part.name): torch.stack(each, dim=1)
             for part, each in zip(parts, zip(*maps, strict=True), strict=True)
         }
 

@@ -1,1 +1,1 @@
-"""The four techniques by hand-written PyTorch hooks."""
+"""The techniques by hand-written PyTorch hooks."""

@@ -81,8 +81,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coffee: Image.Image)
     coffee.save(tmp_path / "coffee.png")
     known = registry.available()
     yield tmp_path
-    for technique, backend in set(registry.available()) - set(known):
-        registry.unregister(registry.get(technique, backend))
+    new = set(registry.available()) - set(known)
+    for cls in {registry.get(technique, backend) for technique, backend in new}:  # one may compute several techniques
+        registry.unregister(cls)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.stem)

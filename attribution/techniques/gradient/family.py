@@ -76,7 +76,8 @@ class AveragedGradient(Technique, ABC):
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Channels as ``channels`` says, the same for every backend."""
-        return {name: self._reduced(map_, inputs.axes[name].split(), self.channels) for name, map_ in raw.items()}
+        axes = {inputs.key(name): inputs.axes[name].split() for name in inputs.explained}
+        return {key: self._reduced(map_, axes[key], self.channels) for key, map_ in raw.items()}
 
     def drawn(self, maps: Mapping[str, Tensor]) -> tuple[Maps, str]:
         """Channels that are kept are added up; the largest values are cut, since single pixels outshine all others."""

@@ -77,10 +77,6 @@ class Perturbation(Technique, ABC):
             )
         return (names[str(self.input)],)
 
-    def key(self, name: str, inputs: Inputs) -> str:
-        """Under which the map of an input stands."""
-        return "input" if len(inputs.explained) == 1 else name
-
     def check(self, inputs: Inputs) -> None:
         """The input that is named exists, and the baseline fits each that is covered."""
         for name in self.covered(inputs):

@@ -48,7 +48,7 @@ class GradientSums(Attributor[T], ABC):
                 while group := list(islice(points, max(1, rows // count))):
                     rows = in_parts(range(len(group) * count), rows, partial(sums.add, group), advance)
             run.note("points_per_forward", rows)
-        maps = {name: self.combine(run.technique, moments) for name, moments in sums.totals.items()}
+        maps = {run.inputs.key(name): self.combine(run.technique, moments) for name, moments in sums.totals.items()}
         self.tell(run, maps)
         return maps
 

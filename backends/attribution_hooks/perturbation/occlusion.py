@@ -47,7 +47,7 @@ class HooksOcclusion(Attributor[Occlusion]):
             maps = {}
             for name, lattice in lattices.items():
                 deltas = self._differences(run, name, lattice, matrix, chunk)
-                maps[run.technique.key(name, run.inputs)] = fold(deltas, lattice, places_of(run.inputs.values[name]))
+                maps[run.inputs.key(name)] = fold(deltas, lattice, places_of(run.inputs.values[name]))
         return maps
 
     def _differences(self, run: Run[Occlusion], name: str, lattice: Lattice, matrix: Tensor, chunk: int) -> Tensor:

@@ -28,7 +28,7 @@ class AutogradGradient(Attributor[PlainGradient]):
     technique_type: ClassVar[type[PlainGradient]] = PlainGradient
     backend: ClassVar[str] = "autograd"
 
-    def compute(self, run: Run) -> Maps:
+    def compute(self, run: Run[PlainGradient]) -> Maps:
         """(N, T, H, W) under ``"input"``."""
         x = run.inputs.tensor.requires_grad_()
         scores = run.scores(run.forward(x))
