@@ -20,13 +20,8 @@ from attribution import (
     registry,
 )
 from attribution.technique import Maps
+from tests.cases import PAIRS
 from tests.conftest import build, noise
-
-BUILT_IN = [
-    (technique, backend)
-    for technique in ("activations", "filter_visualization", "grad_cam", "occlusion")
-    for backend in ("captum", "hooks")
-]
 
 GOOD = """
 from attribution_hooks.cam import HooksGradCAM
@@ -61,11 +56,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return add
 
 
-def test_the_built_in_eight() -> None:
-    assert available() == BUILT_IN
+def test_every_technique_comes_by_both_backends() -> None:
+    assert available() == PAIRS
     assert registry.backends("grad_cam") == ["captum", "hooks"]
     assert registry.distribution("grad_cam", "hooks").startswith("torch-attribution ")
-    for technique, backend in BUILT_IN:
+    for technique, backend in PAIRS:
         cls = registry.get(technique, backend)
         assert (cls.technique_type.name, cls.backend) == (technique, backend)
         assert registry.get(cls.technique_type, backend) is cls
@@ -88,7 +83,7 @@ def test_a_stranger_is_known_everywhere(install: Install) -> None:
 def test_strangers_can_be_switched_off(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("their-cam", {"grad_cam.mine": "their_cam:Mine"}, their_cam="raise SystemExit(3)")
     monkeypatch.setenv("ATTRIBUTION_PLUGINS", "off")
-    assert available() == BUILT_IN
+    assert available() == PAIRS
     with pytest.raises(UnknownAttributorError):
         registry.get("grad_cam", "mine")
 
@@ -162,7 +157,7 @@ def test_registering_at_run_time(registered: Any) -> None:
         registry.register(Mine)
     Mine.backend = "mine"
     registry.unregister(Mine)
-    assert available() == BUILT_IN
+    assert available() == PAIRS
     registry.unregister(Mine)
 
 

@@ -33,7 +33,7 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         (["demo", "--backend", "captm"], "no attributor activations.captm"),
         (["explain", "{photo}", "-t", "occlusion", "-p", "windw=3"], "nearest: 'window'"),
         (["explain", "{photo}", "-t", "occlusion", "-p", "window=[1,"], "not a TOML value"),
-        (["explain", "{photo}", "-t", "occlusion", "-p", 'window="a"'], "expected int | tuple[int, int]"),
+        (["explain", "{photo}", "-t", "occlusion", "-p", 'window="a"'], "expected int | tuple[int, ...]"),
         (["explain", "{photo}", "-t", "occlusion", "-p", "window=18", "-p", "stride=9"], "larger than the image"),
         (["explain", "{photo}", "-t", "activations", "--target", "cup"], "explains no score"),
         (["explain"], "grad_cam needs an image"),
