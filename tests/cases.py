@@ -1,4 +1,4 @@
-"""What the tests ask of every installed technique: its own example, on small models with ``stem``, ``body``, ``head``."""
+"""What the tests ask of every installed technique: its own example, for models with ``stem``, ``body``, ``head``."""
 
 from attribution import available, registry
 from attribution.technique import Technique

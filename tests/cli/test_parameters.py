@@ -70,7 +70,7 @@ def test_values_are_toml(
         (Occlusion, ["window=true"], [], "expected int | tuple[int, ...] such as 40"),
         (Occlusion, ["window=48.0"], [], "expected int | tuple[int, ...]"),
         (Occlusion, ['window="48"'], [], "expected int | tuple[int, ...]"),
-        (Occlusion, ["window=[1, 2, 3]"], [], "expected int | tuple[int, ...]"),
+        (Occlusion, ["window=[1, 2, 3]"], [], "is larger than the window (1, 2, 3)"),
         (Occlusion, ["window=2026-01-01"], [], "expected int | tuple[int, ...]"),
         (Occlusion, ["baseline=nan"], [], "finite"),
         (Occlusion, ["window=0"], [], "at least 1"),
