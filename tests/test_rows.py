@@ -1,6 +1,7 @@
 """A map is what the model says of that image alone, whichever images go through it together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,8 +78,7 @@ def test_what_the_whole_batch_decides(mix: Callable[[Tensor], Tensor], name: str
 def test_filters_do_not_depend_on_one_another(kind: str, backend: str) -> None:
     model = MIXES[kind]().eval()
     single = [
-        explain(model, None, FilterVisualization(**{**vars(FILTERS), "channels": (channel,)}), backend=backend).map
-        for channel in FILTERS.channels
+        explain(model, None, replace(FILTERS, channels=(channel,)), backend=backend).map for channel in FILTERS.channels
     ]
     for size in SIZES:
         found = explain(model, None, FILTERS, backend=backend, execution=Execution(batch_size=size))

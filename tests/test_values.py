@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attribution import GradCAM, explain
 from attribution.isolation.context import isolated
-from attribution.running import values
+from attribution.running import torch_internals, values
 from attribution.running.values import Values, differ, write
 from tests.conftest import build, noise
 
@@ -64,13 +64,13 @@ def test_a_difference_is_found_in_the_pair_that_has_it(apart: int, monkeypatch: 
 
 def test_one_kernel_writes_all_of_a_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[set[torch.dtype]] = []
-    plain: Any = torch._foreach_copy_
+    plain: Any = torch_internals.copy_together
 
     def counted(targets: list[Tensor], sources: list[Tensor]) -> None:
         calls.append({tensor.dtype for tensor in (*targets, *sources)})
         plain(targets, sources)
 
-    monkeypatch.setattr(torch, "_foreach_copy_", counted)
+    monkeypatch.setattr(torch_internals, "copy_together", counted)
     targets, sources = [torch.zeros(2), torch.tensor(1), torch.zeros(3)], [noise(2), torch.tensor(4), noise(3)]
     write(targets, sources)
     assert calls == [{torch.float32}]

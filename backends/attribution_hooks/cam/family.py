@@ -109,8 +109,8 @@ class CamAttributor(Attributor[C], ABC):
         if not rest:
             return maps
         tail = Tail(run, scores, rest, grids, ran.edges)
-        size = chunk(run, run.technique.layers, kept=1 if self._by_mean else backward.COPIES)
-        size = size if target.shape[1] > 1 else 1
+        kept = 1 if self._by_mean else backward.COPIES
+        size = chunk(run, run.technique.layers, kept=kept) if target.shape[1] > 1 else 1
         if not self._by_mean:
             return tail.maps(target, size, {name: found[name].unsqueeze(1) for name in rest}, self.combine)
         means = tail.weights(target, size)
