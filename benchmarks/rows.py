@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, ClassScore, Execution, Occlusion, Technique, registry
+from attribution import Attribution, ClassScore, Execution, FilterVisualization, Occlusion, Technique, registry
 from attribution.agreement import Agreement, all_hold, table
 from attribution.running import precision
 from benchmarks.cases import Case
@@ -183,7 +183,7 @@ def row(settled: Settled, backend: str) -> dict[str, Any]:
         "counts": asdict(answer.counts),
         "windows": windows(case.technique, case.question.pixels),
         "targets": case.question.targets if case.technique.needs_target else 0,
-        "filters": len(getattr(case.technique, "channels", ())),
+        "filters": len(case.technique.channels) if isinstance(case.technique, FilterVisualization) else 0,
         "steps": getattr(case.technique, "steps", 0),
         "scale": scale,
         "first_call_seconds": answer.first_call,

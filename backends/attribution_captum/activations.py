@@ -61,6 +61,7 @@ class CaptumActivations(Attributor[Activations]):
         if run.technique.reduce == "mean":
             wide = axes.first(value).to(torch.promote_types(value.dtype, torch.float32)).flatten(2)
             return wide.sum(dim=2) / wide.shape[2]
-        if axes.examples:
-            run.note(f"axes {name}", "(L, N, D), given as (N, L, D)")
+        if not axes.examples:
+            return value
+        run.note(f"axes {name}", "(L, N, D), given as (N, L, D)")
         return value.transpose(0, axes.examples)
