@@ -1,6 +1,6 @@
 """``Inputs``: N examples, in whatever form a model takes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import InputError
-from attribution.inputs.copies import copied
+from attribution.inputs.copies import Untold, content, copied
 
 AXES = {2: "n f", 3: "n c t", 4: "n c h w", 5: "n c d h w"}
 """Rank of an explained tensor → what its axes are: examples, features; channels, then places."""
@@ -127,17 +127,26 @@ class Inputs:
     def kind(self) -> tuple[object, ...]:
         """What is alike in inputs of which a model does the same: shapes without the examples, dtypes, other values."""
         return tuple(
-            (name, each.shape[1:] if self.axes.get(name) else each.shape, each.dtype)
-            if isinstance(each, Tensor)
-            else (name, repr(each))
+            (name, each.shape[1:], each.dtype) if self.axes.get(name) else (name, self._beside[name] or repr(each))
             for name, each in self.values.items()
         )
 
     @property
     def told_by_kind(self) -> bool:
-        """Whether inputs of one `kind` hold the same beside the examples: nothing but numbers, texts and ``None``."""
-        beside = (each for name, each in self.values.items() if not self.axes.get(name))
-        return all(each is None or isinstance(each, bool | int | float | complex | str | bytes) for each in beside)
+        """Whether inputs of one `kind` hold the same beside the examples; of objects nobody knows."""
+        return None not in self._beside.values()
+
+    @cached_property
+    def _beside(self) -> dict[str, Hashable | None]:
+        """What the values hold that are the same for all examples; ``None`` where that cannot be told."""
+        found: dict[str, Hashable | None] = {}
+        for name, each in self.values.items():
+            if not self.axes.get(name):
+                try:
+                    found[name] = content(each)
+                except Untold:
+                    found[name] = None
+        return found
 
     def key(self, name: str) -> str:
         """What a map of an explained input is called: ``"input"`` where it is the only one, else its own name."""

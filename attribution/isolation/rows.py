@@ -60,8 +60,8 @@ def mixing(
 ) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
-    Forwards without graph, once per model, shape and precision, and again after a parameter was written into or where
-    tensors or objects are the same for all examples, of which the shape tells nothing: [x], [a, x, b] and [b, x, d],
+    Forwards without graph, once per model, shape and precision, and again after a parameter was written into, or where
+    the model is given an object beside the examples of which nobody knows what it holds: [x], [a, x, b] and [b, x, d],
     and where the call puts more than three images together, x among `CROWD`. The rows of x
     must be equal in the second and third, which run the same kernels, and be that of [x] within the rounding of other
     kernels; b must have the same row in either place. A model that draws random numbers draws others for other shapes:
