@@ -28,8 +28,9 @@ class FunctionScore(Score):
     moved on by one, and with the first and the last row in every place, and refused where its values do not go with the
     rows: data of each example (masks, references) are looked up by ``examples`` (B,), the place of each row in the
     user's batch, and what is taken over the batch (its mean, its largest value) means nothing where an example stands
-    alone. An output of which the rows cannot be told is not tried, nor is that of a single example. On an accelerator
-    the verdict is read together with other flags, so that the error may come at the end of the call.
+    alone. Of a single example the output, where it is a tensor, is tried behind a row of other numbers. Other outputs
+    of which the rows cannot be told are not tried. On an accelerator the verdict is read together with other flags, so
+    that the error may come at the end of the call.
 
     Args:
         function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments, or its
@@ -60,9 +61,11 @@ class FunctionScore(Score):
 
     def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
         """The values of a function of one argument do not move with the rows."""
-        if len(examples) < 2 or _takes_examples(self.function):
+        if _takes_examples(self.function):
             return ()
         rows = len(examples)
+        if rows == 1:
+            return self._beside_another(output, examples)
         orders = ([*range(rows)], [rows - 1, *range(rows - 1)], [0] * rows, [rows - 1] * rows)
         try:
             given = [moved(output, order) for order in orders]
@@ -78,6 +81,20 @@ class FunctionScore(Score):
                     for order, other in zip(orders[1:], others, strict=True)
                 ]
             ).any()
+        return (Finding(off, self._uses_more),)
+
+    def _beside_another(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """The only row has another value behind a row that is unlike it; a tensor's rows can be made."""
+        if not isinstance(output, Tensor) or output.is_nested or str(output.layout) != "torch.strided":
+            return ()
+        with torch.no_grad():
+            alone = self.values(output, examples)
+            try:
+                found = self.function(torch.cat([3 * output + 1, output]))
+                beside = found[1:].reshape(alone.shape) if len(found) == 2 else alone
+            except Exception:  # a function of a single row, which fails on others wherever they come
+                return ()
+            off = ((beside - alone).abs() > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs()).any()
         return (Finding(off, self._uses_more),)
 
     def _uses_more(self) -> TargetError:
