@@ -57,3 +57,11 @@ def test_a_function_of_the_only_row_is_explained() -> None:
     model = linear()
     found = explain(model, X[:1], Saliency(channels="none", absolute=False), target=lambda y: y[0, 1][None])
     assert torch.equal(found.map[0, 0], dict(model.named_parameters())["weight"][1].detach())
+
+
+@pytest.mark.parametrize("examples", [1, 3])
+def test_a_function_that_writes_into_the_output_is_asked_once_of_each(examples: int) -> None:
+    model = linear()
+    scores = explain(model, X[:examples], Saliency(), target=lambda y: y.mul_(2)[:, 1]).scores
+    assert scores is not None
+    assert torch.equal(scores[:, 0], 2 * model(X[:examples])[:, 1])

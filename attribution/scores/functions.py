@@ -88,7 +88,7 @@ class FunctionScore(Score):
         if not isinstance(output, Tensor) or output.is_nested or str(output.layout) != "torch.strided":
             return ()
         with torch.no_grad():
-            alone = self.values(output, examples)
+            alone = self.values(output.clone(), examples)  # a function may write into what it gets
             try:
                 found = self.function(torch.cat([3 * output + 1, output]))
                 beside = found[1:].reshape(alone.shape) if len(found) == 2 else alone
