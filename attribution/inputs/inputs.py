@@ -1,6 +1,6 @@
 """``Inputs``: N examples, in whatever form a model takes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import InputError
+from attribution.inputs.copies import Untold, content, copied
 
 AXES = {2: "n f", 3: "n c t", 4: "n c h w", 5: "n c d h w"}
 """Rank of an explained tensor → what its axes are: examples, features; channels, then places."""
@@ -58,7 +59,7 @@ class Inputs:
             given, call = {str(index): each for index, each in enumerate(value)}, "positional"
         else:
             given, call = {"": value}, "positional"
-        named = {str(name): each for name, each in (axes or {}).items()}
+        named = _named(axes)
         if unknown := [*named.keys() - given.keys()]:
             raise InputError(f"axes name {unknown[0]!r}; the inputs have {', '.join(map(repr, given)) or 'no names'}")
         explained = {name: t for name, t in given.items() if _explained(t, named.get(name))}
@@ -126,11 +127,26 @@ class Inputs:
     def kind(self) -> tuple[object, ...]:
         """What is alike in inputs of which a model does the same: shapes without the examples, dtypes, other values."""
         return tuple(
-            (name, each.shape[1:] if self.axes.get(name) else each.shape, each.dtype)
-            if isinstance(each, Tensor)
-            else (name, repr(each))
+            (name, each.shape[1:], each.dtype) if self.axes.get(name) else (name, self._beside[name] or repr(each))
             for name, each in self.values.items()
         )
+
+    @property
+    def told_by_kind(self) -> bool:
+        """Whether inputs of one `kind` hold the same beside the examples; of objects nobody knows."""
+        return None not in self._beside.values()
+
+    @cached_property
+    def _beside(self) -> dict[str, Hashable | None]:
+        """What the values hold that are the same for all examples; ``None`` where that cannot be told."""
+        found: dict[str, Hashable | None] = {}
+        for name, each in self.values.items():
+            if not self.axes.get(name):
+                try:
+                    found[name] = content(each)
+                except Untold:
+                    found[name] = None
+        return found
 
     def key(self, name: str) -> str:
         """What a map of an explained input is called: ``"input"`` where it is the only one, else its own name."""
@@ -162,8 +178,9 @@ class Inputs:
         return self._of_all(lambda tensor: tensor.detach())
 
     def clone(self) -> Self:
-        """On memory of their own."""
-        return self._of_all(lambda tensor: tensor.clone())
+        """On memory of their own, tensors and arrays in lists, tuples and dicts among them: a model may write there."""
+        held = {name: copied(each) for name, each in self.values.items()}
+        return type(self)(values=held, axes=self.axes, call=self.call)
 
     def cpu(self) -> Self:
         """On the host."""
@@ -225,6 +242,22 @@ def shown_to(model: nn.Module, given: Tensor | Inputs) -> Any:
     return model(given) if isinstance(given, Tensor) else given.into(model)
 
 
+def _named(axes: object) -> dict[str, str]:
+    """Axes by name, as the user gives them.
+
+    Raises:
+        InputError: They are no mapping to texts.
+    """
+    if axes is None:
+        return {}
+    if not isinstance(axes, Mapping):
+        raise InputError(f"axes are {axes!r}; give a mapping by index or keyword, such as {{1: 'n'}}")
+    for name, each in axes.items():
+        if not isinstance(each, str):
+            raise InputError(f"axes say that {name!r} is {each!r}; give 'n', '', or one word per axis as in 'n c h w'")
+    return {str(name): each for name, each in axes.items()}
+
+
 def _rank(tensor: Tensor) -> str:
     return AXES.get(tensor.ndim, "n …")
 
@@ -243,6 +276,11 @@ def _axes(name: str, value: Any, axes: str | None, examples: int | None) -> str 
         return None
     if axes is not None and axes not in (PER_EXAMPLE, CONSTANT) and len(axes.split()) != value.ndim:
         raise InputError(f"axes say that {name!r} is {axes!r}, and it has shape {tuple(value.shape)}")
+    if axes == PER_EXAMPLE and examples is not None and value.shape[:1] != (examples,):
+        raise InputError(
+            f"axes say that {name!r} has a row for each example, and it has shape {tuple(value.shape)} for {examples} "
+            "examples; give as many rows, or '' for a constant"
+        )
     if axes is not None:
         return axes
     if value.is_floating_point() and value.ndim in AXES:

@@ -60,8 +60,9 @@ def mixing(
 ) -> str | None:
     """Why images must go through the model one by one; ``None`` where a row of a batch is what its image has alone.
 
-    Forwards without graph, once per model, shape and precision, and again after a parameter was written into: [x],
-    [a, x, b] and [b, x, d], and where the call puts more than three images together, x among `CROWD`. The rows of x
+    Forwards without graph, once per model, shape and precision, and again after a parameter was written into, or where
+    the model is given an object beside the examples of which nobody knows what it holds: [x], [a, x, b] and [b, x, d],
+    and where the call puts more than three images together, x among `CROWD`. The rows of x
     must be equal in the second and third, which run the same kernels, and be that of [x] within the rounding of other
     kernels; b must have the same row in either place. A model that draws random numbers draws others for other shapes:
     of it only the second and third count. Whatever tensors the model returns are looked at, entry by entry, each by the
@@ -78,7 +79,7 @@ def mixing(
     key = (inputs.kind, inputs.device, execution.autocast, tf32(inputs), together > 3)
     known = _proofs.setdefault(model, {})
     proof = known.get(key)
-    if proof is None or anew or not proof.holds:
+    if proof is None or anew or not proof.holds or not inputs.told_by_kind:
         guards.settle()
         try:
             reason = _reason(model, inputs.detach(), execution, together)

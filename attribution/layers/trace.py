@@ -181,7 +181,7 @@ def survey(model: nn.Module, inputs: Tensor | Inputs) -> Survey:
     inputs = as_inputs(inputs)
     key = inputs.kind
     known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
-    if key not in known:
+    if key not in known or not inputs.told_by_kind:
         first = inputs[:1].detach().clone()
         devices = devices_of(model, *first.tensors())
         before, restart_random = Values(model.buffers()), note_random(Undo(), devices)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attribution.errors import AttributionError, ModelError, TargetError
 from attribution.running.execution import out_of_memory
-from attribution.scores.moved import Unmoved, moved
+from attribution.scores.moved import Unmoved, moved, taken
 from attribution.scores.outputs import described
 from attribution.scores.score import Finding, Output, Score
 
@@ -24,11 +24,13 @@ ROUNDING = 64
 class FunctionScore(Score):
     """f(output) or f(output, examples): (B,) or (B, T), differentiable.
 
-    A function of one argument must treat each example by its own row. It is tried once on the clean output with its
-    rows moved on by one, and refused where its values do not move with them: data of each example (masks, references)
-    are looked up by ``examples`` (B,), the place of each row in the user's batch. An output of which the rows cannot be
-    told is not tried. On an accelerator the verdict is read together with other flags, so that the error may come at
-    the end of the call.
+    A function of one argument must treat each example by its own row. It is tried on the clean output with its rows
+    moved on by one, and with the first and the last row in every place, and refused where its values do not go with the
+    rows: data of each example (masks, references) are looked up by ``examples`` (B,), the place of each row in the
+    user's batch, and what is taken over the batch (its mean, its largest value) means nothing where an example stands
+    alone. Of a single example the output, where it is a tensor, is tried behind a row of other numbers. Other outputs
+    of which the rows cannot be told are not tried. On an accelerator the verdict is read together with other flags, so
+    that the error may come at the end of the call.
 
     Args:
         function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments, or its
@@ -59,24 +61,46 @@ class FunctionScore(Score):
 
     def findings(self, output: Output, examples: Tensor) -> Sequence[Finding]:
         """The values of a function of one argument do not move with the rows."""
-        if len(examples) < 2 or _takes_examples(self.function):
+        if _takes_examples(self.function):
             return ()
+        rows = len(examples)
+        if rows == 1:
+            return self._beside_another(output, examples)
+        orders = ([*range(rows)], [rows - 1, *range(rows - 1)], [0] * rows, [rows - 1] * rows)
         try:
-            given = [moved(output, len(examples), by) for by in (0, 1)]
+            given = [moved(output, order) for order in orders]
         except Unmoved:
             return ()
         with torch.no_grad():
-            plain, shifted = (self.values(each, examples).nan_to_num(0.0) for each in given)
-            plain = plain.roll(1, 0)
+            plain, *others = (self.values(each, examples).nan_to_num(0.0) for each in given)
             eps = torch.finfo(plain.dtype).eps
             allowed = eps**0.5 * plain.abs() + ROUNDING * eps * plain.abs().amax()
-            off = ((plain - shifted).abs() > allowed).any()
+            off = torch.stack(
+                [
+                    (taken(plain, order) - other).abs() > taken(allowed, order)
+                    for order, other in zip(orders[1:], others, strict=True)
+                ]
+            ).any()
+        return (Finding(off, self._uses_more),)
+
+    def _beside_another(self, output: Output, examples: Tensor) -> Sequence[Finding]:
+        """The only row has another value behind a row that is unlike it; a tensor's rows can be made."""
+        if not isinstance(output, Tensor) or output.is_nested or str(output.layout) != "torch.strided":
+            return ()
+        with torch.no_grad():
+            alone = self.values(output.clone(), examples)  # a function may write into what it gets
+            try:
+                found = self.function(torch.cat([3 * output + 1, output]))
+                beside = found[1:].reshape(alone.shape) if len(found) == 2 else alone
+            except Exception:  # a function of a single row, which fails on others wherever they come
+                return ()
+            off = ((beside - alone).abs() > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs()).any()
         return (Finding(off, self._uses_more),)
 
     def _uses_more(self) -> TargetError:
         return TargetError(
-            f"{self} gives a row of the output another value at another place of the batch: it uses data of each "
-            f"example, or mixes them. {HINT}"
+            f"{self} gives a row of the output another value at another place of the batch or beside other rows: it "
+            f"uses data of each example, or mixes them. {HINT}"
         )
 
     def values(self, output: Output, examples: Tensor) -> Tensor:

@@ -57,7 +57,16 @@ class RegionScore(Score):
             object.__setattr__(self, "mask", _mask(self.mask))
 
     def check(self, examples: int) -> Self:
-        """With the number of examples, which the mask must have rows for unless it is common to all."""
+        """With the number of examples, which the mask must have rows for unless it is common to all.
+
+        Raises:
+            TargetError: The region is the predicted one of other examples.
+        """
+        if self._predicted and self._rows != examples:
+            raise TargetError(
+                f"the region was predicted for {self._rows} examples, and these are {examples}; give RegionScore("
+                f"{self.channel}) for the regions of these, or a mask"
+            )
         return self.having(_rows=examples)
 
     def rows(self, part: slice) -> Self:

@@ -1,7 +1,7 @@
 """Integrated gradients: how does the score's change from a baseline spread over the input values?"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -65,6 +65,13 @@ class IntegratedGradients(AveragedGradient):
     def check(self, inputs: Inputs) -> None:
         """The baseline fits every explained input."""
         self.start_of(inputs)
+
+    def rows(self, part: slice, inputs: Inputs) -> Self:
+        """A baseline that has one row for each example is cut to those of the part."""
+        baseline = self.baseline
+        if not isinstance(baseline, Tensor) or baseline.ndim < inputs.first.ndim or len(baseline) == 1:
+            return self
+        return replace(self, baseline=baseline[part])
 
     def start_of(self, inputs: Inputs) -> dict[str, Tensor]:
         """The baseline of each explained input, of a shape that broadcasts to it."""

@@ -83,10 +83,19 @@ class Perturbation(Technique, ABC):
             baselines.check(type(self).__name__, self.baseline, name, inputs.values[name].shape)
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
-        """A baseline that has one row for each example is cut to those of the part."""
+        """A baseline that has one row for each example is cut to those of the part.
+
+        Raises:
+            InputError: It has such rows for one covered input, and for another it has not.
+        """
         baseline, ranks = self.baseline, {inputs.values[name].ndim for name in self.covered(inputs)}
         if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
             return self
+        if len(ranks) > 1:
+            raise InputError(
+                f"{type(self).__name__}.baseline of shape {tuple(baseline.shape)} has a row for each example of one "
+                "input and none of another, and the examples go through the model one by one; name one by input=…"
+            )
         return replace(self, baseline=baseline[part])
 
     def cover(self, inputs: Tensor) -> Tensor:
