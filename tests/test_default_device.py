@@ -12,14 +12,14 @@ from PIL import Image
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
 from attribution.comparison.rounding import judge_all, shaken, shaken_model
+from tests.cases import TECHNIQUES, given
 from tests.conftest import build, noise
 
 QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
+    **TECHNIQUES,
     "means": Activations(layers=("body",), reduce="mean"),
-    "grad_cam": GradCAM(),
-    "occlusion": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0)),
-    "filters": FilterVisualization(layer="body", channels=(0, 2), steps=2, size=(17, 23)),
+    "grad_cam of the last layer": GradCAM(),
+    "occlusion by a colour": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0)),
     "pixels": FilterVisualization(
         layer="body", channels=(0, 2), steps=2, size=(17, 23), parametrization="pixel", tv=0.1, l2=0.1, neuron="center"
     ),
@@ -44,8 +44,8 @@ WAYS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {"set": default,
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
     technique = QUESTIONS[name]
-    inputs = noise(3, 3, 17, 23) if technique.needs_inputs else None
-    question: dict[str, Any] = {"backend": backend, "target": [[3, 1]] * 3 if technique.needs_target else None}
+    inputs, target = given(technique, noise(3, 3, 17, 23), [[3, 1]] * 3)
+    question: dict[str, Any] = {"backend": backend, "target": target}
     expected = explain(build("cnn"), inputs, technique, **question)
     models = build("cnn"), build("cnn")
     with WAYS[way]("meta"):
@@ -57,10 +57,10 @@ def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
             found.figure()
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "occlusion", "filters"])
+@pytest.mark.parametrize("name", TECHNIQUES)
 def test_backends_are_compared_and_files_read(name: str, tmp_path: Path) -> None:
     technique = QUESTIONS[name]
-    inputs, model = noise(2, 3, 17, 23) if technique.needs_inputs else None, build("cnn")
+    (inputs, _), model = given(technique, noise(2, 3, 17, 23)), build("cnn")
     with default("meta"):
         answer = compare(model, inputs, technique)
         assert answer.holds
