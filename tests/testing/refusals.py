@@ -77,7 +77,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
         found["inputs where none are taken"] = asked(inputs=noise(1, 3, 17, 23))
     if isinstance(technique, Occlusion):
         found["window > image"] = asked(as_=replace(technique, window=18))
-        found["stride > window"] = lambda: replace(technique, stride=technique.window + 1)
+        found["stride > window"] = lambda: replace(technique, stride=10)
         found["stride 0"] = lambda: replace(technique, stride=0)
         found["baseline"] = asked(as_=replace(technique, baseline=(0.0, 1.0)))
         return found
