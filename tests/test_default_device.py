@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
 from attribution.comparison.rounding import judge_all, shaken, shaken_model
-from tests.cases import TECHNIQUES, given
+from tests.cases import PAIRS, TECHNIQUES, given, placed
 from tests.conftest import build, noise
 
 QUESTIONS: dict[str, Technique] = {
@@ -68,6 +69,31 @@ def test_backends_are_compared_and_files_read(name: str, tmp_path: Path) -> None
         again = load(result.save(tmp_path / "a.safetensors"))
     for key, map_ in result.maps.items():
         assert torch.equal(again.maps[key], map_)
+
+
+class Noting(nn.Module):
+    """Notes the default device of each forward."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build("cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        Noting.seen.add(torch.get_default_device().type)
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+def test_the_model_runs_with_the_callers(pair: tuple[str, str]) -> None:
+    technique, model = placed(TECHNIQUES[pair[0]], {"stem": "net.stem", "body": "net.body"}), Noting()
+    inputs, target = given(technique, noise(2, 3, 17, 23))
+    explain(model, inputs, technique, backend=pair[1], target=target)
+    Noting.seen.clear()
+    with default("meta"):
+        explain(model, inputs, technique, backend=pair[1], target=target)
+    assert Noting.seen == {"meta"}
 
 
 def test_rounding_is_judged() -> None:
