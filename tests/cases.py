@@ -1,4 +1,11 @@
-"""What the tests ask of every installed technique: its own example, for models with ``stem``, ``body``, ``head``."""
+"""What the tests ask of every installed technique: its own example, on small models with ``stem``, ``body``, ``head``.
+
+A technique that is installed later is asked in every test that takes this table, without an edit here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from attribution import available, registry
 from attribution.technique import Technique
@@ -11,3 +18,31 @@ TECHNIQUES: dict[str, Technique] = {
 
 PAIRS: list[tuple[str, str]] = [(name, backend) for name in TECHNIQUES for backend in BACKENDS]
 """Every technique by either backend."""
+
+OF_INPUTS: dict[str, Technique] = {name: each for name, each in TECHNIQUES.items() if each.needs_inputs}
+"""Those that explain something that the user gives."""
+
+OF_LAYERS: dict[str, Technique] = {
+    name: each for name, each in TECHNIQUES.items() if hasattr(each, "layers") or hasattr(each, "layer")
+}
+"""Those that look at layers that the user names."""
+
+
+def placed(technique: Technique, names: Mapping[str, str]) -> Technique:
+    """The same technique, asked of a model that calls its layers otherwise; two that become one are asked once."""
+    changes: dict[str, Any] = {}
+    if hasattr(technique, "layers"):
+        changes["layers"] = tuple(dict.fromkeys(names.get(layer, layer) for layer in technique.layers or ()))
+    if hasattr(technique, "layer"):
+        changes["layer"] = names.get(technique.layer, technique.layer)
+    return replace(technique, **changes)
+
+
+def all_placed(names: Mapping[str, str]) -> dict[str, Technique]:
+    """The whole table for a model that calls its layers otherwise."""
+    return {name: placed(each, names) for name, each in TECHNIQUES.items()}
+
+
+def given(technique: Technique, inputs: Any, target: Any = 1) -> tuple[Any, Any]:
+    """Inputs and target, each ``None`` where the technique takes none."""
+    return inputs if technique.needs_inputs else None, target if technique.needs_target else None

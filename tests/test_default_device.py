@@ -3,23 +3,24 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
 from attribution.comparison.rounding import judge_all, shaken, shaken_model
+from tests.cases import PAIRS, TECHNIQUES, given, placed
 from tests.conftest import build, noise
 
 QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
+    **TECHNIQUES,
     "means": Activations(layers=("body",), reduce="mean"),
-    "grad_cam": GradCAM(),
-    "occlusion": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0)),
-    "filters": FilterVisualization(layer="body", channels=(0, 2), steps=2, size=(17, 23)),
+    "grad_cam of the last layer": GradCAM(),
+    "occlusion by a colour": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0)),
     "pixels": FilterVisualization(
         layer="body", channels=(0, 2), steps=2, size=(17, 23), parametrization="pixel", tv=0.1, l2=0.1, neuron="center"
     ),
@@ -44,8 +45,8 @@ WAYS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {"set": default,
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
     technique = QUESTIONS[name]
-    inputs = noise(3, 3, 17, 23) if technique.needs_inputs else None
-    question: dict[str, Any] = {"backend": backend, "target": [[3, 1]] * 3 if technique.needs_target else None}
+    inputs, target = given(technique, noise(3, 3, 17, 23), [[3, 1]] * 3)
+    question: dict[str, Any] = {"backend": backend, "target": target}
     expected = explain(build("cnn"), inputs, technique, **question)
     models = build("cnn"), build("cnn")
     with WAYS[way]("meta"):
@@ -57,10 +58,10 @@ def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
             found.figure()
 
 
-@pytest.mark.parametrize("name", ["grad_cam", "occlusion", "filters"])
+@pytest.mark.parametrize("name", TECHNIQUES)
 def test_backends_are_compared_and_files_read(name: str, tmp_path: Path) -> None:
     technique = QUESTIONS[name]
-    inputs, model = noise(2, 3, 17, 23) if technique.needs_inputs else None, build("cnn")
+    (inputs, _), model = given(technique, noise(2, 3, 17, 23)), build("cnn")
     with default("meta"):
         answer = compare(model, inputs, technique)
         assert answer.holds
@@ -68,6 +69,31 @@ def test_backends_are_compared_and_files_read(name: str, tmp_path: Path) -> None
         again = load(result.save(tmp_path / "a.safetensors"))
     for key, map_ in result.maps.items():
         assert torch.equal(again.maps[key], map_)
+
+
+class Noting(nn.Module):
+    """Notes the default device of each forward."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = build("cnn")
+
+    def forward(self, x: Tensor) -> Tensor:
+        Noting.seen.add(torch.get_default_device().type)
+        return self.net(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+def test_the_model_runs_with_the_callers(pair: tuple[str, str]) -> None:
+    technique, model = placed(TECHNIQUES[pair[0]], {"stem": "net.stem", "body": "net.body"}), Noting()
+    inputs, target = given(technique, noise(2, 3, 17, 23))
+    explain(model, inputs, technique, backend=pair[1], target=target)
+    Noting.seen.clear()
+    with default("meta"):
+        explain(model, inputs, technique, backend=pair[1], target=target)
+    assert Noting.seen == {"meta"}
 
 
 def test_rounding_is_judged() -> None:

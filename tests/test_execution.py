@@ -23,12 +23,11 @@ from attribution.agreement import agree
 from attribution.isolation.torch_modes import set_modes
 from attribution.isolation.undo import undoing
 from attribution.running.execution import Execution
+from tests.cases import OF_INPUTS, given
 from tests.conftest import BACKENDS, build, noise
 
 TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
-    "grad_cam": GradCAM(layers=("stem", "body")),
-    "occlusion": Occlusion(window=7, stride=5),
+    **OF_INPUTS,
     "occlusion-logit": Occlusion(window=9, stride=4, border="drop"),
 }
 INPUTS = noise(3, 3, 17, 23)
@@ -43,8 +42,7 @@ def ask(
 ) -> Attribution:
     of: Any = "logit" if technique == TECHNIQUES["occlusion-logit"] else None
     score = ClassScore([[3, 1], [0, 4], [2, 2]], of=of, output=output)
-    target = score if technique.needs_target else None
-    inputs = INPUTS if technique.needs_inputs else None
+    inputs, target = given(technique, INPUTS, score)
     return explain(model or build("cnn"), inputs, technique, backend=backend, target=target, execution=execution)
 
 

@@ -11,19 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, available, explain
+from attribution import Activations, explain
 from attribution.isolation.context import isolated
 from attribution.testing import guard
+from tests.cases import PAIRS, all_placed, given
 from tests.conftest import noise
 
 X = noise(1, 3, 9, 11)
-TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("conv",)),
-    "grad_cam": GradCAM(layers=("conv",)),
-    "occlusion": Occlusion(window=5, stride=4),
-    "filter_visualization": FilterVisualization(layer="conv", channels=(0,), steps=1, size=(9, 11)),
-}
-PAIRS = [pair for pair in available() if pair[0] in TECHNIQUES]
+TECHNIQUES = all_placed({"stem": "conv", "body": "conv"})
 
 
 class Net(nn.Module):
@@ -146,7 +141,7 @@ SHAPES: list[Callable[[], Net]] = [
 @pytest.mark.parametrize("pair", PAIRS, ids=".".join)
 def test_a_model_that_leads_back_to_itself_is_freed(shape: Callable[[], Net], pair: tuple[str, str]) -> None:
     model, technique = shape().eval(), TECHNIQUES[pair[0]]
-    inputs, target = X if technique.needs_inputs else None, 1 if technique.needs_target else None
+    inputs, target = given(technique, X)
     for _ in range(2):
         with guard(model, inputs):
             explain(model, inputs, technique, backend=pair[1], target=target)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
-from attribution import Activations, Attributor, GradCAM, Technique, registry
+from attribution import Activations, Attributor, GradCAM, Occlusion, Technique, registry
 from attribution.testing import calibrated
+from tests.cases import BACKENDS, PAIRS, TECHNIQUES, given, placed
 from tests.conftest import noise
 from tests.testing.planted import DetachedOnly, Honest, HonestActivations, StoredWithoutClone
 
@@ -24,7 +26,6 @@ LAYERS = {  # the last batch norm, convolution and block; an in-place operation 
     "vgg16": ("features.28", "features.26", "features"),
 }
 NETS = ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in LAYERS if name != "resnet18")]
-BACKENDS = ("hooks", "captum")
 
 
 class OutOfPlace(TorchFunctionMode):
@@ -117,6 +118,21 @@ def test_activations(name: str, nets: tuple[nn.Module, nn.Module], backend: str)
         for layer in asked:
             assert torch.equal(inplace.maps[layer], plain.maps[layer])
     assert (plain.maps[layers[0]] < 0).any(), "what follows rectifies it"
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+def test_every_technique(name: str, nets: tuple[nn.Module, nn.Module], pair: tuple[str, str]) -> None:
+    first, _, last = LAYERS[name]
+    technique = placed(TECHNIQUES[pair[0]], {"stem": first, "body": last})
+    if isinstance(technique, Occlusion):
+        technique = replace(technique, window=31, stride=31)
+    results = []
+    for model in nets:
+        inputs, target = given(technique, INPUTS, 3)
+        results.append(registry.get(*pair)(model, technique).attribute(inputs, target))
+    for key, map_ in results[1].raw.items():
+        assert torch.equal(results[0].raw[key], map_), key
+        assert map_.std() > 0
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,16 @@ from torch import Tensor, nn
 import attribution
 import attribution_captum
 import attribution_hooks
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, available
+from attribution import FilterVisualization
 from attribution import explain as explained
 from attribution.isolation import context as isolation
 from attribution.running.execution import Execution
 from attribution.testing import small_residual
 from attribution.testing.footprint.snapshot import Snapshot
+from tests.cases import PAIRS, all_placed, given
 from tests.conftest import noise
 
-TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("net.stem", "net.body")),
-    "grad_cam": GradCAM(layers=("net.stem", "net.body")),
-    "occlusion": Occlusion(window=9, stride=8),
-    "filter_visualization": FilterVisualization(layer="net.body", channels=(0, 1), steps=2, size=(17, 23)),
-}
-PAIRS = [pair for pair in available() if pair[0] in TECHNIQUES]
+TECHNIQUES = all_placed({"stem": "net.stem", "body": "net.body"})
 X = noise(2, 3, 17, 23)
 EXECUTIONS = (Execution(), Execution(), Execution(batch_size=1, autocast=torch.bfloat16, deterministic=True))
 _OURS = tuple(str(Path(str(m.__file__)).parent) for m in (attribution, attribution_hooks, attribution_captum))
@@ -57,7 +52,7 @@ class Counting(nn.Module):
 
 def ask(model: nn.Module, pair: tuple[str, str], execution: Execution) -> None:
     technique = TECHNIQUES[pair[0]]
-    inputs, target = X if technique.needs_inputs else None, 1 if technique.needs_target else None
+    inputs, target = given(technique, X)
     explained(model, inputs, technique, backend=pair[1], target=target, execution=execution)
 
 

@@ -8,32 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import (
-    Activations,
-    Attribution,
-    FilterVisualization,
-    GradCAM,
-    ModelError,
-    Occlusion,
-    Technique,
-    available,
-)
+from attribution import Attribution, ModelError
 from attribution.attributor import Attributor
 from attribution.registry import get
 from attribution.running.execution import Execution
+from tests.cases import PAIRS, all_placed, given
 from tests.conftest import build, noise
 
-TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("net.stem", "net.body")),
-    "grad_cam": GradCAM(layers=("net.stem", "net.body")),
-    "occlusion": Occlusion(window=9, stride=8),
-    "filter_visualization": FilterVisualization(layer="net.body", channels=(0, 1), steps=2, size=(17, 23)),
-}
-ALL = [pair for pair in available() if pair[0] in TECHNIQUES]
-
-
-def test_there_are_eight() -> None:
-    assert len(ALL) == 8
+TECHNIQUES = all_placed({"stem": "net.stem", "body": "net.body"})
 
 
 class Restless(nn.Module):
@@ -113,8 +95,7 @@ def same(a: Any, b: Any) -> bool:
 def ask(pair: tuple[str, str], model: nn.Module, inputs: Tensor, execution: Execution = Execution()) -> Attribution:
     technique = TECHNIQUES[pair[0]]
     attributor: Attributor[Any] = get(*pair)(model, technique, execution)
-    target = 1 if technique.needs_target else None
-    return attributor.attribute(inputs if technique.needs_inputs else None, target)
+    return attributor.attribute(*given(technique, inputs))
 
 
 def ask_often(pair: tuple[str, str], model: nn.Module, inputs: Tensor) -> None:
@@ -129,7 +110,7 @@ def mixed(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.fixture(params=ALL, ids=".".join)
+@pytest.fixture(params=PAIRS, ids=".".join)
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return tuple(request.param)
 

@@ -6,22 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, Execution, FilterVisualization, GradCAM, ModelError, Occlusion, Technique, explain
+from attribution import Execution, FilterVisualization, GradCAM, ModelError, Occlusion, Technique, explain
 from attribution.isolation import process_flags
 from attribution.isolation.process_flags import ProcessFlag
 from attribution.isolation.undo import undoing
 from attribution.testing import guard
+from tests.cases import all_placed, given
 from tests.conftest import BACKENDS, build, noise
 
 X = noise(2, 3, 17, 23)
-TECHNIQUES: dict[str, tuple[Technique, bool]] = {
-    "activations": (Activations(layers=("stem",)), False),
-    "grad_cam": (GradCAM(layers=("stem",)), True),
-    "occlusion": (Occlusion(window=9, stride=7), False),
-    "filters": (FilterVisualization(layer="stem", channels=(1,), steps=2, size=(17, 23)), True),
-    "filters of a class": (FilterVisualization(layer="logits", channels=(1,), steps=2, size=(17, 23)), True),
+TECHNIQUES: dict[str, Technique] = {
+    **all_placed({"body": "stem"}),
+    "filters of a class": FilterVisualization(layer="logits", channels=(1,), steps=2, size=(17, 23)),
 }
-"""A question, and whether it takes gradients."""
 
 
 @pytest.fixture
@@ -32,9 +29,10 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Reader(nn.Module):
-    """Reads the columns of its features one after the other; notes cuDNN's flags in each forward."""
+    """Reads the columns of its features one after the other; notes in each forward cuDNN's flags and gradients."""
 
     seen: ClassVar[list[tuple[bool, bool]]] = []
+    followed: ClassVar[list[bool]] = []
 
     def __init__(self, recurrent: type[nn.Module] = nn.LSTM) -> None:
         super().__init__()
@@ -44,9 +42,12 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         Reader.seen.append((torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark))
+        Reader.followed.append(x.requires_grad)
         if self.fails:
             raise ValueError("no")
-        read = self.reader(self.stem(x).mean(2).transpose(1, 2))
+        columns = self.stem(x).mean(2).transpose(1, 2)
+        Reader.followed.append(columns.requires_grad)
+        read = self.reader(columns)
         return self.head((read[0] if isinstance(read, tuple) else read)[:, -1])  # type: ignore[no-any-return]
 
 
@@ -57,14 +58,15 @@ class Reader(nn.Module):
 def test_recurrent_layers_run_without_cudnn_where_gradients_are_taken(
     name: str, recurrent: type[nn.Module], backend: str
 ) -> None:
-    technique, gradients = TECHNIQUES[name]
-    model = Reader(recurrent).eval()
-    inputs, target = X if technique.needs_inputs else None, 1 if technique.needs_target else None
+    technique, model = TECHNIQUES[name], Reader(recurrent).eval()
+    inputs, target = given(technique, X)
     explain(model, inputs, technique, target=target, backend=backend)  # the model's own forward, for its copy
     Reader.seen.clear()
+    Reader.followed.clear()
     with guard(model):
         explain(model, inputs, technique, target=target, backend=backend)
     assert Reader.seen
+    gradients = any(Reader.followed)
     assert {enabled for enabled, _ in Reader.seen} == {not (gradients and recurrent is not nn.Linear)}
     assert torch.backends.cudnn.enabled
     model.fails = True

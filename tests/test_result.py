@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from attribution import (
-    Activations,
     Attribution,
     Attributor,
     ClassScore,
@@ -25,10 +24,11 @@ from attribution import (
     explain,
     load,
 )
+from tests.cases import TECHNIQUES, given
 from tests.conftest import build, logit, noise
 
 QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
+    **TECHNIQUES,
     "grad_cam": GradCAM(layers=("body",), relu=False, upsample=False),
     "grad_cam-default": GradCAM(),
     "occlusion": Occlusion(window=(9, 7), stride=5, baseline=(0.5, 0.0, -1.0), border="drop"),
@@ -38,8 +38,7 @@ QUESTIONS: dict[str, Technique] = {
 
 def answer(name: str, dtype: torch.dtype = torch.float32, backend: str = "hooks") -> Attribution:
     technique = QUESTIONS[name]
-    inputs = noise(2, 3, 17, 23, dtype=dtype) if technique.needs_inputs else None
-    target = logit([[3, 1], [0, 2]]) if technique.needs_target else None
+    inputs, target = given(technique, noise(2, 3, 17, 23, dtype=dtype), logit([[3, 1], [0, 2]]))
     return explain(build("cnn", dtype), inputs, technique, target=target, backend=backend)
 
 

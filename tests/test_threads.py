@@ -11,40 +11,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import (
-    Activations,
-    Attributor,
-    FilterVisualization,
-    GradCAM,
-    Occlusion,
-    Run,
-    Technique,
-    available,
-    registry,
-)
+from attribution import Attributor, FilterVisualization, Run, available, registry
 from attribution.technique import Maps
 from attribution.testing import small_residual
 from attribution.testing.threads import together
+from tests.cases import PAIRS, TECHNIQUES, given
 from tests.conftest import noise
 from tests.testing.planted import HonestActivations
 
 THREADS = 4
-QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
-    "grad_cam": GradCAM(layers=("stem", "body")),
-    "occlusion": Occlusion(window=9, stride=8),
-    "filter_visualization": FilterVisualization(layer="body", channels=(0, 3), steps=2, size=(9, 11)),
-}
-EIGHT = [pair for pair in available() if pair[0] in QUESTIONS]
 
 
 def asking(cls: type[Attributor[Any]], model: nn.Module, number: int) -> Callable[[], Maps]:
     """One thread's own question: its images and class, or its start."""
-    technique = QUESTIONS[cls.technique_type.name]
+    technique = TECHNIQUES[cls.technique_type.name]
     if isinstance(technique, FilterVisualization):
         technique = replace(technique, seed=number)
-    inputs = noise(1, 3, 17, 23, seed=number) if technique.needs_inputs else None
-    target = number if technique.needs_target else None
+    inputs, target = given(technique, noise(1, 3, 17, 23, seed=number), number)
     return lambda: dict(cls(model, technique).attribute(inputs, target).raw)
 
 
@@ -81,11 +64,7 @@ def race(cls: type[Attributor[Any]], calls: int) -> tuple[int, int, list[BaseExc
     return len(wrong), len(changed), errors
 
 
-def test_there_are_eight() -> None:
-    assert len(EIGHT) == 8
-
-
-@pytest.mark.parametrize("pair", EIGHT, ids=".".join)
+@pytest.mark.parametrize("pair", PAIRS, ids=".".join)
 @pytest.mark.parametrize("calls", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_thread_gets_its_own_answer(pair: tuple[str, str], calls: int) -> None:
     assert race(registry.get(*pair), calls) == (0, 0, [])
@@ -134,7 +113,7 @@ def test_hooks_on_the_users_model_are_caught() -> None:
     assert changed > 0
 
 
-def test_eight_threads_find_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_find_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin whose import takes its time is imported once, and the built-in ones are what they were."""
     info = tmp_path / "slow_cam-1.0.dist-info"
     info.mkdir()
@@ -149,7 +128,7 @@ def test_eight_threads_find_one_class(tmp_path: Path, monkeypatch: pytest.Monkey
         "    def compute(self, run): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = {pair: registry.get(*pair) for pair in EIGHT}
+    before = {pair: registry.get(*pair) for pair in PAIRS}
     found: list[type[Attributor[Any]]] = []
     names: list[list[tuple[str, str]]] = []
 
@@ -161,4 +140,4 @@ def test_eight_threads_find_one_class(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(found) == 8
     assert len({*found}) == 1
     assert all(each == names[0] for each in names)
-    assert {pair: registry.get(*pair) for pair in EIGHT} == before
+    assert {pair: registry.get(*pair) for pair in PAIRS} == before

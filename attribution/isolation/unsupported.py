@@ -105,7 +105,15 @@ _INSTEAD = {
 }
 """Part of an operation's name → what can be done without it."""
 
-_NO_GRADIENT = ("gradient is cut", "cuts the gradient", "can require gradients", "not require grad", "derivative")
+_NO_GRADIENT = (
+    "gradient is cut",
+    "cuts the gradient",
+    "can require gradients",
+    "not require grad",
+    "derivative",
+    "no gradient of the score reaches",
+    "to not have been used in the graph",
+)
 
 
 def _reason(model: nn.Module, error: Exception) -> str | None:

@@ -1,6 +1,7 @@
 """Saliency, input × gradient and integrated gradients by Captum's classes of these names."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import captum.attr
@@ -23,17 +24,27 @@ Tensors = tuple[Tensor, ...]
 
 
 class _Score:
-    """One target's score of each row: the forward function that Captum is given, with ``examples`` as the last one."""
+    """One target's score of each row: the forward function that Captum is given, with ``examples`` as the last one.
+
+    The model runs with the default device that was set when this was made, whatever Captum runs with.
+    """
 
     def __init__(self, run: Run[Any], column: int) -> None:
         self._run = run
         self._column = column
+        self._device = torch.get_default_device()
 
     def __call__(self, *given: Tensor) -> Tensor:
         *tensors, examples = given
         inputs = self._run.inputs[examples]
         shown = inputs.replaced(dict(zip(inputs.explained, tensors, strict=True)))
-        return self._run.scores(self._run.forward(shown), examples)[:, self._column]
+        with _default(self._device):
+            return self._run.scores(self._run.forward(shown), examples)[:, self._column]
+
+
+def _default(device: torch.device) -> AbstractContextManager[Any]:
+    """``device`` by default; nothing is entered where it is so already."""
+    return nullcontext() if torch.get_default_device() == device else device
 
 
 class _PerTarget(Attributor[T], ABC):
@@ -113,6 +124,7 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
     """By ``IntegratedGradients``, which weighs in float32 whatever it is given.
 
     Its ``riemann_trapezoid`` has weights that add up to (steps − 1) / steps. The map is Captum's all the same.
+    Captum makes its steps and weights on the default device and reads them there, which must therefore have values.
     """
 
     technique_type: ClassVar[type[IntegratedGradients]] = IntegratedGradients
@@ -123,7 +135,8 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
         technique, points = run.technique, (_leaves(inputs), _start(run, examples))
         rows, method = max(self.rows(run), len(examples)), captum.attr.IntegratedGradients(score)
         manner = {"n_steps": technique.steps, "method": technique.rule, "internal_batch_size": rows}
-        found: Tensors = method.attribute(*points, additional_forward_args=(examples,), **manner)
+        with _default(torch.device("cpu")):
+            found: Tensors = method.attribute(*points, additional_forward_args=(examples,), **manner)
         return found
 
     def tell(self, run: Run[IntegratedGradients], maps: Maps) -> None:

@@ -9,19 +9,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
+from attribution import FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import relative_tolerance
 from attribution_hooks.incremental import differences as incremental
 from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
+from tests.cases import TECHNIQUES, given
 from tests.conftest import build, logit, noise
 from tests.tf32 import as_on_a_gpu, rounded
 
 KINDS = pytest.mark.parametrize("kinds", [("convolution",), ("matmul",), ("convolution", "matmul")], ids="+".join)
 QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
+    **TECHNIQUES,
     "grad_cam": GradCAM(layers=("stem", "body")),
     "occlusion": Occlusion(window=7, stride=5),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 2), steps=3, size=(17, 23)),
@@ -37,10 +38,7 @@ def test_rounding_keeps_ten_digits_behind_the_point() -> None:
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_backends_agree_and_the_record_says_what_was_on(name: str, kinds: tuple[str, ...], model_name: str) -> None:
     technique, model = QUESTIONS[name], build(model_name)
-    inputs, target = (
-        noise(3, 3, 17, 23) if technique.needs_inputs else None,
-        logit("all") if technique.needs_target else None,
-    )
+    inputs, target = given(technique, noise(3, 3, 17, 23), logit("all"))
     asked: dict[str, Any] = {"target": target}
     exact = explain(model, inputs, technique, **asked)
     with as_on_a_gpu(*kinds) as mode:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,39 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from attribution import (
-    Activations,
     Attribution,
     ClassScore,
     FilterVisualization,
-    GradCAM,
-    Occlusion,
     Technique,
-    available,
 )
 from attribution.agreement import all_hold, table
 from attribution.attributor import Attributor
 from attribution.registry import get
 from attribution.running.execution import Execution
+from attribution.techniques.cam.family import CAM
 from attribution.testing import small_cnn, small_residual
+from tests import cases
+from tests.cases import OF_LAYERS, given
+from tests.cases import PAIRS as PAIRS
 from tests.conftest import noise
 
 Build = Callable[[], nn.Module]
 
 TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("stem", "body")),
-    "grad_cam": GradCAM(layers=("stem", "body"), relu=False),
-    "occlusion": Occlusion(window=9, stride=7),
+    **cases.TECHNIQUES,
+    **{
+        name: replace(each, layers=("stem", "body"), relu=False)
+        for name, each in cases.TECHNIQUES.items()
+        if isinstance(each, CAM)
+    },
     "filter_visualization": FilterVisualization(
         layer="body", channels=(0, 2), parametrization="pixel", steps=2, size=(17, 23), jitter=1, in_channels=3
     ),
 }
-PAIRS: list[tuple[str, str]] = [pair for pair in available() if pair[0] in TECHNIQUES]
-GRADIENTS = [pair for pair in PAIRS if pair[0] in ("grad_cam", "filter_visualization")]
+GRADIENTS = [pair for pair in PAIRS if TECHNIQUES[pair[0]].takes_gradients]
 OTHERS = [pair for pair in PAIRS if pair not in GRADIENTS]
-OCCLUSIONS = [pair for pair in PAIRS if pair[0] == "occlusion"]
+WHOLE = [pair for pair in PAIRS if pair[0] not in OF_LAYERS]
+"""Those that need no layer, only what the model gives."""
 INPUTS = noise(2, 3, 17, 23)
 CLASS_1 = ClassScore(1, of="logit")
 
@@ -60,7 +64,7 @@ def ask(
     """One answer about class 1, by its logit where nothing else is said."""
     question = technique or TECHNIQUES[pair[0]]
     attributor: Attributor[Any] = get(*pair)(model, question, execution)
-    return attributor.attribute(inputs if question.needs_inputs else None, score if question.needs_target else None)
+    return attributor.attribute(*given(question, inputs, score))
 
 
 @cache
@@ -267,4 +271,4 @@ HOOKLESS: dict[str, tuple[Build, Build, str]] = {
     **{how: (partial(scripted, how), small_cnn, "TorchScript") for how in ("scripted", "traced", "frozen", "a part")},
     "exported": (exported, small_cnn, "an exported graph"),
 }
-"""Kinds without layers to hook: occlusion answers, the others say why they cannot."""
+"""Kinds without layers to hook: techniques that need no layer answer, the others say why they cannot."""

@@ -21,16 +21,16 @@ from attribution.run import medians
 from attribution.techniques.filter_visualization import transforms
 from attribution.techniques.filter_visualization.resampling import Resampling
 from attribution.testing import guard
+from tests.cases import TECHNIQUES, given
 from tests.conftest import BACKENDS, build, noise
 from tests.nondeterministic import AsOnCuda
 
 X = noise(3, 3, 17, 23)
 QUESTIONS: dict[str, tuple[Technique, Execution]] = {
-    "activations": (Activations(), Execution(deterministic=True)),
-    "grad_cam": (GradCAM(layers=("stem", "body")), Execution(deterministic=True)),
-    "occlusion": (Occlusion(window=5, stride=3), Execution(deterministic=True)),
+    **{name: (each, Execution(deterministic=True)) for name, each in TECHNIQUES.items()},
+    "every layer": (Activations(), Execution(deterministic=True)),
+    "two layers": (GradCAM(layers=("stem", "body")), Execution(deterministic=True)),
     "dense occlusion": (Occlusion(window=5, stride=3), Execution(deterministic=True, incremental=False)),
-    "filters": (FilterVisualization(layer="body", channels=(0, 2), steps=3, size=19), Execution(deterministic=True)),
     "a neuron": (
         FilterVisualization(layer="stem", channels=(1,), neuron="center", steps=3, size=19, tv=0.1),
         Execution(deterministic=True),
@@ -45,7 +45,7 @@ def ask(
     technique: Technique, backend: str, execution: Execution = PLAIN, model: nn.Module | None = None
 ) -> Attribution:
     """About every class."""
-    inputs, target = X if technique.needs_inputs else None, "all" if technique.needs_target else None
+    inputs, target = given(technique, X, "all")
     asked: Any = {"target": target, "backend": backend, "execution": execution}
     return explain(model or build("residual"), inputs, technique, **asked)
 

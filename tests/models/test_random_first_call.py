@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, GradCAM, Occlusion, Technique, explain
+from attribution import Activations, GradCAM, Technique, explain
+from tests.cases import OF_INPUTS, placed
 from tests.conftest import logit, noise
 
-TECHNIQUES = [Activations(), GradCAM(), Occlusion(window=5, stride=4)]
+TECHNIQUES = [
+    Activations(),
+    GradCAM(),
+    *(placed(each, {"stem": "conv", "body": "relu"}) for each in OF_INPUTS.values()),
+]
 
 
 class Draws(nn.Module):

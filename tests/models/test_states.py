@@ -13,7 +13,10 @@ from torch.nn import functional as F
 from attribution import Activations, FilterVisualization, GradCAM, LayerError, ModelError
 from attribution import explain as explained
 from attribution.testing import guard
-from tests.models.stateful import QUESTION, Base, X, ask, exact, scores
+from tests.cases import PAIRS, all_placed, given
+from tests.models.stateful import Base, X, ask, exact, scores
+
+TECHNIQUES = all_placed({"stem": "conv", "body": "conv"})
 
 
 class Cached(Base):
@@ -140,12 +143,12 @@ class Resized(Base):
         return x
 
 
-@pytest.mark.parametrize("technique", [Activations(layers=("conv",)), GradCAM(layers=("conv",)), QUESTION])
-def test_buffers_that_get_their_size_in_a_forward(technique: Any) -> None:
-    model = Resized().eval()
-    target = 0 if technique.needs_target else None
+@pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+def test_buffers_that_get_their_size_in_a_forward(pair: tuple[str, str]) -> None:
+    model, technique = Resized().eval(), TECHNIQUES[pair[0]]
+    inputs, target = given(technique, X, 0)
     with guard(model, X):
-        first, second = (explained(model, X, technique, target=target) for _ in range(2))
+        first, second = (explained(model, inputs, technique, backend=pair[1], target=target) for _ in range(2))
     assert torch.equal(first.map, second.map)
 
 

@@ -13,30 +13,29 @@ from attribution import (
     FilterVisualization,
     GradCAM,
     ModelError,
-    Occlusion,
     Technique,
     compare,
     explain,
 )
 from attribution.running import precision
 from attribution.running.execution import HOST_BUDGET
+from tests.cases import TECHNIQUES, given
 from tests.conftest import BACKENDS, build, noise
 from tests.simulated_device.device import tf32
 
 pytestmark = pytest.mark.usefixtures("device")  # no TF32
 X = noise(3, 3, 17, 23)
 QUESTIONS: dict[str, Technique] = {
-    "activations": Activations(),
-    "grad_cam": GradCAM(layers=("stem", "body")),
-    "occlusion": Occlusion(window=5, stride=3),
-    "filters": FilterVisualization(layer="body", channels=(0, 2), steps=3, size=19),
+    **TECHNIQUES,
+    "activations of every layer": Activations(),
+    "grad_cam of two layers": GradCAM(layers=("stem", "body")),
     "filters of a neuron": FilterVisualization(layer="body", channels=(1,), neuron="center", steps=3, size=19, tv=0.1),
 }
 
 
 def ask(name: str, backend: str, device: str, **execution: Any) -> Attribution:
     technique = QUESTIONS[name]
-    inputs, target = X.to(device) if technique.needs_inputs else None, "all" if technique.needs_target else None
+    inputs, target = given(technique, X.to(device), "all")
     asked: dict[str, Any] = {"target": target, "backend": backend, "execution": Execution(**execution)}
     return explain(build("residual").to(device), inputs, technique, **asked)
 
@@ -47,7 +46,7 @@ def test_deterministic_kernels_give_the_hosts_answer(name: str, backend: str) ->
     found, wanted = (ask(name, backend, device, deterministic=True) for device in ("sim:1", "cpu"))
     for key, map_ in wanted.raw.items():
         size = map_.abs().max() + wanted.extras.get("largest_score", torch.zeros(1)).max()
-        within = 1e-2 if key == "body" and name.startswith("filters") else 1e-5
+        within = 1e-2 if key == "body" and isinstance(found.technique, FilterVisualization) else 1e-5
         assert (found.raw[key].cpu() - map_).abs().max() <= within * size, key
 
 
@@ -62,14 +61,14 @@ def test_an_operation_without_a_deterministic_kernel_is_named(backend: str) -> N
 @BACKENDS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_filters_climb_under_autocast(dtype: torch.dtype, backend: str) -> None:
-    found, wanted = (ask("filters", backend, device, autocast=dtype) for device in ("sim", "cpu"))
+    found, wanted = (ask("filter_visualization", backend, device, autocast=dtype) for device in ("sim", "cpu"))
     assert found.extras["status"].tolist() == [0, 0]
     first = wanted.raw["first_step"]
     assert (found.raw["first_step"].cpu() - first).abs().max() <= 0.1 * first.abs().max()
 
 
 def test_the_hosts_autocast_of_the_caller_changes_no_bit() -> None:
-    model, technique = build("residual").to("sim"), QUESTIONS["filters"]
+    model, technique = build("residual").to("sim"), QUESTIONS["filter_visualization"]
     plain = explain(model, None, technique)
     with torch.autocast("cpu", torch.bfloat16):
         found = explain(model, None, technique)
@@ -88,8 +87,7 @@ def test_backends_agree_in_tf32_and_the_fast_ways_are_taken(name: str) -> None:
     try:
         with tf32(product=False):
             model = build("residual").to("sim")
-            target: Any = "all" if technique.needs_target else None
-            inputs = X.to("sim") if technique.needs_inputs else None
+            inputs, target = given(technique, X.to("sim"), "all")
             found = compare(model, inputs, technique, target=target, execution=Execution(incremental="always"))
     finally:
         flag.fp32_precision = before

@@ -1,4 +1,4 @@
-"""What the eight attributors say to mistakes; run as a program, it prints the same in another interpreter."""
+"""What the attributors say to mistakes; run as a program, it prints the same in another interpreter."""
 
 import json
 from collections.abc import Callable
@@ -8,27 +8,20 @@ from typing import Any
 import torch
 
 from attribution import (
-    Activations,
     Attributor,
     ClassScore,
     Execution,
     FilterVisualization,
-    GradCAM,
     Occlusion,
     Run,
     registry,
 )
-from attribution.technique import Maps, Technique
+from attribution.technique import Maps
+from attribution.techniques.cam.family import CAM
 from attribution.testing import awkward, small_cnn
+from tests.cases import OF_LAYERS, PAIRS, TECHNIQUES, given
 from tests.conftest import noise
 
-TECHNIQUES: dict[str, Technique] = {
-    "activations": Activations(layers=("body",)),
-    "grad_cam": GradCAM(layers=("body",)),
-    "occlusion": Occlusion(window=9, stride=8),
-    "filter_visualization": FilterVisualization(layer="body", channels=(0,), steps=1, size=(17, 23)),
-}
-EIGHT = [pair for pair in registry.available() if pair[0] in TECHNIQUES]
 CNN, REUSED, TUPLE = small_cnn(), awkward("reused layer"), awkward("tuple layer")
 PLANTED = "occlusion.asserting: three channels"
 NAN = noise(2, 3, 17, 23)
@@ -50,8 +43,7 @@ class Asserting(Attributor[Occlusion]):
 def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
     """Each wrong in one thing, where the technique has that thing."""
     technique = TECHNIQUES[cls.technique_type.name]
-    good = noise(2, 3, 17, 23) if technique.needs_inputs else None
-    target = 1 if technique.needs_target else None
+    good, target = given(technique, noise(2, 3, 17, 23))
 
     def asked(
         asked_of: Any = CNN, inputs: Any = good, target: Any = target, as_: Any = technique, **how: Any
@@ -89,6 +81,8 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
         found["stride 0"] = lambda: replace(technique, stride=0)
         found["baseline"] = asked(as_=replace(technique, baseline=(0.0, 1.0)))
         return found
+    if technique.name not in OF_LAYERS:
+        return found
     for model, layer in (
         (CNN, "bodi"),
         (CNN, "body#7"),
@@ -101,7 +95,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
         found[f"layer {layer}"] = asked(model, as_=replace(technique, **named))
     if isinstance(technique, FilterVisualization):
         found["channel"] = asked(as_=replace(technique, channels=(8,)))
-    if isinstance(technique, GradCAM):
+    if isinstance(technique, CAM):
         found["a grid that does not fit"] = asked(as_=replace(technique, tokens=(0, 3, 4)))
     return found
 
@@ -119,7 +113,7 @@ def refusals() -> dict[str, list[str]]:
     """``technique.backend: mistake`` → class and text of the error; last an attributor that relies on ``assert``."""
     found = {
         f"{'.'.join(pair)}: {mistake}": told(act)
-        for pair in EIGHT
+        for pair in PAIRS
         for mistake, act in mistakes(registry.get(*pair)).items()
     }
     found[PLANTED] = told(lambda: Asserting(CNN, Occlusion(window=9, stride=8)).attribute(noise(2, 3, 17, 23), 1))

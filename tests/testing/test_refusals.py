@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from attribution import errors
-from tests.testing.refusals import EIGHT, PLANTED, refusals
+from tests.cases import PAIRS
+from tests.testing.refusals import PLANTED, refusals
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +49,7 @@ def test_every_mistake_of_every_attributor_is_a_typed_error(here: dict[str, list
         assert error[1].count("\n") <= 1, f"{mistake}: {error}"
         kinds.add(kind)
     assert kinds == {"InputError", "LayerError", "ModelError", "NonFiniteError", "TargetError"}
-    assert {mistake.partition(":")[0] for mistake in here} - {"occlusion.asserting"} == {*map(".".join, EIGHT)}
-    assert len(EIGHT) == 8
+    assert {mistake.partition(":")[0] for mistake in here} - {"occlusion.asserting"} == {*map(".".join, PAIRS)}
 
 
 def test_they_are_the_same_without_assertions(
