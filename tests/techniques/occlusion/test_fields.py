@@ -182,7 +182,8 @@ def test_sizes_are_as_many_as_place_axes_equal_ones_too(
     field: str, kind: Callable[[], Any], shape: tuple[int, ...], backend: str
 ) -> None:
     """One int alone stands for every axis."""
-    model, axes, other = built(kind).float(), max(1, len(shape) - 2), {"window": 2, "stride": 2}
+    model, axes = built(kind).float(), max(1, len(shape) - 2)
+    other: dict[str, Any] = {"window": 2, "stride": 2}
     one = explain(model, noise(*shape), Occlusion(window=2, stride=2), target=1, backend=backend)
     for count in (1, 2, 3):
         technique = Occlusion(**{**other, field: (2,) * count})
