@@ -4,6 +4,7 @@ from attribution.layers.axes import Axes as Axes
 from attribution.layers.axes import alone as alone
 from attribution.layers.axes import axes_of as axes_of
 from attribution.layers.axes import examples_axis as examples_axis
+from attribution.layers.axes import told as told
 from attribution.layers.defaults import activation_layers as activation_layers
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
 from attribution.layers.ending import ended_at as ended_at

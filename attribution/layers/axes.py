@@ -85,18 +85,12 @@ def axes_of(
         LayerError: No axis is that of the examples, ``stated`` is none of the others, or nothing tells channels from
             places.
     """
-    name, module = find(model, layer)
-    stops = survey(model, inputs)
-    stop = next((stop for stop in stops if stop.module is module), None)
-    examples = examples_axis(layer, shape, rows, None if stop is None else stop.form_of(name))
+    examples, side = told(model, inputs, layer, shape, rows)
     if stated is not None:
         return Axes(examples, _checked(layer, shape, stated, examples, owner))
     rest = [axis for axis in range(len(shape)) if axis != examples]
     if len(rest) < 2:
         return Axes(examples, rest[0] if rest else 0)
-    one = (1, *(shape[axis] for axis in rest))
-    shapes = {one, (one[1], 1, *one[2:])} if examples else {one}
-    side = _side(stops, stop, name, one, shapes, inputs.places())
     if side is None:
         first, last = ("N, D, L", "N, L, D") if not examples else ("D, N, L", "L, N, D")
         raise LayerError(
@@ -104,6 +98,25 @@ def axes_of(
             f"of the channels: {owner}(channel_axis={rest[0]}) or {rest[-1]}"
         )
     return Axes(examples, rest[0] if side == "first" else rest[-1])
+
+
+def told(model: nn.Module, inputs: Inputs, layer: str, shape: Shape, rows: int) -> tuple[int, Side]:
+    """The axis of the examples, and on which side of the places the channels are; see `axes_of`.
+
+    Raises:
+        LayerError: No axis is that of the examples.
+    """
+    name, module = find(model, layer)
+    stops = survey(model, inputs)
+    stop = next((stop for stop in stops if stop.module is module), None)
+    examples = examples_axis(layer, shape, rows, None if stop is None else stop.form_of(name))
+    rest = [axis for axis in range(len(shape)) if axis != examples]
+    if len(rest) < 2:
+        return examples, "first"
+    one = (1, *(shape[axis] for axis in rest))
+    shapes = {one, (one[1], 1, *one[2:])} if examples else {one}
+    every = tuple(dict.fromkeys(inputs.places(each) for each in inputs.explained))
+    return examples, _side(stops, stop, name, one, shapes, every)
 
 
 def alone(model: nn.Module, inputs: Inputs, layer: str) -> tuple[int, ...] | None:
@@ -144,12 +157,17 @@ def _checked(layer: str, shape: Shape, stated: int, examples: int, owner: str) -
 
 
 def _side(
-    stops: Survey, stop: Stop | None, name: LayerName, shape: Shape, shapes: set[tuple[int, ...]], places: Shape
+    stops: Survey,
+    stop: Stop | None,
+    name: LayerName,
+    shape: Shape,
+    shapes: set[tuple[int, ...]],
+    every: Sequence[tuple[int, ...]],
 ) -> Side:
-    """Of (1, a, …, b), which has any of the forms ``shapes`` in the model."""
-    if stop is not None and stop.leaf and isinstance(stop.module, _FIRST):
+    """Of (1, a, …, b), which has any of the forms ``shapes`` in the model; ``every``: the places of each input."""
+    if stop is not None and stop.leaf and (isinstance(stop.module, _FIRST) or _flattens(stop.module)):
         return "first"
-    if len(shape) == 3 and places and (found := _by_sizes(stops, shape, places)) is not None:
+    if len(shape) == 3 and (found := _by_sizes(stops, shape, {len(places) for places in every if places})) is not None:
         return found
     inside = [each for each in stops if stop is not None and _within(each, stop)]
     for inner in inside if name.entry else reversed(inside):
@@ -157,8 +175,13 @@ def _side(
         if form in shapes and (found := _by_type(inner, form)) is not None:
             return found
     sides = {side for side in _of_others(stops, shapes) if side is not None}
-    if len(sides) == 1:
-        return sides.pop()
+    if len(sides) != 1:
+        sides = {side for places in every if (side := _by_places(shape, places)) is not None}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _by_places(shape: Shape, places: Shape) -> Side:
+    """Of (1, a, …, b): what an input with these places tells, where no module does."""
     if len(shape) == 2 + len(places):
         return "last" if len(places) == 2 and channels_last(shape, places) else "first"
     if len(shape) == 3 and len(places) == 2:
@@ -168,15 +191,20 @@ def _side(
     return None
 
 
-def _by_sizes(stops: Survey, shape: Shape, places: Shape) -> Side:
+def _by_sizes(stops: Survey, shape: Shape, ranks: set[int]) -> Side:
     """Of (1, a, b): whether a grid (1, D, *p) of a convolution has a = D and b = Π p, or b = D and a = Π p (+ leading).
 
     Leading tokens (class, registers) count only where no grid fits without them.
+
+    Args:
+        stops: The modules.
+        shape: (1, a, b).
+        ranks: How many axes of places the inputs have, and so the grids.
     """
     grids = {
         (stop.shape[1], math.prod(stop.shape[2:]))
         for stop in stops
-        if stop.leaf and isinstance(stop.module, _FIRST) and stop.shape and len(stop.shape) == 2 + len(places)
+        if stop.leaf and isinstance(stop.module, _FIRST) and stop.shape and len(stop.shape) - 2 in ranks
     }
     _, a, b = shape
     for most in (0, MOST_LEADING):
@@ -187,6 +215,11 @@ def _by_sizes(stops: Survey, shape: Shape, places: Shape) -> Side:
         if first:
             return None
     return None
+
+
+def _flattens(module: nn.Module) -> bool:
+    """Places alone, so that what it gives is (N, D, L)."""
+    return isinstance(module, nn.Flatten) and module.start_dim == 2
 
 
 def _within(inner: Stop, stop: Stop) -> bool:
@@ -206,7 +239,7 @@ def _by_type(stop: Stop, shape: Sequence[int] | None) -> Side:
     module = stop.module
     if not shape:
         return None
-    if isinstance(module, _FIRST):
+    if isinstance(module, _FIRST) or _flattens(module):
         return "first"
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
         return "last" if shape[-1] in (module.in_features, module.out_features) else None

@@ -76,7 +76,7 @@ def pair(owner: str, name: str, value: object, *, least: int = 1) -> tuple[int, 
 
 
 def one_or_several(owner: str, name: str, value: object, *, least: int = 1) -> int | tuple[int, ...]:
-    """One int, or one for each place axis; equal ones become one.
+    """One int, which stands for every place axis, or one for each.
 
     Raises:
         InputError: Not ints of at least ``least``.
@@ -84,8 +84,9 @@ def one_or_several(owner: str, name: str, value: object, *, least: int = 1) -> i
     given = numbers.items(value)
     if given is not None and not given:
         raise InputError(f"{owner}.{name} is empty; give one int, or one for each place axis: (height, width)")
-    found = tuple(integer(owner, name, item, least=least) for item in ((value,) if given is None else given))
-    return found[0] if len(set(found)) == 1 else found
+    if given is None:
+        return integer(owner, name, value, least=least)
+    return tuple(integer(owner, name, item, least=least) for item in given)
 
 
 def real(owner: str, name: str, value: object, *, zero: bool, below: float = float("inf")) -> float:

@@ -4,6 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, final
 
 import torch
@@ -14,11 +15,13 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
+from attribution.layers import LayerName
+from attribution.running import nested
 from attribution.technique import Maps
 from attribution.techniques import GradCAM, LayerCAM
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
-from attribution_captum.layer import check, connected, explained, forward, modules, typed
+from attribution_captum.layer import connected, explained, forward, item, places, typed
 
 C = TypeVar("C", bound=CAM)
 
@@ -32,8 +35,8 @@ class CaptumCAM(Attributor[C], ABC):
     backend: ClassVar[str] = "captum"
 
     @abstractmethod
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        """(N, *places): the map of one target, for a layer that gives (N, D, *places)."""
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
+        """(N, *places): the map of one target, for a layer that gives, or is given, (N, D, *places) under a name."""
 
     def image_bytes(self, model: nn.Module, technique: C, inputs: Inputs) -> int:
         """The whole forward's graph, and the gradients of its widest part."""
@@ -43,8 +46,8 @@ class CaptumCAM(Attributor[C], ABC):
     def compute(self, run: Run[C]) -> Maps:
         """(N, T, *places) for each layer. The score is settled in the forward that Captum makes anyway."""
         names = run.technique.layers
-        asked = modules(run.model, names)
-        shapes = [stop.shape or () for stop in check(run.model, names, run.inputs)]
+        asked = places(run.model, names, run.inputs)
+        shapes = [layers.alone(run.model, run.inputs, text) or () for text in names]
         first = run.inputs[:1]
         grids = {
             name: run.technique.grid(name, shape, run.model, first) for name, shape in zip(names, shapes, strict=True)
@@ -52,14 +55,14 @@ class CaptumCAM(Attributor[C], ABC):
         # For readers of a layer's input, of which a frozen layer knows none.
         tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
         maps: Maps = {}
-        for (name, grid), module in zip(grids.items(), asked, strict=True):
+        for (text, grid), (name, module) in zip(grids.items(), asked, strict=True):
             columns: list[Tensor] = []
-            with _shown(name, module, grid) as layer:
+            with _shown(name, module, grid) as (layer, shown):
                 while run.target is None or len(columns) < run.target.shape[1]:
                     score = ScoreOfOne(run, column=len(columns))
-                    with typed(), connected(layers.no_influence(name)), _unwritten(name, module):
-                        columns.append(self.column(score, layer, tensors).detach())
-            maps[name] = torch.stack(columns, dim=1)
+                    with typed(), connected(_without_influence(name)), _unwritten(name, module):
+                        columns.append(self.column(score, layer, tensors, shown).detach())
+            maps[text] = torch.stack(columns, dim=1)
         for key, note in run.technique.notes(grids, run.inputs).items():
             run.note(key, note)
         return maps
@@ -70,10 +73,9 @@ class CaptumGradCAM(CaptumCAM[GradCAM]):
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """Captum's own sum over axis 1, which it keeps."""
-        map_: Tensor = LayerGradCam(score, layer).attribute(inputs)
-        return map_[:, 0]
+        return item(name, LayerGradCam(score, layer).attribute(inputs, attribute_to_layer_input=name.entry))[:, 0]
 
 
 class CaptumLayerCAM(CaptumCAM[LayerCAM]):
@@ -81,68 +83,102 @@ class CaptumLayerCAM(CaptumCAM[LayerCAM]):
 
     technique_type: ClassVar[type[LayerCAM]] = LayerCAM
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """Where the gradient is positive, gradient · activation; the mean over channels, times their number."""
-        gradient = LayerGradientXActivation(score, layer, multiply_by_inputs=False).attribute(inputs)
-        activation = LayerActivation(score, layer).attribute(inputs)
+        gradients = LayerGradientXActivation(score, layer, multiply_by_inputs=False)
+        gradient = item(name, gradients.attribute(inputs, attribute_to_layer_input=name.entry))
+        activations = LayerActivation(score, layer)
+        activation = item(name, activations.attribute(inputs, attribute_to_layer_input=name.entry))
         evidence = torch.where(gradient > 0, gradient * activation, 0.0)
         return evidence.mean(dim=1) * evidence.shape[1]
 
 
 @contextmanager
-def _shown(name: str, module: nn.Module, grid: Grid) -> Iterator[nn.Module]:
-    """A layer whose output is that of ``module`` as (N, D, *places), inside the network; no hook outlives the block.
+def _shown(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.Module, LayerName]]:
+    """A layer that gives, or is given, (N, D, *places) inside the network, and its name; no hook outlives the block.
 
     Raises:
-        LayerError: In the forward: a module that returns its input, of which others may be readers past the detour.
+        LayerError: Tokens that a layer is given. In the forward: a module that returns its input. Of either there may
+            be readers past the detour.
     """
     if grid.plain:
-        yield module
+        yield module, name
         return
+    past = LayerError(
+        f"layer {name.text!r} {'is given tokens' if name.entry else 'returns its input'}, and Captum would not count "
+        "who else reads it as tokens; use backend='hooks', or the layer before it"
+    )
+    if name.entry:
+        raise past
     probe, owner, armed, handle = nn.Identity(), threading.get_ident(), True, None
 
-    def detour(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+    def detour(module: nn.Module, args: Any, output: Any) -> Any:
         if not armed or threading.get_ident() != owner:
             return None
-        if any(output is given for given in args):
-            raise LayerError(
-                f"layer {name!r} returns its input, and Captum would not count who else reads it as tokens; "
-                "use backend='hooks', or the layer before it"
-            )
-        return grid.unmap(probe(grid.map(output.clone())), output)
+        tensor = layers.item(output, name.keys)
+        beside = [each for each in output if each is tensor] if name.keys else [tensor]
+        if len(beside) > 1 or any(tensor is given for given in args):
+            raise past
+        return layers.replaced(output, name.keys, grid.unmap(probe(grid.map(tensor.clone())), tensor))
 
     try:
         handle = module.register_forward_hook(detour)
-        yield probe
+        yield probe, replace(name, keys=(), text=f"{name.text} on its grid")
     finally:
         armed = False  # an interrupt may have hidden the handle
         if handle is not None:
             handle.remove()
 
 
+def _without_influence(name: LayerName) -> LayerError:
+    """Captum takes the gradients of all items of a tuple at once, and fails where one of them has none."""
+    if not name.keys:
+        return layers.no_influence(name.text)
+    return LayerError(
+        f"layer {name.text!r}, or what lies beside it, has no influence on the score, and Captum takes the gradients "
+        "of all items at once; use backend='hooks'"
+    )
+
+
 @contextmanager
-def _unwritten(name: str, module: nn.Module) -> Iterator[None]:
-    """Notice who writes into the tensor that Captum keeps, as who holds the input of a layer that returns it can.
+def _unwritten(name: LayerName, module: nn.Module) -> Iterator[None]:
+    """Notice who writes into a tensor that Captum keeps, or into the copy that it hands on of a layer's input.
 
     Raises:
         LayerError: Somebody did, so that neither the value nor the gradient is the layer's.
     """
     kept: list[tuple[Tensor, int]] = []
+    written = False
 
-    def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+    def keep(values: Any) -> None:
         if torch.is_grad_enabled():  # else Captum asks for the values, of which it makes a copy at once
-            kept.append((output, output._version))
+            kept.extend((tensor, tensor._version) for tensor in nested.tensors(values))
 
-    handle = module.register_forward_hook(keep)
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal written
+        if name.entry:
+            written |= torch.is_grad_enabled() and any(tensor._version for tensor in nested.tensors(args))
+        else:
+            keep(output)
+
+    handles = [module.register_forward_hook(look)]
+    if name.entry:
+        handles.append(module.register_forward_pre_hook(lambda module, args: keep(args)))
     try:
         yield
-        if any(output._version != version for output, version in kept):
+        if written:
             raise LayerError(
-                f"layer {name!r} returns a tensor that is written into later, which Captum cannot keep apart; "
+                f"layer {name.text!r} is written into by the layer, and Captum hands it a copy, which others that read "
+                "it would miss; use backend='hooks'"
+            )
+        if any(tensor._version != version for tensor, version in kept):
+            raise LayerError(
+                f"layer {name.text!r} returns a tensor that is written into later, which Captum cannot keep apart; "
                 "use backend='hooks'"
             )
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 class ScoreOfOne:

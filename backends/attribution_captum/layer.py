@@ -16,22 +16,6 @@ from attribution.running.execution import in_backward
 _CUT = ("appears to not have been used", "does not require grad")
 
 
-def modules(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The modules behind layer names, for Captum's methods that take a layer's only output.
-
-    Raises:
-        LayerError: A layer does not exist, or the name asks for one run, one item or the input.
-    """
-    found = []
-    for text in names:
-        name, module = layers.find(model, text)
-        if not name.plain:
-            what = "run ('#')" if name.call is not None else "item ('[…]')" if name.keys else "input (':in')"
-            raise LayerError(f"layer {text!r}: Captum takes no {what} here; use backend='hooks'")
-        found.append(module)
-    return found
-
-
 def places(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[tuple[LayerName, nn.Module]]:
     """Names and modules, for Captum's methods that know inputs and flat tuples, of which one item is taken.
 
@@ -71,20 +55,6 @@ def item(name: LayerName | None, value: Tensor | tuple[Tensor, ...]) -> Tensor:
     if isinstance(value, Tensor):
         return value
     found: Tensor = layers.item(value, () if name is None else name.keys)
-    return found
-
-
-def check(model: nn.Module, names: Sequence[str], inputs: Inputs) -> list[Stop]:
-    """What the layers put out; refuses those on which Captum would be silent, or fail with an assertion.
-
-    Raises:
-        LayerError: A layer never ran, ran several times, or gives no tensor.
-        ModelError: The model fails on these inputs before a layer.
-    """
-    found = ran(model, names, inputs)
-    for text, stop in zip(names, found, strict=True):
-        if stop.shape is None:
-            raise LayerError(f"layer {text!r} gives a {stop.output_type}, not a tensor; choose a layer that gives one")
     return found
 
 

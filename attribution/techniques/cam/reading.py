@@ -1,5 +1,6 @@
 """How a layer's output covers the input where the user does not say it: by its shape, and by what the model does."""
 
+from collections.abc import Sequence
 from math import prod
 
 from torch import nn
@@ -63,57 +64,38 @@ def _of_grids(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: In
 
 
 def _of_three(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
-    """(N, D, T) of series; of images (N, L, D), (L, N, D), or (N, D, L) where the model flattens a grid to that."""
-    image = places_of(inputs)
-    if _axis_of_examples(owner, layer, shape, model, inputs) == 1:
-        found = [(0, shape[0])] if len(image) == 1 else _patches(shape[0], image)
-        return _single(owner, layer, shape, [Grid("sequence_first", lead, tuple(side)) for lead, *side in found])
-    if len(image) == 1:
-        return Grid("channels_first", 0, shape[2:])
-    tokens = [Grid("sequence", lead, tuple(side)) for lead, *side in _patches(shape[1], image)]
-    stops = layers.survey(model, inputs)
-    grids = {stop.shape[2:] for stop in stops if stop.shape and len(stop.shape) == 2 + len(image)
+    """(N, D, T), (N, D, L), (N, L, D) or (L, N, D): `layers.told` says which, and the inputs' places what L covers."""
+    examples, side = layers.told(model, inputs, layer, shape, len(inputs))
+    every = tuple(dict.fromkeys(inputs.places(name) for name in inputs.explained))
+    images, steps = [places for places in every if len(places) > 1], [places for places in every if len(places) == 1]
+    if examples == 1:
+        found = [Grid("sequence_first", lead, side) for lead, side in _patches(shape[0], images)]
+        return _single(owner, layer, shape, [*found, *[Grid("sequence_first", 0, shape[:1]) for _ in steps[:1]]])
+    series = Grid("channels_first", 0, shape[2:])
+    if steps and not images:
+        return series
+    flattened = _flattened(shape, model, inputs, {len(places) for places in images})
+    if side == "first":
+        return _single(owner, layer, shape, flattened or [series])
+    tokens = [Grid("sequence", lead, side) for lead, side in _patches(shape[1], images)]
+    if side == "last" and steps and (not tokens or shape[1:2] in steps):
+        tokens.append(Grid("channels_last", 0, shape[1:2]))
+    elif side is None and steps:
+        tokens.append(series)
+    return _single(owner, layer, shape, [*flattened, *tokens])
+
+
+def _flattened(shape: Shape, model: nn.Module, inputs: Inputs, ranks: set[int]) -> list[Grid]:
+    """The grids (N, D, *places) in the model of which (N, D, L) is one that was flattened."""
+    grids = {stop.shape[2:] for stop in layers.survey(model, inputs) if stop.shape and len(stop.shape) - 2 in ranks
              and stop.shape[1] == shape[1] and prod(stop.shape[2:]) == shape[2]}  # fmt: skip
-    flattened = [Grid("flattened", 0, side) for side in sorted(grids) if image]
-    if not flattened and not _convolved(model, inputs, shape):
-        return _single(owner, layer, shape, tokens)
-    return _single(owner, layer, shape, [*flattened, *(tokens if _normalised(model, inputs, shape) else [])])
+    return [Grid("flattened", 0, side) for side in sorted(grids)]
 
 
-def _axis_of_examples(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> int:
-    """0 or 1: where a layer of three axes has the examples; what it gives for a single one tells more than N = L.
-
-    Raises:
-        LayerError: Neither axis is that of the examples, or both may be.
-    """
-    fits = [axis for axis in (0, 1) if shape[axis] == len(inputs)]
-    if fits in ([], [0]):
-        layers.per_image(layer, shape, len(inputs))
-        return 0
-    alone = shape if len(inputs) == 1 else _alone(layer, model, inputs)
-    own = fits
-    if alone is not None and len(alone) == 3:
-        own = [axis for axis in fits if alone[axis] == 1 and alone[1 - axis] == shape[1 - axis]]
-    if len(own) == 1 or len(inputs) == 1:
-        return own[0]
-    if 0 not in fits:
-        layers.per_image(layer, shape, len(inputs))
-    raise LayerError(
-        f"layer {layer!r} gives shape {shape} for {len(inputs)} examples, which may be (N, L, D) or (L, N, D); say "
-        f"which: {owner}(tokens=(leading tokens, h, w)) or ('sequence_first', leading tokens, h, w), or give another "
-        "number of examples"
-    )
-
-
-def _alone(layer: str, model: nn.Module, inputs: Inputs) -> Shape | None:
-    """What the layer gives for one example; ``None`` where that is not known."""
-    name, module = layers.find(model, layer)
-    stops = layers.survey(model, inputs) if not name.keys else ()
-    return next((stop.shape for stop in stops if stop.module is module), None)
-
-
-def _patches(length: int, image: Shape) -> list[tuple[int, ...]]:
-    return layers.patch_grids(length, image) if image else []
+def _patches(length: int, images: Sequence[Shape]) -> list[tuple[int, Shape]]:
+    """(leading tokens, grid) of so many tokens, on any of the images."""
+    found = [(lead, tuple(side)) for image in images for lead, *side in layers.patch_grids(length, image)]
+    return list(dict.fromkeys(found))
 
 
 def _on_the_last_axis(stop: layers.Stop) -> bool:

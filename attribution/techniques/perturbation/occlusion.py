@@ -35,7 +35,7 @@ class Occlusion(Perturbation):
 
     Args:
         window: Size of the cover in places, 1 to the input's: one int for all place axes, or one for each, such as
-            (height, width).
+            (height, width). A tuple fits inputs of so many place axes alone, also where its entries are equal.
         stride: Step in places, 1 to the window's, likewise.
         baseline: What covers, in model-input units (after the transform: 0 is the mean colour): one value; one per
             input channel (of (N, F): per feature); a tensor, such as (C, H, W) or one for each image, (N, C, H, W),

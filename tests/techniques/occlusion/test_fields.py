@@ -115,7 +115,7 @@ def test_techniques_compare_by_value_tensors_included() -> None:
             assert hash(one) == hash(other) or i != j
     assert len({*ones, *others}) == len(VALUES)
     assert Occlusion() != 3
-    assert Occlusion(window=(4, 4, 4), stride=2) == Occlusion(window=4, stride=2)
+    assert Occlusion(window=(4, 4, 4), stride=2) != Occlusion(window=4, stride=2), "one fits volumes alone"
 
 
 def test_a_technique_keeps_a_baseline_of_its_own() -> None:
@@ -167,6 +167,33 @@ def test_a_file_keeps_maps_of_every_rank(kind: Callable[[], Any], shape: tuple[i
     assert again.map.ndim == len(shape) - (len(shape) > 2) + 1
 
 
+SIZES: list[tuple[Callable[[], Any], tuple[int, ...]]] = [
+    (Features, (2, 9)),
+    (Sequence1d, (2, 2, 11)),
+    (small_cnn, (2, 3, 9, 8)),
+    (Volume, (2, 2, 5, 6, 7)),
+]
+
+
+@BACKENDS
+@pytest.mark.parametrize(("kind", "shape"), SIZES, ids=["features", "sequence", "image", "volume"])
+@pytest.mark.parametrize("field", ["window", "stride"])
+def test_sizes_are_as_many_as_place_axes_equal_ones_too(
+    field: str, kind: Callable[[], Any], shape: tuple[int, ...], backend: str
+) -> None:
+    """One int alone stands for every axis."""
+    model, axes = built(kind).float(), max(1, len(shape) - 2)
+    other: dict[str, Any] = {"window": 2, "stride": 2}
+    one = explain(model, noise(*shape), Occlusion(window=2, stride=2), target=1, backend=backend)
+    for count in (1, 2, 3):
+        technique = Occlusion(**{**other, field: (2,) * count})
+        if count == axes:
+            assert torch.equal(explain(model, noise(*shape), technique, target=1, backend=backend).map, one.map)
+            continue
+        with pytest.raises(InputError, match=rf"Occlusion\.{field} \(.*\) has {count} sizes.* {axes} place axes"):
+            explain(model, noise(*shape), technique, target=1, backend=backend)
+
+
 def test_backends_are_compared_map_by_map() -> None:
     images = (noise(2, 3, 7, 8), noise(2, 3, 9, 6))
     answer = compare(built(Siamese).float(), images, Occlusion(window=4, stride=3))
@@ -182,7 +209,7 @@ def test_the_command_line_takes_them() -> None:
     expected = Occlusion(window=(5, 7), stride=3, baseline="blur", channels=(0, 2), region=((0, 4), (3, 9)))
     assert typed(Occlusion, given, ()) == expected
     assert typed(Occlusion, ["baseline=[0.5, 0, -1]"], ()) == Occlusion(baseline=(0.5, 0.0, -1.0))
-    assert typed(Occlusion, ["baseline=0.5", "window=[40, 40]"], ()) == Occlusion(baseline=0.5)
+    assert typed(Occlusion, ["baseline=0.5", "window=[40, 40]"], ()) == Occlusion(baseline=0.5, window=(40, 40))
     for wrong in ("window=true", "channels=2", 'region="all"', "baseline=true"):
         with pytest.raises(InputError):
             typed(Occlusion, [wrong], ())
