@@ -46,4 +46,5 @@ from .techniques import LayerCAM as LayerCAM
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
+from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective

@@ -12,4 +12,5 @@ from attribution.techniques.filter_visualization import SumObjective as SumObjec
 from attribution.techniques.gradient.input_x_gradient import InputXGradient as InputXGradient
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
 from attribution.techniques.gradient.saliency import Saliency as Saliency
+from attribution.techniques.gradient.smooth_grad import SmoothGrad as SmoothGrad
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
