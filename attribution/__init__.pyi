@@ -37,9 +37,12 @@ from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import DirectionObjective as DirectionObjective
+from .techniques import ElementWiseCAM as ElementWiseCAM
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
+from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import LayerCAM as LayerCAM
@@ -48,3 +51,4 @@ from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
+from .techniques import XGradCAM as XGradCAM
