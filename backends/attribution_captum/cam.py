@@ -18,7 +18,7 @@ from attribution.inputs.inputs import Inputs
 from attribution.layers import LayerName
 from attribution.running import nested
 from attribution.technique import Maps
-from attribution.techniques import GradCAM, LayerCAM
+from attribution.techniques import ElementWiseCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_captum.layer import connected, explained, forward, item, places, typed
@@ -91,6 +91,58 @@ class CaptumLayerCAM(CaptumCAM[LayerCAM]):
         activation = item(name, activations.attribute(inputs, attribute_to_layer_input=name.entry))
         evidence = torch.where(gradient > 0, gradient * activation, 0.0)
         return evidence.mean(dim=1) * evidence.shape[1]
+
+
+class CaptumHiResCAM(CaptumCAM[HiResCAM]):
+    """`HiResCAM` from ``LayerGradientXActivation``, which multiplies."""
+
+    technique_type: ClassVar[type[HiResCAM]] = HiResCAM
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The mean over channels, times their number."""
+        evidence: Tensor = LayerGradientXActivation(score, layer).attribute(inputs)
+        return evidence.mean(dim=1) * evidence.shape[1]
+
+
+class CaptumElementWiseCAM(CaptumCAM[ElementWiseCAM]):
+    """`ElementWiseCAM` from ``LayerGradientXActivation``, which multiplies."""
+
+    technique_type: ClassVar[type[ElementWiseCAM]] = ElementWiseCAM
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The mean over channels of what is positive, times their number."""
+        evidence: Tensor = LayerGradientXActivation(score, layer).attribute(inputs)
+        return torch.where(evidence > 0, evidence, 0.0).mean(dim=1) * evidence.shape[1]
+
+
+class CaptumXGradCAM(CaptumCAM[XGradCAM]):
+    """`XGradCAM` from ``LayerGradientXActivation``, which multiplies, and ``LayerActivation``."""
+
+    technique_type: ClassVar[type[XGradCAM]] = XGradCAM
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """By channel what Captum's products add up to, shared out as the activation is."""
+        evidence = LayerGradientXActivation(score, layer).attribute(inputs)
+        activation = LayerActivation(score, layer).attribute(inputs)
+        totals = torch.einsum("nk...->nk", activation) + 1e-7
+        return torch.einsum("nk,nk...->n...", torch.einsum("nk...->nk", evidence) / totals, activation)
+
+
+class CaptumGradCAMPlusPlus(CaptumCAM[GradCAMPlusPlus]):
+    """`GradCAMPlusPlus` from ``LayerGradientXActivation``, which gives the gradient alone, and ``LayerActivation``."""
+
+    technique_type: ClassVar[type[GradCAMPlusPlus]] = GradCAMPlusPlus
+
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The paper's fraction of squares and cubes; of h = g / max|g|, since those of g vanish in float32."""
+        gradient = LayerGradientXActivation(score, layer, multiply_by_inputs=False).attribute(inputs)
+        activation = LayerActivation(score, layer).attribute(inputs)
+        size = gradient.abs().flatten(1).amax(dim=1)
+        h = torch.einsum("nk...,n->nk...", gradient, torch.where(size > 0, 1 / size, 0.0))
+        below = 2 * h**2 + torch.einsum("nk,n,nk...->nk...", torch.einsum("nk...->nk", activation), size, h**3)
+        alpha = torch.where(below == 0, 0.0, h**2 / below)
+        weights = torch.einsum("nk...->nk", alpha * gradient.clamp(min=0))
+        return torch.einsum("nk,nk...->n...", weights, activation)
 
 
 @contextmanager

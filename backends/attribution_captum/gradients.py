@@ -1,7 +1,8 @@
-"""Saliency, input × gradient and integrated gradients by Captum's classes of these names."""
+"""Saliency, input × gradient and integrated gradients by Captum's classes of these names; SmoothGrad by its tunnel."""
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import captum.attr
@@ -17,6 +18,7 @@ from attribution.techniques.gradient.family import AveragedGradient
 from attribution.techniques.gradient.input_x_gradient import InputXGradient
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients
 from attribution.techniques.gradient.saliency import Saliency
+from attribution.techniques.gradient.smooth_grad import SmoothGrad
 from attribution_captum.layer import typed
 
 T = TypeVar("T", bound=AveragedGradient)
@@ -150,6 +152,33 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
         total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
         gap = torch.cat(gaps).view_as(total.T).T
         run.extras.update(run.technique.told(gap, total - gap))
+
+
+class CaptumSmoothGrad(_PerTarget[SmoothGrad]):
+    """By ``NoiseTunnel`` of ``Saliency``, which repeats the examples, and has the statistics.
+
+    The tunnel's own noise is that of torch's global generator, and takes other values in other batches. It is told to
+    add none (``stdevs=0.0``); the function that Captum differentiates adds the technique's, a constant, instead.
+    """
+
+    technique_type: ClassVar[type[SmoothGrad]] = SmoothGrad
+
+    def ask(self, run: Run[SmoothGrad], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+        """One call, of as many samples at once as go through the model beside each other."""
+        draws, names = run.technique.draws(inputs), inputs.explained
+
+        def noisy(*given: Tensor) -> Tensor:  # of each example all samples of a batch, then of the next
+            some = list(islice(draws, len(given[-1]) // len(inputs)))
+            noise = (torch.stack([z[name] for z in some], dim=1).flatten(0, 1) for name in names)
+            return score(*[x.to(z.dtype) + z for x, z in zip(given, noise, strict=False)], given[-1])
+
+        kind = {"mean": "smoothgrad", "squared": "smoothgrad_sq", "variance": "vargrad"}[run.technique.statistic]
+        manner = {"nt_type": kind, "nt_samples": run.technique.samples, "stdevs": 0.0, "abs": False}
+        manner["nt_samples_batch_size"] = max(1, self.rows(run) // len(inputs))
+        tunnel = captum.attr.NoiseTunnel(captum.attr.Saliency(noisy))
+        x = tuple(inputs.values[name].detach() for name in names)
+        found: Tensors = tunnel.attribute(x, additional_forward_args=(examples,), **manner)
+        return found
 
 
 def _start(run: Run[IntegratedGradients], examples: Tensor) -> Tensors:

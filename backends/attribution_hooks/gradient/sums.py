@@ -24,8 +24,10 @@ T = TypeVar("T", bound=AveragedGradient)
 class GradientSums(Attributor[T], ABC):
     """Σ over points of weight · (∂S/∂x · factor)^m, for each of the technique's moments m, in at least float32.
 
-    Points and examples go through the model in one batch, of as many rows as the memory budget allows. Where the inputs
-    themselves are the only point, the gradient comes from the clean forward.
+    Points and examples go through the model in one batch, of as many rows as the memory budget allows. Points are added
+    one by one, so that the sums do not depend on these batches. Several moments are added in float64 where the device
+    has it, because their difference may be much smaller than they are. Where the inputs themselves are the only point,
+    the gradient comes from the clean forward.
     """
 
     backend: ClassVar[str] = "hooks"
@@ -48,7 +50,9 @@ class GradientSums(Attributor[T], ABC):
                 while group := list(islice(points, max(1, rows // count))):
                     rows = in_parts(range(len(group) * count), rows, partial(sums.add, group), advance)
             run.note("points_per_forward", rows)
-        maps = {run.inputs.key(name): self.combine(run.technique, moments) for name, moments in sums.totals.items()}
+        maps = {}
+        for name, moments in sums.totals.items():
+            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(_wide(run.inputs.values[name]))
         self.tell(run, maps)
         return maps
 
@@ -88,7 +92,8 @@ class _Sums:
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
         examples = torch.cat([numbers[rows] for _, rows in pieces])
         columns = run.scores(run.forward(leaves, examples), examples).unbind(1)
-        found = self._zeros(len(columns))
+        found = {name: [total.clone() for total in totals] for name, totals in self.totals.items()}
+        found = found or self._zeros(len(columns))
         for t, column in enumerate(columns):
             for name, gradient in _gradients(column, leaves, keep=t + 1 < len(columns)).items():
                 first = 0
@@ -98,20 +103,20 @@ class _Sums:
                     own = own if point.factor is None else own * point.factor[name][rows]
                     for power, moment in zip(run.technique.moments, found[name], strict=True):
                         moment[rows, t] += point.weight * own**power
-        if not self.totals:
-            self.totals = found
-        else:
-            for name, moments in found.items():
-                for total, moment in zip(self.totals[name], moments, strict=True):
-                    total += moment
+        self.totals = found
 
     def _zeros(self, targets: int) -> dict[str, list[Tensor]]:
-        found = {}
+        found, powers = {}, self._run.technique.moments
         for name in self._run.inputs.explained:
             x = self._run.inputs.values[name]
-            shape, wide = (len(x), targets, *x.shape[1:]), torch.promote_types(x.dtype, torch.float32)
-            found[name] = [x.new_zeros(shape, dtype=wide) for _ in self._run.technique.moments]
+            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else _wide(x)
+            found[name] = [x.new_zeros((len(x), targets, *x.shape[1:]), dtype=dtype) for _ in powers]
         return found
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """That of raw maps."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:

@@ -24,7 +24,37 @@ def layer_cam_without_relu(gradient: list[float], activation: list[float]) -> li
     return [g * a for g, a in zip(gradient, activation, strict=True)]
 
 
-FORMULAS: dict[str, Formula] = {"grad_cam": grad_cam, "layer_cam": layer_cam}
+def element_wise_cam(gradient: list[float], activation: list[float]) -> list[float]:
+    return [max(g * a, 0.0) for g, a in zip(gradient, activation, strict=True)]
+
+
+def xgrad_cam(gradient: list[float], activation: list[float]) -> list[float]:
+    above, below = 0.0, 1e-7
+    for g, a in zip(gradient, activation, strict=True):
+        above += g * a
+        below += a
+    return [above / below * a for a in activation]
+
+
+def grad_cam_plus_plus(gradient: list[float], activation: list[float]) -> list[float]:
+    """Equation 19 to the letter."""
+    total, weight = 0.0, 0.0
+    for a in activation:
+        total += a
+    for g in gradient:
+        alpha = g**2 / (2 * g**2 + total * g**3) if g else 0.0
+        weight += alpha * max(g, 0.0)
+    return [weight * a for a in activation]
+
+
+FORMULAS: dict[str, Formula] = {
+    "grad_cam": grad_cam,
+    "layer_cam": layer_cam,
+    "hires_cam": layer_cam_without_relu,
+    "element_wise_cam": element_wise_cam,
+    "xgrad_cam": xgrad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+}
 
 
 def gradients(

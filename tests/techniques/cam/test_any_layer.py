@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import GradCAM, LayerCAM, RegionScore, SimilarityScore, ValueScore, explain
+from attribution import (
+    ElementWiseCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    RegionScore,
+    SimilarityScore,
+    ValueScore,
+    XGradCAM,
+    explain,
+)
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_captum.cam import CaptumLayerCAM
@@ -16,16 +27,23 @@ from tests.conftest import BACKENDS, noise
 from tests.techniques.cam import loops
 from tests.techniques.cam.nets import CASES, CLASSES, Case, Segments
 
-TECHNIQUES: dict[str, type[CAM]] = {"grad_cam": GradCAM, "layer_cam": LayerCAM}
+TECHNIQUES: dict[str, type[CAM]] = {
+    "grad_cam": GradCAM,
+    "layer_cam": LayerCAM,
+    "hires_cam": HiResCAM,
+    "element_wise_cam": ElementWiseCAM,
+    "xgrad_cam": XGradCAM,
+    "grad_cam_plus_plus": GradCAMPlusPlus,
+}
 BOTH = pytest.mark.parametrize("technique", TECHNIQUES)
 IMAGE = CASES["image"]
 
 
-def agree(found: Tensor, exact: Tensor) -> bool:
-    """Within 1e-10 of each map's largest value."""
+def agree(found: Tensor, exact: Tensor, blank: int = 0) -> bool:
+    """Within 1e-10 of each map's largest value; so many maps are zero, and prove nothing else."""
     assert found.shape == exact.shape
     size = exact.abs().flatten(2).amax(2) if exact.ndim > 2 else exact.abs()
-    assert size.min() > 1e-6, "a map without signal proves nothing"
+    assert (size <= 1e-6).sum() == (size == 0).sum() == blank, "a map without signal proves nothing"
     off = (found - exact).abs().flatten(2).amax(2) if exact.ndim > 2 else (found - exact).abs()
     return bool((off <= 1e-10 * size).all())
 
@@ -58,8 +76,11 @@ def test_of_every_form(form: str, examples: int, backend: str, technique: str) -
     targets = [[0, 3], [4, 1], [2, 5]][:examples]
     result = explain(model, x, TECHNIQUES[technique](layers=(case.layer,)), target=targets, backend=backend)
     wanted = exact(technique, case, model, x, classes(targets))
-    assert agree(result.raw[case.layer], wanted)
-    assert not agree(result.raw[case.layer].roll(1, dims=1), wanted), "the neighbour's target is another map"
+    negative = (form, technique, examples) == ("vectors", "element_wise_cam", 3)  # is all evidence for one target
+    assert agree(result.raw[case.layer], wanted, blank=int(negative))
+    assert not agree(result.raw[case.layer].roll(1, dims=1), wanted, blank=int(negative)), (
+        "the neighbour's target is another map"
+    )
     if len(case.places) > 1:
         turned = result.raw[case.layer].transpose(-1, -2).reshape(wanted.shape)
         assert not agree(turned, wanted), "columns are not rows"
@@ -82,7 +103,8 @@ def test_maps_are_rectified_and_then_enlarged(form: str, technique: str) -> None
     assert torch.equal(result.map, wanted)
     assert result.provenance.get(f"size {case.layer}") is None
     other = nn.functional.interpolate(result.raw[case.layer], size=x.shape[2:], mode=mode).relu()
-    assert not torch.allclose(result.map, other), "the order is seen"
+    seen = not torch.allclose(result.map, other)
+    assert seen or technique == "element_wise_cam", "the order is seen, unless nothing is negative"
 
 
 def mask() -> Tensor:
@@ -191,4 +213,4 @@ def test_the_oracles_relu_matters() -> None:
         loops.cam(formula, IMAGE.values, IMAGE.places, activation, found)[None]
         for formula in (loops.layer_cam, loops.layer_cam_without_relu)
     ]
-    assert not agree(*maps)
+    assert not agree(maps[0], maps[1])

@@ -12,16 +12,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, Execution, GradCAM, LayerCAM, PluginError, available, explain, techniques
+from attribution import Attribution, Execution, GradCAM, LayerCAM, PluginError, available, explain, registry, techniques
 from attribution.techniques.cam.family import CAM
 from attribution.testing import CheckFailure, attributor_checks
-from attribution_captum.cam import CaptumCAM, CaptumGradCAM, CaptumLayerCAM
+from attribution_captum.cam import CaptumCAM, CaptumLayerCAM
 from attribution_hooks.cam import HooksGradCAM, HooksLayerCAM, backward
 from attribution_hooks.cam.family import CamAttributor
 from tests.conftest import BACKENDS, noise
+from tests.techniques.cam.loops import FORMULAS
 from tests.techniques.cam.nets import CASES, CLASSES
 
 OF_THE_FAMILY = [each for each in vars(techniques).values() if isinstance(each, type) and issubclass(each, CAM)]
+
+ATTRIBUTORS = [registry.get(cls.name, backend) for cls in OF_THE_FAMILY for backend in ("captum", "hooks")]
 
 
 def lines_of_code(cls: type) -> int:
@@ -62,13 +65,13 @@ def test_a_technique_costs_few_lines_in_the_core(cls: type) -> None:
     assert 2 <= lines_of_code(cls) <= 40
 
 
-@pytest.mark.parametrize("cls", [HooksGradCAM, HooksLayerCAM, CaptumGradCAM, CaptumLayerCAM], ids=lambda c: c.__name__)
+@pytest.mark.parametrize("cls", ATTRIBUTORS, ids=lambda cls: cls.__name__)
 def test_and_few_in_a_backend(cls: type) -> None:
     assert 4 <= lines_of_code(cls) <= 25
 
 
 def test_every_technique_of_the_family_has_both_backends() -> None:
-    assert {cls.name for cls in OF_THE_FAMILY} == {"grad_cam", "layer_cam"}
+    assert {cls.name for cls in OF_THE_FAMILY} == set(FORMULAS)
     for cls in OF_THE_FAMILY:
         assert {backend for name, backend in available() if name == cls.name} == {"captum", "hooks"}
 

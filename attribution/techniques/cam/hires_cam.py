@@ -1,0 +1,35 @@
+"""HiResCAM: which places of a layer, with what they hold, does the score rest on?"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from attribution.techniques.cam.family import CAM
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiResCAM(CAM):
+    r"""Every value of a layer, weighted by its own gradient, and summed over channels.
+
+    raw[p] = Σ over k of ∂score / ∂A[k, p] · A[k, p];  map = upsample(ReLU(raw)), without aligned corners.
+
+    Sign and unit: positive where the layer's evidence raises the score; in units of the score. Before a network's end
+    that is linear without a bias, raw adds up to the score; before a mean over places and a linear layer it is
+    Grad-CAM's. Never normalised. Raw maps are (N, T, h, w), maps (N, T, H, W), or (N, T, h, w) without ``upsample``;
+    layers of other ranks likewise.
+
+    Args:
+        layers: See `CAM`, as all of them.
+        relu: Keep positive evidence only, before upsampling.
+        upsample: To the size of the inputs.
+        tokens: How the layers' outputs cover the input; ``None``: inferred.
+
+    Raises:
+        InputError: A field is of the wrong type.
+        LayerError: When run: a layer cannot be explained; see `CAM`.
+
+    Source: R. L. Draelos, L. Carin, *Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+    networks*, arXiv 2011.08891, 2020. Departs from the paper: in the ReLU, which its formula does not have;
+    ``relu=False`` is the formula.
+    """
+
+    name: ClassVar[str] = "hires_cam"

@@ -1,0 +1,27 @@
+"""Noise that is added to inputs: of its own generator, whatever the batch, the chunk, the dtype and the device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from attribution.inputs.inputs import Inputs
+from attribution.running.upload import upload
+
+
+def draws(inputs: Inputs, *, samples: int, part: float, seed: int) -> Iterator[dict[str, Tensor]]:
+    """Of each sample, by explained input, what is added: ``part`` · (max x − min x) of each example, times z.
+
+    z is standard normal, of the shape of one example, drawn on the host in float64, one explained input after the
+    other. It is the same for all examples.
+    """
+    source, explained = torch.Generator("cpu").manual_seed(seed), inputs.explained
+    flat = {name: inputs.values[name].flatten(1) for name in explained}
+    sizes = {name: part * (x.amax(dim=1) - x.amin(dim=1)) for name, x in flat.items()}
+    for _ in range(samples):
+        found = {}
+        for name in explained:
+            x, size = inputs.values[name], sizes[name]
+            z = torch.randn(x.shape[1:], generator=source, dtype=torch.float64, device="cpu")
+            found[name] = size.reshape(-1, *[1] * (x.ndim - 1)) * upload(z, x.device, x.dtype)
+        yield found
