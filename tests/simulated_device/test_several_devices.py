@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution import Activations, Attribution, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain
+from attribution import Attribution, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain
 from attribution.testing import small_residual
+from tests.cases import TECHNIQUES
 from tests.conftest import noise
 from tests.simulated_device.device import COUNT
 from tests.simulated_device.models import Drawing, Returning, Split
@@ -23,7 +24,7 @@ LAYOUTS = {
 }
 FILTERS: dict[str, Any] = {"channels": (0, 2), "steps": 3, "size": 16}
 QUESTIONS: dict[str, tuple[Technique, Any, Execution]] = {
-    "activations": (Activations(layers=("stem", "body")), None, Execution()),
+    **{name: (each, 1 if each.needs_target else None, Execution()) for name, each in TECHNIQUES.items()},
     "grad_cam of one class": (GradCAM(layers=("stem", "body")), 1, Execution()),
     "grad_cam of several classes": (GradCAM(layers=("stem", "body")), [[1, 3], [0, 2]], Execution()),
     "grad_cam of all classes": (GradCAM(layers=("body",)), "all", Execution()),
