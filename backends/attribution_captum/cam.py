@@ -68,6 +68,11 @@ class CaptumCAM(Attributor[C], ABC):
         return maps
 
 
+def held(method: Any, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
+    """What a method of Captum gives for a layer's output, or for what it is given, by the name of the layer."""
+    return item(name, method.attribute(inputs, attribute_to_layer_input=name.entry))
+
+
 class CaptumGradCAM(CaptumCAM[GradCAM]):
     """`GradCAM` by one ``LayerGradCam`` call per layer and target; Captum's own ReLU stays off."""
 
@@ -75,7 +80,7 @@ class CaptumGradCAM(CaptumCAM[GradCAM]):
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """Captum's own sum over axis 1, which it keeps."""
-        return item(name, LayerGradCam(score, layer).attribute(inputs, attribute_to_layer_input=name.entry))[:, 0]
+        return held(LayerGradCam(score, layer), inputs, name)[:, 0]
 
 
 class CaptumLayerCAM(CaptumCAM[LayerCAM]):
@@ -85,10 +90,8 @@ class CaptumLayerCAM(CaptumCAM[LayerCAM]):
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """Where the gradient is positive, gradient · activation; the mean over channels, times their number."""
-        gradients = LayerGradientXActivation(score, layer, multiply_by_inputs=False)
-        gradient = item(name, gradients.attribute(inputs, attribute_to_layer_input=name.entry))
-        activations = LayerActivation(score, layer)
-        activation = item(name, activations.attribute(inputs, attribute_to_layer_input=name.entry))
+        gradient = held(LayerGradientXActivation(score, layer, multiply_by_inputs=False), inputs, name)
+        activation = held(LayerActivation(score, layer), inputs, name)
         evidence = torch.where(gradient > 0, gradient * activation, 0.0)
         return evidence.mean(dim=1) * evidence.shape[1]
 
@@ -98,9 +101,9 @@ class CaptumHiResCAM(CaptumCAM[HiResCAM]):
 
     technique_type: ClassVar[type[HiResCAM]] = HiResCAM
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """The mean over channels, times their number."""
-        evidence: Tensor = LayerGradientXActivation(score, layer).attribute(inputs)
+        evidence = held(LayerGradientXActivation(score, layer), inputs, name)
         return evidence.mean(dim=1) * evidence.shape[1]
 
 
@@ -109,9 +112,9 @@ class CaptumElementWiseCAM(CaptumCAM[ElementWiseCAM]):
 
     technique_type: ClassVar[type[ElementWiseCAM]] = ElementWiseCAM
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """The mean over channels of what is positive, times their number."""
-        evidence: Tensor = LayerGradientXActivation(score, layer).attribute(inputs)
+        evidence = held(LayerGradientXActivation(score, layer), inputs, name)
         return torch.where(evidence > 0, evidence, 0.0).mean(dim=1) * evidence.shape[1]
 
 
@@ -120,10 +123,10 @@ class CaptumXGradCAM(CaptumCAM[XGradCAM]):
 
     technique_type: ClassVar[type[XGradCAM]] = XGradCAM
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """By channel what Captum's products add up to, shared out as the activation is."""
-        evidence = LayerGradientXActivation(score, layer).attribute(inputs)
-        activation = LayerActivation(score, layer).attribute(inputs)
+        evidence = held(LayerGradientXActivation(score, layer), inputs, name)
+        activation = held(LayerActivation(score, layer), inputs, name)
         totals = torch.einsum("nk...->nk", activation) + 1e-7
         return torch.einsum("nk,nk...->n...", torch.einsum("nk...->nk", evidence) / totals, activation)
 
@@ -133,10 +136,10 @@ class CaptumGradCAMPlusPlus(CaptumCAM[GradCAMPlusPlus]):
 
     technique_type: ClassVar[type[GradCAMPlusPlus]] = GradCAMPlusPlus
 
-    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
         """The paper's fraction of squares and cubes; of h = g / max|g|, since those of g vanish in float32."""
-        gradient = LayerGradientXActivation(score, layer, multiply_by_inputs=False).attribute(inputs)
-        activation = LayerActivation(score, layer).attribute(inputs)
+        gradient = held(LayerGradientXActivation(score, layer, multiply_by_inputs=False), inputs, name)
+        activation = held(LayerActivation(score, layer), inputs, name)
         size = gradient.abs().flatten(1).amax(dim=1)
         h = torch.einsum("nk...,n->nk...", gradient, torch.where(size > 0, 1 / size, 0.0))
         below = 2 * h**2 + torch.einsum("nk,n,nk...->nk...", torch.einsum("nk...->nk", activation), size, h**3)
