@@ -15,8 +15,9 @@ from tests.draw import some
 INSTALLED = [registry.get(*pair) for pair in registry.available()]
 WHOLE = ("activations.hooks", "filter_visualization.hooks", "grad_cam.hooks", "occlusion.hooks")
 CHECKS = parametrize_with_checks(INSTALLED).args[1]
-EVERY_RUN = some(CHECKS, 0.2, whole=WHOLE)
-"""Four attributors whole, and a fifth of every other's checks."""
+ONLY = {each.values[0].name: str(each.id) for each in reversed(CHECKS)}
+EVERY_RUN = some(CHECKS, 0.1, whole=(*WHOLE, *ONLY.values()))
+"""Four attributors whole, a tenth of every other's checks, and each check at least once."""
 
 
 def test_what_every_run_takes_has_each_check_and_each_attributor() -> None:
