@@ -1,7 +1,7 @@
 """``Attributor``: one technique by one backend. The one abstract class that a backend implements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, final
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.agreement import coarser
-from attribution.beginning import Beginning
+from attribution.beginning import Beginning, in_parts
 from attribution.errors import (
     AttributionError,
     InputError,
@@ -39,7 +39,7 @@ from attribution.scores.classes import ClassScore
 from attribution.scores.reading import Asked
 from attribution.scores.score import Score, whole
 from attribution.technique import Maps, Technique
-from attribution.zero_maps import zero_maps
+from attribution.zero_maps import labels, zero_maps
 
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
@@ -162,7 +162,7 @@ class Attributor(ABC, Generic[TechniqueT]):
                     guards=guards,
                     compares_scores=technique.compares_scores,
                 )
-                for rows, part, score in _parts(start, asked, at_once)
+                for rows, part, score in in_parts(start, asked, at_once)
             ]
             offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
             done = [self._checked(run, offload) for run in runs]
@@ -179,7 +179,7 @@ class Attributor(ABC, Generic[TechniqueT]):
         score = None if runs[0].score is None else asked.chosen(whole([run.choices for run in runs]))
         columns = _joined([run.target for run in runs])
         target = columns if isinstance(score, ClassScore) else None
-        if blank := zero_maps(maps, technique.kind, partial(_labels, asked, score, columns), guards):
+        if blank := zero_maps(maps, technique.kind, partial(labels, asked, score, columns), guards):
             notes["zero everywhere"] = blank
         answered.add(question)
         if execution.offload:
@@ -282,21 +282,6 @@ class Attributor(ABC, Generic[TechniqueT]):
         except TypeError:  # a plugin's technique may hold what has no hash
             return object()
         return question
-
-
-def _parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[slice, Inputs, Score]]:
-    size = size or len(inputs)
-    for first in range(0, len(inputs), size):
-        rows = slice(first, first + size)
-        yield rows, inputs[rows], asked.rows(rows) if size < len(inputs) else asked
-
-
-def _labels(asked: Score, score: Score | None, target: Tensor | None) -> Sequence[Sequence[str]]:
-    """What each image and target is called where a map of it is zero; classes that the user named lie on the host."""
-    if isinstance(score, ClassScore) and target is not None:
-        named = asked.target if isinstance(asked, ClassScore) and isinstance(asked.target, Tensor) else target
-        return [[f"target {index}" for index in row] for row in named.tolist()]
-    return [] if score is None or target is None else score.names(target)
 
 
 def _own(tensor: Tensor) -> Tensor:

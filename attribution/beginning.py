@@ -1,5 +1,7 @@
 """``Beginning``: the images and the score that a call starts from, made and checked once, before any forward."""
 
+from collections.abc import Iterator
+
 from torch import nn
 
 from attribution import layers
@@ -54,3 +56,11 @@ class Beginning:
         """
         self._guards.settle()
         return self.of(model)[0][:1]
+
+
+def in_parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[slice, Inputs, Score]]:
+    """Rows, inputs and score of each part of a call, ``size`` examples at a time; ``None``: all at once."""
+    size = size or len(inputs)
+    for first in range(0, len(inputs), size):
+        rows = slice(first, first + size)
+        yield rows, inputs[rows], asked.rows(rows) if size < len(inputs) else asked

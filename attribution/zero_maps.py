@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from attribution.running.guards import Guards
+from attribution.scores.classes import ClassScore
+from attribution.scores.score import Score
 from attribution.technique import Kind, Maps
 
 Labels = Callable[[], Sequence[Sequence[str]]]
@@ -18,13 +20,13 @@ NAMED = 5
 """Maps that are named one by one before the rest is counted."""
 
 
-def zero_maps(maps: Maps, kind: Kind, labels: Labels, guards: Guards) -> str:
+def zero_maps(maps: Maps, kind: Kind, named: Labels, guards: Guards) -> str:
     """Which maps are zero everywhere, e.g. ``"body · image 0 · target 3"``; ``""`` where none is.
 
     Args:
         maps: As the user sees them.
         kind: Of the technique; a heatmap is looked at by image and target, others by their first axis.
-        labels: A name for each image and target, asked for where a map is zero.
+        named: A name for each image and target, asked for where a map is zero.
         guards: Of the call, which are settled by the same look where looks are put off.
 
     Raises:
@@ -40,7 +42,7 @@ def zero_maps(maps: Maps, kind: Kind, labels: Labels, guards: Guards) -> str:
         sizes = [piece.any(dim=-1).flatten().tolist() for piece in pieces]
     if all(map(all, sizes)):
         return ""
-    words = labels()
+    words = named()
     found = []
     for name, piece, flat in zip(maps, pieces, sizes, strict=True):
         places = product(*map(range, piece.shape[:-1]))
@@ -66,3 +68,11 @@ def _named(name: str, kind: Kind, place: tuple[int, ...], words: Sequence[Sequen
         return f"{name} · picture {place[0]}"
     label = f" · {words[place[0]][place[1]]}" if len(place) > 1 and words else ""
     return f"{name} · image {place[0]}{label}"
+
+
+def labels(asked: Score, score: Score | None, target: Tensor | None) -> Sequence[Sequence[str]]:
+    """What each image and target is called where a map of it is zero; classes that the user named lie on the host."""
+    if isinstance(score, ClassScore) and target is not None:
+        named = asked.target if isinstance(asked, ClassScore) and isinstance(asked.target, Tensor) else target
+        return [[f"target {index}" for index in row] for row in named.tolist()]
+    return [] if score is None or target is None else score.names(target)
