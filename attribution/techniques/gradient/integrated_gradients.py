@@ -28,7 +28,8 @@ class IntegratedGradients(AveragedGradient):
     Args:
         steps: Points on the line, at least 1. ``Execution.batch_size`` counts points of one example.
         baseline: In model-input units, after the transform: one value, one per input channel, or a tensor of the
-            inputs' shape, with or without the axis of the examples. It serves all explained inputs.
+            inputs' shape, with or without the axis of the examples. It serves all explained inputs; a mapping by their
+            names or indices, such as ``{"image": 0.5, "table": 0.0}``, has one for each.
         rule: Of the sum. ``"gausslegendre"``: exact for gradients that are polynomials in a of a degree below
             2 · steps. ``"riemann_left"``, ``"riemann_middle"``, ``"riemann_right"``: a[k] = (k, k + ½, k + 1) / steps,
             w = 1 / steps. ``"riemann_trapezoid"``: a[k] = k / (steps − 1), w = 1 / (steps − 1), half of it at both

@@ -1,6 +1,7 @@
 """``Perturbation``: what the techniques share that cover parts of the input and look how the score changes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -11,14 +12,22 @@ from attribution.errors import InputError
 from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
+from attribution.techniques import each_input
 from attribution.techniques.parameters import by_value
 from attribution.techniques.perturbation import baselines
-from attribution.techniques.perturbation.baselines import Baseline
+from attribution.techniques.perturbation.baselines import Baseline, One
 
 
 def places_of(inputs: Tensor) -> tuple[int, ...]:
     """Sizes of the axes along which windows lie: those behind the channels, or the features of (N, F)."""
     return tuple(inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:])
+
+
+def _rows(baseline: One, part: slice, ranks: set[int]) -> One:
+    """Of a baseline that has one row for each example those of a part; any other as it is."""
+    if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
+        return baseline
+    return baseline[part]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +41,8 @@ class Perturbation(Technique, ABC):
 
     Args:
         baseline: What covers, in model-input units: one value, one per channel (of (N, F): per feature), a tensor that
-            can be broadcast to the input, or ``"blur"``, a blurred copy of the input.
+            can be broadcast to the input, or ``"blur"``, a blurred copy of the input. A mapping by the names or indices
+            of the inputs, such as ``{"image": "blur", "table": 0.0}``, has one for each that is covered.
         input: The one input that is covered, by its name or index; ``None``: every explained one.
     """
 
@@ -80,21 +90,27 @@ class Perturbation(Technique, ABC):
     def check(self, inputs: Inputs) -> None:
         """The input that is named exists, and the baseline fits each that is covered."""
         for name in self.covered(inputs):
-            baselines.check(type(self).__name__, self.baseline, name, inputs.values[name].shape)
+            own, shape = type(self).__name__, inputs.values[name].shape
+            baselines.check(own, each_input.named(own, "baseline", self.baseline, name, inputs), name, shape)
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
         """A baseline that has one row for each example is cut to those of the part."""
-        baseline, ranks = self.baseline, {inputs.values[name].ndim for name in self.covered(inputs)}
-        if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
-            return self
-        return replace(self, baseline=baseline[part])
+        if not isinstance(self.baseline, Mapping):
+            ranks = {inputs.values[name].ndim for name in self.covered(inputs)}
+            cut = _rows(self.baseline, part, ranks)
+            return self if cut is self.baseline else replace(self, baseline=cut)
+        ranks_of = {name.removeprefix("input."): {inputs.values[name].ndim} for name in inputs.explained}
+        return replace(
+            self, baseline={name: _rows(each, part, ranks_of.get(name, set())) for name, each in self.baseline.items()}
+        )
 
-    def cover(self, inputs: Tensor) -> Tensor:
+    def cover(self, inputs: Tensor, name: str = "input") -> Tensor:
         """What covers an input (N, …): as many axes, each of its size or 1; on its device, in its dtype.
 
         One choice that all backends share: (1, C, 1, 1) for images and a number, or one number per channel.
         """
-        return baselines.cover(self.baseline, inputs, self.spread(len(places_of(inputs))))
+        baseline: One = each_input.named(type(self).__name__, "baseline", self.baseline, name)
+        return baselines.cover(baseline, inputs, self.spread(len(places_of(inputs))))
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw map itself; it lies on the places already."""
