@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attribution import ClassScore, Execution, InputError, IntegratedGradients, Occlusion, explain, load
 from attribution.cli.parameters import technique as typed
+from attribution.inputs.inputs import Inputs
 from tests.conftest import BACKENDS, noise
 from tests.techniques.cam.nets import seeded
 
@@ -124,3 +125,10 @@ def test_inputs_without_one_and_others_are_refused(given: tuple[str, ...], kind:
 def test_fields(baseline: Any, kind: Any) -> None:
     with pytest.raises(InputError, match=r"\.baseline"):
         kind(baseline=baseline)
+
+
+def test_rows_of_each_belong_to_the_examples_of_a_part() -> None:
+    inputs = Inputs.of({"image": IMAGE, "table": TABLE})
+    whole = Occlusion(baseline={"image": ROWS, "table": TABLE[1:2]})
+    assert whole.rows(slice(1, 3), inputs) == Occlusion(baseline={"image": ROWS[1:3], "table": TABLE[1:2]})
+    assert whole.rows(slice(0, 1), inputs) == Occlusion(baseline={"image": ROWS[:1], "table": TABLE[1:2]})
