@@ -127,8 +127,11 @@ def test_fields(baseline: Any, kind: Any) -> None:
         kind(baseline=baseline)
 
 
-def test_rows_of_each_belong_to_the_examples_of_a_part() -> None:
+@pytest.mark.parametrize("kind", [IntegratedGradients, Occlusion])
+def test_rows_of_each_belong_to_the_examples_of_a_part(kind: Any) -> None:
     inputs = Inputs.of({"image": IMAGE, "table": TABLE})
-    whole = Occlusion(baseline={"image": ROWS, "table": TABLE[1:2]})
-    assert whole.rows(slice(1, 3), inputs) == Occlusion(baseline={"image": ROWS[1:3], "table": TABLE[1:2]})
-    assert whole.rows(slice(0, 1), inputs) == Occlusion(baseline={"image": ROWS[:1], "table": TABLE[1:2]})
+    whole = kind(baseline={"image": ROWS, "table": TABLE[1:2]})
+    assert whole.rows(slice(1, 3), inputs) == kind(baseline={"image": ROWS[1:3], "table": TABLE[1:2]})
+    assert whole.rows(slice(0, 1), inputs) == kind(baseline={"image": ROWS[:1], "table": TABLE[1:2]})
+    assert kind(baseline=ROWS).rows(slice(1, 3), Inputs.of(IMAGE)) == kind(baseline=ROWS[1:3])
+    assert kind(baseline=ROWS[0]).rows(slice(1, 3), Inputs.of(IMAGE)) == kind(baseline=ROWS[0])

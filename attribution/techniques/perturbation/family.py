@@ -1,8 +1,7 @@
 """``Perturbation``: what the techniques share that cover parts of the input and look how the score changes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor
@@ -21,13 +20,6 @@ from attribution.techniques.perturbation.baselines import Baseline, One
 def places_of(inputs: Tensor) -> tuple[int, ...]:
     """Sizes of the axes along which windows lie: those behind the channels, or the features of (N, F)."""
     return tuple(inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:])
-
-
-def _rows(baseline: One, part: slice, ranks: set[int]) -> One:
-    """Of a baseline that has one row for each example those of a part; any other as it is."""
-    if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
-        return baseline
-    return baseline[part]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,14 +87,7 @@ class Perturbation(Technique, ABC):
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
         """A baseline that has one row for each example is cut to those of the part."""
-        if not isinstance(self.baseline, Mapping):
-            ranks = {inputs.values[name].ndim for name in self.covered(inputs)}
-            cut = _rows(self.baseline, part, ranks)
-            return self if cut is self.baseline else replace(self, baseline=cut)
-        ranks_of = {name.removeprefix("input."): {inputs.values[name].ndim} for name in inputs.explained}
-        return replace(
-            self, baseline={name: _rows(each, part, ranks_of.get(name, set())) for name, each in self.baseline.items()}
-        )
+        return each_input.of_part(self, "baseline", part, inputs, self.covered(inputs))
 
     def cover(self, inputs: Tensor, name: str = "input") -> Tensor:
         """What covers an input (N, …): as many axes, each of its size or 1; on its device, in its dtype.
