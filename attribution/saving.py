@@ -94,6 +94,8 @@ def _held(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Objective) and type(value).__name__ in _OBJECTIVES:
         inner = {f.name: _held(getattr(value, f.name), f.name, tensors) for f in fields(value)}  # type: ignore[arg-type]
         return {"objective": type(value).__name__, "fields": inner}
+    if isinstance(value, Mapping):
+        return {"mapping": {key: _held(each, f"{name}/{key}", tensors) for key, each in value.items()}}
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if callable(value):
@@ -106,6 +108,8 @@ def _read(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tuple(_read(each, tensors) for each in value)
     if isinstance(value, dict) and set(value) == {"tensor"}:
         return tensors[value["tensor"]]
+    if isinstance(value, dict) and set(value) == {"mapping"}:
+        return {name: _read(each, tensors) for name, each in value["mapping"].items()}
     if isinstance(value, dict) and set(value) == {"function"}:
         return NamedFunction(str(value["function"]))
     if isinstance(value, dict) and set(value) == {"objective", "fields"}:

@@ -22,7 +22,8 @@ class LayerScore(Score):
 
     Args:
         layer: As ``model.named_modules()`` prints it.
-        channel: Of axis 1.
+        channel: Of axis 1; or several, as a tuple or a slice with an end such as ``slice(4, 8)``, which are kept as a
+            tuple. Mean and sum are then over these channels too.
         position: One index per place axis; ``None``: all places.
         reduce: Over the places where no position is given: ``"mean"`` or ``"sum"``.
 
@@ -32,7 +33,7 @@ class LayerScore(Score):
     """
 
     layer: str
-    channel: int
+    channel: int | tuple[int, ...] | slice
     _: KW_ONLY
     position: tuple[int, ...] | None = None
     reduce: Literal["mean", "sum"] = "mean"
@@ -40,7 +41,7 @@ class LayerScore(Score):
     def __post_init__(self) -> None:
         if not isinstance(self.layer, str) or not self.layer:
             raise TargetError(f"LayerScore.layer is {self.layer!r}; give a name of model.named_modules()")
-        object.__setattr__(self, "channel", index("LayerScore", "channel", self.channel))
+        object.__setattr__(self, "channel", _channels(self.channel))
         word("LayerScore", "reduce", self.reduce, ("mean", "sum"))
         if self.position is not None:
             several = numbers.items(self.position)
@@ -68,21 +69,48 @@ class LayerScore(Score):
 
     def __str__(self) -> str:
         place = "" if self.position is None else f" at {', '.join(map(str, self.position))}"
-        return f"{self.layer} channel {self.channel}{place}"
+        channels = self._channels
+        word = f"channel {channels[0]}" if len(channels) == 1 else f"channels {', '.join(map(str, channels))}"
+        return f"{self.layer} {word}{place}"
+
+    @property
+    def _channels(self) -> tuple[int, ...]:
+        return (self.channel,) if isinstance(self.channel, int) else tuple(self.channel)  # type: ignore[arg-type]
 
     def _units(self, output: Output, rows: int) -> Tensor:
         if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 2:
             raise ModelError(f"layer {self.layer!r} gives {described(output)}; a unit is part of (N, D, *places)")
         per_row(output, rows, f"layer {self.layer!r}")
-        if self.channel >= output.shape[1]:
-            raise TargetError(f"channel {self.channel} is out of range; layer {self.layer!r} has {output.shape[1]}")
-        found = output[:, self.channel]
+        if (most := max(self._channels)) >= output.shape[1]:
+            raise TargetError(f"channel {most} is out of range; layer {self.layer!r} has {output.shape[1]}")
+        views = [output[:, channel : channel + 1] for channel in self._channels]
+        found = views[0] if len(views) == 1 else torch.cat(views, dim=1)
         if self.position is None:
             return found
-        if len(self.position) != found.ndim - 1 or any(
-            not 0 <= step < size for step, size in zip(self.position, found.shape[1:], strict=False)
+        if len(self.position) != found.ndim - 2 or any(
+            not 0 <= step < size for step, size in zip(self.position, found.shape[2:], strict=False)
         ):
-            raise TargetError(f"position {self.position} does not lie in the places {tuple(found.shape[1:])}")
+            raise TargetError(f"position {self.position} does not lie in the places {tuple(found.shape[2:])}")
         for step in self.position:
-            found = found.select(1, step)
+            found = found.select(2, step)
         return found
+
+
+def _channels(value: object) -> int | tuple[int, ...]:
+    """One channel, or several.
+
+    Raises:
+        TargetError: It is no channel, names none, names one twice, or is a slice without an end.
+    """
+    if isinstance(value, slice):
+        ends = (value.start or 0, value.stop, value.step or 1)
+        if any(not isinstance(each, int) or each < 0 for each in ends):
+            raise TargetError(f"LayerScore.channel is {value!r}; give a slice with an end, counted from 0")
+        value = tuple(range(*ends))
+    several = numbers.items(value)
+    if several is None:
+        return index("LayerScore", "channel", value)
+    found = tuple(index("LayerScore", "channel", each) for each in several)
+    if not found or len(set(found)) < len(found):
+        raise TargetError(f"LayerScore.channel is {value!r}; give one channel, or several different ones")
+    return found

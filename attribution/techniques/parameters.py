@@ -3,6 +3,7 @@
 numpy's and torch's integers, arrays and tensors are taken where Python's ints and tuples are, and become those.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ def by_value(technique: "DataclassInstance") -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((name, _plain(each)) for name, each in value.items())
     if not isinstance(value, Tensor):
         return value
     host = value.detach().cpu().contiguous()

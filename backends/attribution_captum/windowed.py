@@ -54,7 +54,7 @@ class Windowed:
         channels, region = None, None
         if technique.channels is not None:
             channels = torch.tensor(technique.channels, device=clean.device)
-        cover = technique.cover(clean).expand(-1, *clean.shape[1:])
+        cover = technique.cover(clean, name).expand(-1, *clean.shape[1:])
         given, cover = (_cut(each, channels, lattice.bounds) for each in (clean, cover))
         if lattice.kept is not None:
             assert isinstance(technique.region, Tensor)  # bounds leave no window out

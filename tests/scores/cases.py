@@ -221,6 +221,18 @@ CASES: dict[str, Case] = {
     "channel of a layer": Case(
         lambda m: pooled(m), lambda n: LayerScore("body", 3), lambda o, n, c: [o[0, 3].mean()], layer="body"
     ),
+    "channels of a layer": Case(
+        lambda m: pooled(m),
+        lambda n: LayerScore("body", slice(1, 4, 2)),
+        lambda o, n, c: [(o[0, 1].mean() + o[0, 3].mean()) / 2],
+        layer="body",
+    ),
+    "units of a layer": Case(
+        lambda m: pooled(m),
+        lambda n: LayerScore("body", (3, 0), position=(2, 5), reduce="sum"),
+        lambda o, n, c: [o[0, 3, 2, 5] + o[0, 0, 2, 5]],
+        layer="body",
+    ),
     "unit of a layer": Case(
         lambda m: pooled(m),
         lambda n: LayerScore("body", 3, position=(2, 5)),

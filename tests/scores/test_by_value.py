@@ -64,6 +64,7 @@ MAKERS: list[Callable[[], Score]] = [
     lambda: LayerScore("body", 1),
     lambda: LayerScore("body", 1, position=(1, 2)),
     lambda: LayerScore("stem", 1),
+    lambda: LayerScore("stem", slice(1, 3)),
     lambda: BoxScore(BOXES[0], 1),
     lambda: BoxScore(BOXES[1], 1),
     lambda: BoxScore(BOXES, 1),

@@ -1,5 +1,6 @@
 """Where a path to the inputs begins: one number, one per channel, or a tensor."""
 
+from collections.abc import Mapping
 from math import isfinite
 
 import numpy as np
@@ -9,11 +10,22 @@ from torch import Tensor
 from attribution import numbers
 from attribution.errors import InputError
 from attribution.inputs.inputs import Inputs
+from attribution.techniques import each_input
 
-Baseline = float | tuple[float, ...] | Tensor
+One = float | tuple[float, ...] | Tensor
+Baseline = One | Mapping[str, One]
 
 
 def checked(owner: str, value: object) -> Baseline:
+    """One baseline, or one for each explained input by its name or index.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    return each_input.checked(owner, "baseline", value, _one)
+
+
+def _one(owner: str, value: object) -> One:
     """A finite number, a tuple of them, or a detached float64 tensor of them on the host.
 
     Raises:
@@ -40,10 +52,14 @@ def laid(owner: str, baseline: Baseline, inputs: Inputs) -> dict[str, Tensor]:
     Raises:
         InputError: It does not fit one of them.
     """
-    return {name: _laid(owner, baseline, name, inputs.values[name]) for name in inputs.explained}
+    found = {}
+    for name in inputs.explained:
+        one: One = each_input.named(owner, "baseline", baseline, name, inputs)
+        found[name] = _laid(owner, one, name, inputs.values[name])
+    return found
 
 
-def _laid(owner: str, baseline: Baseline, name: str, x: Tensor) -> Tensor:
+def _laid(owner: str, baseline: One, name: str, x: Tensor) -> Tensor:
     if isinstance(baseline, float):
         return x.new_full((1,) * x.ndim, baseline)
     found = torch.as_tensor(baseline).to(x.device, x.dtype)
@@ -65,4 +81,6 @@ def comparable(value: object) -> object:
     """A field of a technique in a form that is equal and hashed by value; a tensor is neither."""
     if isinstance(value, Tensor):
         return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, Mapping):
+        return tuple((name, comparable(each)) for name, each in value.items())
     return value

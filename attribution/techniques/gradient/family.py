@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Kind, Maps, Technique
+from attribution.techniques import each_input
 from attribution.techniques.gradient.baselines import comparable
 from attribution.techniques.parameters import choice
 
@@ -73,6 +74,12 @@ class AveragedGradient(Technique, ABC):
     @abstractmethod
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """Where gradients are taken: `samples` points. No gradient is taken here."""
+
+    def rows(self, part: slice, inputs: Inputs) -> Self:
+        """A field ``baseline`` that has one row for each example is cut to those of the part."""
+        if all(field.name != "baseline" for field in fields(self)):
+            return self
+        return each_input.of_part(self, "baseline", part, inputs, inputs.explained)
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Channels as ``channels`` says, the same for every backend."""

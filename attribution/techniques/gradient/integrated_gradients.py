@@ -1,7 +1,7 @@
 """Integrated gradients: how does the score's change from a baseline spread over the input values?"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -28,7 +28,8 @@ class IntegratedGradients(AveragedGradient):
     Args:
         steps: Points on the line, at least 1. ``Execution.batch_size`` counts points of one example.
         baseline: In model-input units, after the transform: one value, one per input channel, or a tensor of the
-            inputs' shape, with or without the axis of the examples. It serves all explained inputs.
+            inputs' shape, with or without the axis of the examples. It serves all explained inputs; a mapping by their
+            names or indices, such as ``{"image": 0.5, "table": 0.0}``, has one for each.
         rule: Of the sum. ``"gausslegendre"``: exact for gradients that are polynomials in a of a degree below
             2 · steps. ``"riemann_left"``, ``"riemann_middle"``, ``"riemann_right"``: a[k] = (k, k + ½, k + 1) / steps,
             w = 1 / steps. ``"riemann_trapezoid"``: a[k] = k / (steps − 1), w = 1 / (steps − 1), half of it at both
@@ -65,13 +66,6 @@ class IntegratedGradients(AveragedGradient):
     def check(self, inputs: Inputs) -> None:
         """The baseline fits every explained input."""
         self.start_of(inputs)
-
-    def rows(self, part: slice, inputs: Inputs) -> Self:
-        """A baseline that has one row for each example is cut to those of the part."""
-        baseline = self.baseline
-        if not isinstance(baseline, Tensor) or baseline.ndim < inputs.first.ndim or len(baseline) == 1:
-            return self
-        return replace(self, baseline=baseline[part])
 
     def start_of(self, inputs: Inputs) -> dict[str, Tensor]:
         """The baseline of each explained input, of a shape that broadcasts to it."""

@@ -1,5 +1,6 @@
 """What covers: a number, one per channel, a tensor, or a blurred copy of the input itself."""
 
+from collections.abc import Mapping
 from math import ceil, isfinite
 from typing import Literal
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from attribution import numbers
 from attribution.errors import InputError
 from attribution.running.upload import upload
+from attribution.techniques import each_input
 
-Baseline = float | tuple[float, ...] | Tensor | Literal["blur"]
+One = float | tuple[float, ...] | Tensor | Literal["blur"]
+Baseline = One | Mapping[str, One]
 
 _FORMS = (
     "give a finite number, one per input channel, a tensor that fits the input (such as (C, H, W) or (N, C, H, W)), "
@@ -24,6 +27,15 @@ REACH = 4
 
 
 def checked(owner: str, value: object) -> Baseline:
+    """One baseline, or one for each explained input by its name or index.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    return each_input.checked(owner, "baseline", value, _one)
+
+
+def _one(owner: str, value: object) -> One:
     """A baseline in the form that is kept: a float, a tuple of floats, a tensor on the host, or ``"blur"``.
 
     Raises:
@@ -61,7 +73,7 @@ def _tensor(owner: str, value: object) -> Tensor:
     return tensor
 
 
-def check(owner: str, baseline: Baseline, name: str, shape: torch.Size) -> None:
+def check(owner: str, baseline: One, name: str, shape: torch.Size) -> None:
     """Refuse a baseline that does not fit an input of this shape.
 
     Raises:
@@ -84,7 +96,7 @@ def check(owner: str, baseline: Baseline, name: str, shape: torch.Size) -> None:
         )
 
 
-def cover(baseline: Baseline, inputs: Tensor, spread: tuple[float, ...]) -> Tensor:
+def cover(baseline: One, inputs: Tensor, spread: tuple[float, ...]) -> Tensor:
     """What covers inputs (N, …): as many axes as they have, each of their size or 1; their dtype and device.
 
     Args:

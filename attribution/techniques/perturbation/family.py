@@ -1,7 +1,7 @@
 """``Perturbation``: what the techniques share that cover parts of the input and look how the score changes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor
@@ -11,9 +11,10 @@ from attribution.errors import InputError
 from attribution.inputs.inputs import Inputs
 from attribution.scores.classes import ClassScore
 from attribution.technique import Comparable, Kind, Maps, Technique, paired_maps
+from attribution.techniques import each_input
 from attribution.techniques.parameters import by_value
 from attribution.techniques.perturbation import baselines
-from attribution.techniques.perturbation.baselines import Baseline
+from attribution.techniques.perturbation.baselines import Baseline, One
 
 
 def places_of(inputs: Tensor) -> tuple[int, ...]:
@@ -32,7 +33,8 @@ class Perturbation(Technique, ABC):
 
     Args:
         baseline: What covers, in model-input units: one value, one per channel (of (N, F): per feature), a tensor that
-            can be broadcast to the input, or ``"blur"``, a blurred copy of the input.
+            can be broadcast to the input, or ``"blur"``, a blurred copy of the input. A mapping by the names or indices
+            of the inputs, such as ``{"image": "blur", "table": 0.0}``, has one for each that is covered.
         input: The one input that is covered, by its name or index; ``None``: every explained one.
     """
 
@@ -80,7 +82,8 @@ class Perturbation(Technique, ABC):
     def check(self, inputs: Inputs) -> None:
         """The input that is named exists, and the baseline fits each that is covered."""
         for name in self.covered(inputs):
-            baselines.check(type(self).__name__, self.baseline, name, inputs.values[name].shape)
+            own, shape = type(self).__name__, inputs.values[name].shape
+            baselines.check(own, each_input.named(own, "baseline", self.baseline, name, inputs), name, shape)
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
         """A baseline that has one row for each example is cut to those of the part.
@@ -89,21 +92,20 @@ class Perturbation(Technique, ABC):
             InputError: It has such rows for one covered input, and for another it has not.
         """
         baseline, ranks = self.baseline, {inputs.values[name].ndim for name in self.covered(inputs)}
-        if not isinstance(baseline, Tensor) or baseline.ndim not in ranks or len(baseline) == 1:
-            return self
-        if len(ranks) > 1:
+        if isinstance(baseline, Tensor) and baseline.ndim in ranks and len(baseline) > 1 and len(ranks) > 1:
             raise InputError(
                 f"{type(self).__name__}.baseline of shape {tuple(baseline.shape)} has a row for each example of one "
                 "input and none of another, and the examples go through the model one by one; name one by input=…"
             )
-        return replace(self, baseline=baseline[part])
+        return each_input.of_part(self, "baseline", part, inputs, self.covered(inputs))
 
-    def cover(self, inputs: Tensor) -> Tensor:
+    def cover(self, inputs: Tensor, name: str = "input") -> Tensor:
         """What covers an input (N, …): as many axes, each of its size or 1; on its device, in its dtype.
 
         One choice that all backends share: (1, C, 1, 1) for images and a number, or one number per channel.
         """
-        return baselines.cover(self.baseline, inputs, self.spread(len(places_of(inputs))))
+        baseline: One = each_input.named(type(self).__name__, "baseline", self.baseline, name)
+        return baselines.cover(baseline, inputs, self.spread(len(places_of(inputs))))
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw map itself; it lies on the places already."""

@@ -41,7 +41,8 @@ class Occlusion(Perturbation):
             input channel (of (N, F): per feature); a tensor, such as (C, H, W) or one for each image, (N, C, H, W),
             whose axes, counted from the last, are those of the input or 1; or ``"blur"``, the input blurred by a
             Gaussian: b[p] = Σ g(p − q) x[q] / Σ g(p − q) over the places q of the input, g(d) = exp(−|d|² / 2σ²), with
-            σ a quarter of the window along each axis, at least 1, and g cut off at 4σ.
+            σ a quarter of the window along each axis, at least 1, and g cut off at 4σ. A mapping by the names or
+            indices of several inputs has one for each.
         border: ``"cover"``: the last window is cut at the border, so that every place is covered (Captum's lattice);
             ``"drop"``: it is left out, and places that no window covers are 0.
         channels: The input channels that are covered; ``None``: all.

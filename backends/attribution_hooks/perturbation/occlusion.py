@@ -52,7 +52,7 @@ class HooksOcclusion(Attributor[Occlusion]):
 
     def _differences(self, run: Run[Occlusion], name: str, lattice: Lattice, matrix: Tensor, chunk: int) -> Tensor:
         inputs = run.inputs.values[name]
-        covers = Covers(inputs, run.technique.cover(inputs), lattice, run.technique.channels)
+        covers = Covers(inputs, run.technique.cover(inputs, name), lattice, run.technique.channels)
         restart = note_random(Undo(), devices_of(run.model, *run.inputs.tensors()))
         try:
             deltas = self._incremental(run, lattice, covers, matrix, chunk)

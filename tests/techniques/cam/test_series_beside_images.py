@@ -32,9 +32,9 @@ class Two(nn.Module):
 class Flat(nn.Module):
     """A grid of 8 × 8 that is flattened before a convolution over its 64 places."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, window: int = 1) -> None:
         super().__init__()
-        self.image, self.series = nn.Conv2d(3, 5, 4, 4), nn.Conv1d(5, width, 1)
+        self.image, self.series = nn.Conv2d(3, 5, 4, 4), nn.Conv1d(5, width, window)
         self.act, self.head = nn.Tanh(), nn.Linear(width, CLASSES)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -98,6 +98,16 @@ def test_a_convolution_over_flattened_places(width: int, layer: str, technique: 
     found = raw(technique, model, IMAGE, layer, backend)
     assert found.shape == (2, 2, 64)
     assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@BACKENDS
+@pytest.mark.parametrize("technique", ["grad_cam", "layer_cam"])
+def test_a_convolution_that_gives_the_turned_sizes_of_the_grid(technique: str, backend: str) -> None:
+    """64 channels and 5 places, where the grid has 5 channels and 64 places: the layer's own type tells."""
+    model = seeded(lambda: Flat(64, 60))
+    found = raw(technique, model, IMAGE, "series", backend)
+    assert found.shape == (2, 2, 5)
+    assert torch.allclose(found, looped(technique, model, (IMAGE,), "series"), rtol=1e-9, atol=1e-12)
 
 
 @BACKENDS
