@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attribution import Attribution, OutputError, load, plots
-from tests.test_result import QUESTIONS, answer
+from tests.test_result import answer
 
 Tensors = dict[str, Tensor]
 
@@ -74,7 +74,10 @@ def test_a_file_that_is_not_whole_is_refused(
         load(path)
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+EARLIER = ("activations", "filter_visualization", "grad_cam", "occlusion")
+
+
+@pytest.mark.parametrize("name", EARLIER)
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path, name: str) -> None:
     result = answer(name)
     path = result.save(tmp_path / "a.safetensors")
