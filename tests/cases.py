@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from attribution import available, registry
 from attribution.technique import Technique
+from tests.draw import some
 
 BACKENDS = ("captum", "hooks")
 
@@ -18,6 +21,13 @@ TECHNIQUES: dict[str, Technique] = {
 
 PAIRS: list[tuple[str, str]] = [(name, backend) for name in TECHNIQUES for backend in BACKENDS]
 """Every technique by either backend."""
+
+SOME_PAIRS = some(
+    [pytest.param(pair, id=".".join(pair)) for pair in PAIRS],
+    0.2,
+    whole=("activations", "filter_visualization", "grad_cam.", "occlusion"),
+)
+"""The same as parameters of a test that is run with many models: one technique of each kind, and some of the others."""
 
 OF_INPUTS: dict[str, Technique] = {name: each for name, each in TECHNIQUES.items() if each.needs_inputs}
 """Those that explain something that the user gives."""

@@ -12,7 +12,7 @@ from attribution import Attribution, ModelError
 from attribution.attributor import Attributor
 from attribution.registry import get
 from attribution.running.execution import Execution
-from tests.cases import PAIRS, all_placed, given
+from tests.cases import SOME_PAIRS, all_placed, given
 from tests.conftest import build, noise
 
 TECHNIQUES = all_placed({"stem": "net.stem", "body": "net.body"})
@@ -110,7 +110,7 @@ def mixed(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.fixture(params=PAIRS, ids=".".join)
+@pytest.fixture(params=SOME_PAIRS)
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return tuple(request.param)
 

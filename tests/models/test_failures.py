@@ -19,11 +19,12 @@ from attribution import (
 from attribution.attributor import Attributor, Run
 from attribution.technique import Maps
 from attribution.testing import guard
+from tests.cases import SOME_PAIRS
 from tests.conftest import noise
 from tests.models.kinds import PAIRS, TECHNIQUES, ask
 
 X = noise(2, 3, 17, 23)
-EVERY = pytest.mark.parametrize("pair", PAIRS, ids=".".join)
+EVERY = pytest.mark.parametrize("pair", SOME_PAIRS)
 RAISED = [
     TypeError("forward() missing 1 required positional argument: 'b'"),
     ValueError("Input image size (17*23) doesn't match model (32*32)."),
