@@ -2,6 +2,7 @@
 
 from .agreement import Agreement as Agreement
 from .api import explain as explain
+from .api import explain_many as explain_many
 from .api import load as load
 from .attributor import Attributor as Attributor
 from .attributor import Run as Run

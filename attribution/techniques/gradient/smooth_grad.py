@@ -48,6 +48,7 @@ class SmoothGrad(AveragedGradient):
     name: ClassVar[str] = "smooth_grad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
     moments: ClassVar[tuple[int, ...]] = (1, 2)
+    formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
     noise: float = 0.15
