@@ -76,13 +76,10 @@ def explain_many(
             nothing is returned of the others, and the model is as found.
     """
     asked = checked(techniques)
-    if target is not None and not any(technique.needs_target for technique in asked.values()):
-        raise TargetError(f"none of {', '.join(asked)} explains a score; leave target out (found {target!r})")
-    members = []
+    targets, members = targets_of(asked, target), []
     for name, technique in asked.items():
         with named(name):
-            asker = registry.get(technique, backend)(model, technique, execution)
-        members.append(Member(asker, target if technique.needs_target else None, name))
+            members.append(Member(registry.get(technique, backend)(model, technique, execution), targets[name], name))
     return dict(zip(asked, answers(members, inputs), strict=True))
 
 
@@ -99,6 +96,17 @@ def checked(techniques: Mapping[str, Technique]) -> dict[str, Technique]:
         if not isinstance(name, str) or not name or not isinstance(technique, Technique):
             raise InputError(f"techniques hold {name!r}: {technique!r}; {example}")
     return dict(techniques)
+
+
+def targets_of(techniques: Mapping[str, Technique], target: Asked) -> dict[str, Asked]:
+    """What each technique is asked about: the target, or nothing where it explains no score.
+
+    Raises:
+        TargetError: None explains one.
+    """
+    if target is not None and not any(technique.needs_target for technique in techniques.values()):
+        raise TargetError(f"none of {', '.join(techniques)} explains a score; leave target out (found {target!r})")
+    return {name: target if technique.needs_target else None for name, technique in techniques.items()}
 
 
 def load(path: str | Path) -> Attribution:
