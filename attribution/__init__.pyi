@@ -34,6 +34,7 @@ from .scores.regions import RegionScore as RegionScore
 from .scores.score import Score as Score
 from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
+from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective

@@ -120,7 +120,7 @@ class Attribution:
             maps,
             image=image,
             signed=self.technique.signed,
-            titles=self._target_titles(labels),
+            titles=self.target_titles(labels),
             title=title,
         )
 
@@ -262,7 +262,7 @@ class Attribution:
         picture = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
 
-    def _target_titles(self, labels: ClassNames | None) -> list[str]:
+    def target_titles(self, labels: ClassNames | None) -> list[str]:
         """One title per image × target: the class and its score."""
         if self.scores is None:
             return []

@@ -8,3 +8,5 @@ from attribution.plots.figures import image_figure as image_figure
 from attribution.plots.pixels import normalise as normalise
 from attribution.plots.pixels import overlay as overlay
 from attribution.plots.sheet import save as save
+from attribution.plots.side_by_side import Heatmaps as Heatmaps
+from attribution.plots.side_by_side import side_by_side_figure as side_by_side_figure

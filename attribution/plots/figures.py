@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CHANNELS = 8
-_TARGETS = 40
-_COLUMNS = 6
+TARGETS = 40
+COLUMNS = 6
 
 
 def activation_figure(maps: Mapping[str, Tensor], *, channels: int = 8, title: str = "") -> "Figure":
@@ -33,7 +33,7 @@ def activation_figure(maps: Mapping[str, Tensor], *, channels: int = 8, title: s
     if channels < 1:
         raise InputError(f"channels is {channels}; expected at least 1")
     lines, labels = [], []
-    for layer, map in _checked(maps).items():
+    for layer, map in checked(maps).items():
         size = " × ".join(str(n) for n in map.shape[1:]) or "1"
         if map.ndim == 4:
             drawn = array(map[0, :channels])
@@ -68,14 +68,14 @@ def heatmap_figure(
         InputError: no maps, a wrong shape, or a number of pictures or titles that does not fit.
         NonFiniteError: NaN or infinity in a map.
     """
-    count, targets = next(iter(_checked(maps, rank=4).values())).shape[:2]
+    count, targets = next(iter(checked(maps, rank=4).values())).shape[:2]
     if any(map.shape[:2] != (count, targets) for map in maps.values()):
         raise InputError("the maps differ in images or targets; expected (N, T, h, w) with one N and one T")
     if len(titles) not in (0, targets, count * targets):
         raise InputError(f"{len(titles)} titles for {count} images × {targets} targets; expected one each")
     names = list(titles) or [f"target {t}" if targets > 1 else "" for t in range(targets)]
     backdrops = [None] * count if image is None else pictures(image, count)
-    drawn = min(targets, _TARGETS)
+    drawn = min(targets, TARGETS)
     lines: list[list[Panel]] = []
     for n, backdrop in enumerate(backdrops):
         for key, map in maps.items():
@@ -84,8 +84,8 @@ def heatmap_figure(
                 panels.append(Panel(pixels=backdrop, title=f"image {n}" if count > 1 else "image"))
             for t in range(drawn):
                 parts = ["" if key == "input" else key, names[(n * targets + t) % len(names)]]
-                panels.append(_heatmap(map[n, t], backdrop, signed, " · ".join(filter(None, parts)) or key))
-            lines += [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
+                panels.append(heatmap(map[n, t], backdrop, signed, " · ".join(filter(None, parts)) or key))
+            lines += [panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)]
     if drawn < targets:
         title = f"{title} (the first {drawn} of {targets} targets)".strip()
     return draw(lines, width=2.2, title=title)
@@ -105,7 +105,7 @@ def image_figure(maps: Mapping[str, Tensor], *, titles: Sequence[str] = (), titl
         InputError: no maps, a wrong shape, or a number of titles that is not that of the pictures.
         NonFiniteError: NaN or infinity in a map.
     """
-    count = sum(len(map) for map in _checked(maps, rank=4).values())
+    count = sum(len(map) for map in checked(maps, rank=4).values())
     if len(titles) not in (0, count):
         raise InputError(f"{len(titles)} titles for {count} pictures; expected one per picture")
     names = iter(titles or [str(k) for map in maps.values() for k in range(len(map))])
@@ -141,7 +141,7 @@ def difference_figure(
         InputError: no maps, or keys or shapes that differ.
         NonFiniteError: NaN or infinity in a map.
     """
-    found, other = ({key: tuple(map.shape) for key, map in _checked(side).items()} for side in (a, b))
+    found, other = ({key: tuple(map.shape) for key, map in checked(side).items()} for side in (a, b))
     if found != other:
         raise InputError(f"{names[0]} gave maps {found}, {names[1]} {other}; expected the same shapes")
     backdrop = None if image is None else pictures(image, 1)[0]
@@ -156,7 +156,12 @@ def difference_figure(
     return draw(lines, width=2.2 if len(lines) <= 6 else 1.5)
 
 
-def _checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str, Tensor]:
+def checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str, Tensor]:
+    """Maps that can be drawn.
+
+    Raises:
+        InputError: there are none, one is empty, or it has not so many axes.
+    """
     if not maps:
         raise InputError("no maps to draw; expected at least one layer")
     for key, map in maps.items():
@@ -166,7 +171,8 @@ def _checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str
     return maps
 
 
-def _heatmap(map: Tensor, backdrop: Pixels | None, signed: bool, title: str) -> Panel:
+def heatmap(map: Tensor, backdrop: Pixels | None, signed: bool, title: str) -> Panel:
+    """One map (h, w), as `heatmap_figure` draws it."""
     values = array(map)
     if signed:
         reach = float(abs(values).max()) or 1.0

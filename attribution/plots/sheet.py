@@ -20,7 +20,7 @@ MOST_LINES = 80  # a PNG of Agg is at most 65,536 pixels high
 _SIZE = 7.0  # points
 _LINE = 0.14  # inches that a line of text of this size takes
 _EDGE = 0.12
-_BAR = 0.5
+_BAR = 0.58
 
 
 @dataclass(frozen=True, kw_only=True)
