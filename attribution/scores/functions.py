@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Self
 
 from torch import Tensor
@@ -32,14 +32,19 @@ class FunctionScore(Score):
         function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments, or its
             second is called so.
         name: In figures, files and reports; ``None``: the function's own.
+        layer: A layer whose output the function takes in place of the model's; the forward ends there.
 
     Raises:
-        TargetError: It is no function, or takes another number of arguments. When run: see above.
+        TargetError: It is no function, or takes another number of arguments, or ``layer`` is no name. When run: see
+            above.
+        LayerError: The model has no such layer. When run: it never runs, or runs several times.
         ModelError: When run: it fails on the output, or does not return one row of floats per example.
     """
 
     function: Callable[..., Tensor]
     name: str | None = None
+    _: KW_ONLY
+    layer: str | None = None
     _first: int = field(default=0, init=False, repr=False, compare=False)
     """The place of a part's first example in the batch."""
 
@@ -48,8 +53,15 @@ class FunctionScore(Score):
             raise TargetError(f"FunctionScore.function is {self.function!r}; give a function of the model's output")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise TargetError(f"FunctionScore.name is {self.name!r}; give a text, or leave it out")
+        if self.layer is not None and (not isinstance(self.layer, str) or not self.layer):
+            raise TargetError(f"FunctionScore.layer is {self.layer!r}; give a name of model.named_modules()")
         object.__setattr__(self, "name", self.name or called(self.function))
         _takes_examples(self.function)
+
+    @property
+    def of_layer(self) -> str | None:
+        """The layer whose output the function takes."""
+        return self.layer
 
     def rows(self, part: slice) -> Self:
         """The function is told the places in the whole batch."""
