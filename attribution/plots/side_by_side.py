@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from attribution.errors import InputError
-from attribution.plots.figures import COLUMNS, TARGETS, checked, heatmap
-from attribution.plots.pixels import Picture, Pixels, pictures
-from attribution.plots.sheet import Panel, draw
+from attribution.plots.backdrops import Picture, pictures
+from attribution.plots.heatmaps import COLUMNS, TARGETS, bare, counted, over
+from attribution.plots.panels import Panel
+from attribution.plots.pixels import Pixels, array
+from attribution.plots.scales import said, scales
+from attribution.plots.sheet import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,60 +23,69 @@ class Heatmaps:
     """The maps of one technique.
 
     Attributes:
-        maps: layer or ``"input"`` → (N, T, h, w).
-        signed: see `heatmap_figure`.
-        titles: of the targets, N·T, image by image.
-        done: what was done to the maps for the figure, in a few words.
+        maps: Layer or ``"input"`` → (N, T, h, w), or another form of `heatmap_figure`.
+        signed: See there.
+        titles: Of the targets, N·T, image by image.
+        unit: Of the values.
+        done: What was done to the maps for the figure, in a few words.
     """
 
     maps: Mapping[str, Tensor]
     signed: bool = False
     titles: Sequence[str] = ()
+    unit: str = ""
     done: str = ""
 
 
 def side_by_side_figure(
-    techniques: Mapping[str, Heatmaps], *, image: "Picture | None" = None, title: str = ""
+    techniques: Mapping[str, Heatmaps], *, image: "Picture | None" = None, title: str = "", alpha: float = 0.45
 ) -> "Figure":
     """For each image its picture, where given, and then one panel for each technique, layer and target.
 
     All panels of an image stand in one line where they fit; else each technique begins a line. Every panel says its
-    technique, and is scaled by itself.
+    technique, and has its own scale and colour bar.
 
     Args:
-        techniques: by what panels are called.
-        image: what the model saw, as for `heatmap_figure`.
-        title: of the whole figure.
+        techniques: By what panels are called.
+        image: What the model saw; see `plots.pictures`. Beside series and volumes it is left out.
+        title: Of the whole figure.
+        alpha: Share of the colour over the picture, in [0, 1].
 
     Raises:
-        InputError: no maps, a wrong shape, or techniques that differ in the number of images.
+        InputError: No maps, a wrong shape, or techniques that differ in the number of images.
         NonFiniteError: NaN or infinity in a map.
     """
     if not techniques:
         raise InputError("no techniques to draw; give at least one")
-    counts = {name: {len(map) for map in checked(each.maps, rank=4).values()} for name, each in techniques.items()}
-    if len(found := set().union(*counts.values())) > 1:
-        raise InputError(f"the techniques' maps are of {sorted(found)} images; give answers about the same images")
-    (count,) = found
+    counts = sorted({counted(each.maps)[0] for each in techniques.values()})
+    if len(counts) > 1:
+        raise InputError(f"the techniques' maps are of {counts} images; give answers about the same images")
+    (count,) = counts
+    flat = all(map.ndim == 4 for each in techniques.values() for map in each.maps.values())
+    shown = [None] * count if image is None or not flat else pictures(image, count)
     lines: list[list[Panel]] = []
-    for n, backdrop in enumerate([None] * count if image is None else pictures(image, count)):
-        own = [_panels(name, each, n, backdrop) for name, each in techniques.items()]
+    for n, backdrop in enumerate(shown):
+        own = [_panels(name, each, n, backdrop, alpha) for name, each in techniques.items()]
         first = [] if backdrop is None else [Panel(pixels=backdrop, title=f"image {n}" if count > 1 else "image")]
         together = [panel for panels in own for panel in panels]
-        rows = [together] if len(first) + len(together) <= COLUMNS + 1 else own
-        for row in rows:
+        for row in [together] if len(together) <= COLUMNS else own:
             lines += [[*first, *row[i : i + COLUMNS]] for i in range(0, len(row), COLUMNS)]
     return draw(lines, width=2.2, title=title)
 
 
-def _panels(name: str, answer: Heatmaps, n: int, backdrop: Pixels | None) -> list[Panel]:
-    """Of one image; a technique's name, layer and target, and what was done, stand in lines above each other."""
-    found = []
+def _panels(name: str, answer: Heatmaps, n: int, backdrop: Pixels | None, alpha: float) -> list[Panel]:
+    """Of one image; a technique's name and layer, the target, and what was done, stand in lines above each other."""
+    found: list[Panel] = []
     for key, map in answer.maps.items():
         targets = map.shape[1]
         for t in range(min(targets, TARGETS)):
+            values = array(map[n, t])
+            (scale,) = scales([values], signed=answer.signed)
             above = name if key == "input" else f"{name} · {key}"
             target = answer.titles[n * targets + t] if answer.titles else f"target {t}" if targets > 1 else ""
-            text = "\n".join(filter(None, (above, target, answer.done)))
-            found.append(heatmap(map[n, t], backdrop, answer.signed, text))
+            text = "\n".join(filter(None, (above, target, answer.done, said(values))))
+            if backdrop is None:
+                found += bare(values, scale, text, answer.unit, bar=True)
+            else:
+                found.append(over(backdrop, values, scale, text, answer.unit, alpha, answer.signed))
     return found
