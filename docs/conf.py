@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import version as version_of
+from typing import Any
 
 project = "torch-attribution"
 author = "The torch-attribution developers"
