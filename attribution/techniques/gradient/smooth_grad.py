@@ -49,6 +49,7 @@ class SmoothGrad(AveragedGradient):
     title: ClassVar[str] = "SmoothGrad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
     moments: ClassVar[tuple[int, ...]] = (1, 2)
+    formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
     noise: float = 0.15
