@@ -1,10 +1,10 @@
 """``GradientSums``: gradients at a technique's points, all targets from one graph, added up as they come."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import ClassVar, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class GradientSums(Attributor[T], ABC):
     def compute(self, run: Run[T]) -> Maps:
         """(N, T, C, …) for each explained input."""
         points, count = run.technique.points(run.inputs), len(run.inputs)
-        sums = _Sums(run)
+        sums = _Sums(run, self.output)
         if run.technique.samples == 1 and run.technique.batch_of == "images":
             sums.add([next(points)], range(count))
         else:
@@ -52,9 +52,13 @@ class GradientSums(Attributor[T], ABC):
             run.note("points_per_forward", rows)
         maps = {}
         for name, moments in sums.totals.items():
-            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(_wide(run.inputs.values[name]))
+            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(wide(run.inputs.values[name]))
         self.tell(run, maps)
         return maps
+
+    def output(self, run: Run[T], leaves: Inputs, examples: Tensor) -> Any:
+        """What the model returns for these inputs, of which gradients are taken; also the place to change those."""
+        return run.forward(leaves, examples)
 
     def combine(self, technique: T, moments: Sequence[Tensor]) -> Tensor:
         """From the sum of each moment to the raw map; of one moment the sum itself."""
@@ -78,9 +82,10 @@ class _Sums:
         totals: By explained input, for each moment (N, T, C, …).
     """
 
-    def __init__(self, run: Run[T]) -> None:
+    def __init__(self, run: Run[T], output: Callable[[Run[T], Inputs, Tensor], Any]) -> None:
         self.totals: dict[str, list[Tensor]] = {}
         self._run = run
+        self._output = output
 
     def add(self, points: Sequence[Point], places: Sequence[int]) -> None:
         """One forward, and one backward for each target, for some examples of some points.
@@ -91,11 +96,11 @@ class _Sums:
         leaves = joined([point.inputs[rows] for point, rows in pieces]).detach().requires_grad_()
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
         examples = torch.cat([numbers[rows] for _, rows in pieces])
-        columns = run.scores(run.forward(leaves, examples), examples).unbind(1)
+        columns = run.scores(self._output(run, leaves, examples), examples).unbind(1)
         found = {name: [total.clone() for total in totals] for name, totals in self.totals.items()}
         found = found or self._zeros(len(columns))
         for t, column in enumerate(columns):
-            for name, gradient in _gradients(column, leaves, keep=t + 1 < len(columns)).items():
+            for name, gradient in gradients(column, leaves, keep=t + 1 < len(columns)).items():
                 first = 0
                 for point, rows in pieces:
                     own = gradient[first : first + rows.stop - rows.start].to(found[name][0].dtype)
@@ -109,17 +114,17 @@ class _Sums:
         found, powers = {}, self._run.technique.moments
         for name in self._run.inputs.explained:
             x = self._run.inputs.values[name]
-            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else _wide(x)
+            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else wide(x)
             found[name] = [x.new_zeros((len(x), targets, *x.shape[1:]), dtype=dtype) for _ in powers]
         return found
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide(x: Tensor) -> torch.dtype:
     """That of raw maps."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
+def gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
     """By explained input; one that the score does not depend on has a gradient of 0, and is left out.
 
     Raises:
@@ -130,6 +135,18 @@ def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tenso
     if all(gradient is None for gradient in found):
         raise ModelError("no gradient of the score reaches the inputs; look for detach() in the model or the score")
     return {name: each for name, each in zip(leaves.explained, found, strict=True) if each is not None}
+
+
+def stacked(columns: Sequence[Tensor], leaves: Inputs) -> dict[str, Tensor]:
+    """(N, T, …) by explained input, in at least float32, from the scores (N,) of each target.
+
+    Raises:
+        ModelError: A score depends on none of the inputs.
+    """
+    found = [gradients(column, leaves, keep=t + 1 < len(columns)) for t, column in enumerate(columns)]
+    blank = {name: torch.zeros_like(leaves.values[name]) for name in leaves.explained}
+    whole = {name: torch.stack([each.get(name, zero) for each in found], dim=1) for name, zero in blank.items()}
+    return {name: map_.to(wide(map_)) for name, map_ in whole.items()}
 
 
 def _pieces(group: Sequence[Point], places: Sequence[int]) -> list[tuple[Point, slice]]:
