@@ -36,7 +36,8 @@ class CaptumGradientSHAP(PerTarget[GradientSHAP]):
                 moved = [end + (x - x.detach()) for end, x in zip(ends, scaled, strict=True)]
                 return score(*moved, rows)
 
-            ends, starts = (tuple(each[name] for name in names) for each in (path.end, path.start))
+            ends = tuple(path.end[name] for name in names)
+            starts = tuple(path.start[name].expand_as(path.end[name][:1]) for name in names)
             with undoing() as undo:
                 note_random(undo, ())
                 method = captum.attr.GradientShap(at)

@@ -9,6 +9,7 @@ from torch import Tensor
 from attribution import layers
 from attribution.attributor import Run
 from attribution.inputs.inputs import Inputs
+from attribution.technique import Maps
 from attribution.techniques.gradient.deconvolution import Deconvolution
 from attribution.techniques.gradient.family import AveragedGradient
 from attribution.techniques.gradient.guided_backprop import GuidedBackprop
@@ -55,6 +56,11 @@ class CaptumGuidedGradCAM(PerTarget[GuidedGradCAM]):
     """
 
     technique_type: ClassVar[type[GuidedGradCAM]] = GuidedGradCAM
+
+    def compute(self, run: Run[GuidedGradCAM]) -> Maps:
+        """As for the others, once the layer was found to be one that Captum takes."""
+        places(run.model, [run.technique.layer], run.inputs)
+        return super().compute(run)
 
     def ask(self, run: Run[GuidedGradCAM], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call, of the layer or of its output on its grid."""

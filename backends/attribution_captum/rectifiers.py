@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,11 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module, score: Callable[..., Tensor]) -> None:
         super().__init__()
         self.model, self._score = model, score
+
+    def clear(self) -> None:
+        """Let go of the model: Captum's hooks lead here from the graph, which the model may hold, a circle unseen."""
+        self._modules.clear()
+        vars(self).pop("_score", None)
 
     def forward(self, *given: Tensor) -> Tensor:
         """(N,)."""
@@ -93,13 +99,13 @@ def watched(run: Run[Any], score: Callable[..., Tensor]) -> Iterator[nn.Module]:
             )
         return found
 
-    handles = []
+    handles, whole = [], _Whole(run.model, seen)
     try:
         for module in run.model.modules():
             if isinstance(module, nn.ReLU):
                 handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
         with typed(), _hookable():
-            yield _Whole(run.model, seen)
+            yield whole
         if not met:
             raise ModelError(
                 f"{type(run.technique).__name__} changes the backward of ReLUs, and none lies between the inputs and "
@@ -109,6 +115,7 @@ def watched(run: Run[Any], score: Callable[..., Tensor]) -> Iterator[nn.Module]:
         armed = False
         for handle in handles:
             handle.remove()
+        whole.clear()
 
 
 @contextmanager
@@ -129,6 +136,7 @@ def _scripted(model: nn.Module) -> list[str]:
     return ["a scripted ReLU" for each in scripts if re.search(r"aten::(relu|hardtanh)", str(each.inlined_graph))]
 
 
+@cache
 def quiet(method: type[Any]) -> type[Any]:
     """One of Captum's classes without its announcement that hooks are set; warning filters are the whole process's.
 
