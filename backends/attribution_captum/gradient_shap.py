@@ -12,7 +12,7 @@ from attribution.isolation.torch_modes import note_random
 from attribution.isolation.undo import undoing
 from attribution.technique import Maps
 from attribution.techniques.gradient.gradient_shap import GradientSHAP
-from attribution_captum.gradients import PerTarget, Score, Tensors, leaves
+from attribution_captum.gradients import PerTarget, Score, Tensors, leaves, with_default
 
 
 class CaptumGradientSHAP(PerTarget[GradientSHAP]):
@@ -33,12 +33,12 @@ class CaptumGradientSHAP(PerTarget[GradientSHAP]):
             def at(*given: Tensor, path: Any = path) -> Tensor:
                 *scaled, rows = given
                 ends = [path.start[name] + path.at * (path.end[name] - path.start[name]) for name in names]
-                moved = [end + (x - x.detach()) for end, x in zip(ends, scaled, strict=True)]
+                moved = [end + (x - x.detach()).to(end) for end, x in zip(ends, scaled, strict=True)]
                 return score(*moved, rows)
 
             ends = tuple(path.end[name] for name in names)
             starts = tuple(path.start[name].expand_as(path.end[name][:1]) for name in names)
-            with undoing() as undo:
+            with undoing() as undo, with_default(torch.device("cpu")):
                 note_random(undo, ())
                 method = captum.attr.GradientShap(at)
                 found = method.attribute(ends, starts, 1, 0.0, additional_forward_args=(examples,))

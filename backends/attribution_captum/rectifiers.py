@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attribution.attributor import Run
 from attribution.errors import ModelError
+from attribution.running.execution import in_backward
 from attribution_captum.layer import typed
 
 _RULED = captum.attr.GuidedBackprop.__mro__[1]
@@ -68,6 +69,7 @@ def watched(run: Run[Any], score: Callable[..., Tensor]) -> Iterator[nn.Module]:
         ModelError: In the forward: a rectifier is no ``nn.ReLU``. At the end: no ReLU lies on the way back.
     """
     given: list[Tensor] = []
+    hooks: list[Any] = []
     met, owner, armed = 0, threading.get_ident(), True
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -77,6 +79,7 @@ def watched(run: Run[Any], score: Callable[..., Tensor]) -> Iterator[nn.Module]:
         own = args[0].clone() if args[0].requires_grad else args[0].clone().requires_grad_()
         if own.requires_grad:
             own.register_hook(meet)
+            hooks.append(own._backward_hooks)
         return (own, *args[1:])
 
     def after(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -116,17 +119,27 @@ def watched(run: Run[Any], score: Callable[..., Tensor]) -> Iterator[nn.Module]:
         for handle in handles:
             handle.remove()
         whole.clear()
+        for each in hooks:  # Captum's lead to the model; see `clear`
+            each.clear()
 
 
 @contextmanager
 def _hookable() -> Iterator[None]:
-    """Torch's complaint about a ReLU that ran where the model had switched gradients off, in our words."""
+    """What is said where a ReLU has no gradient, in our words.
+
+    Raises:
+        ModelError: The model switched gradients off, or something on the way gives none.
+    """
     try:
         yield
     except RuntimeError as error:
         if "cannot register a hook" in str(error):
             found = "a ReLU ran where gradients are off, and Captum cannot hook it there"
             raise ModelError(f"{found}; use backend='hooks'") from error
+        raise
+    except AttributeError as error:  # its hook reads the device of a gradient that is none
+        if in_backward(error) and "'NoneType' object has no attribute 'device'" in str(error):
+            raise ModelError("no gradient of the score reaches a ReLU; look for what has none in the model") from error
         raise
 
 

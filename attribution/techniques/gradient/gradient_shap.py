@@ -77,9 +77,8 @@ class GradientSHAP(AveragedGradient):
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """One of each sample, all explained inputs moving together."""
         for path in self.paths(inputs):
-            way = {name: end - path.start[name] for name, end in path.end.items()}
-            shown = {name: start + path.at * way[name] for name, start in path.start.items()}
-            yield Point(inputs.replaced(shown), 1 / self.samples, way)
+            way, part = path.way(), 1 / self.samples
+            yield Point(inputs.replaced({name: b + path.at * way[name] for name, b in path.start.items()}), part, way)
 
     def starts(self, inputs: Inputs) -> list[tuple[float, Mapping[str, Tensor]]]:
         """The baselines that are drawn, each once, and which part of the samples has it."""

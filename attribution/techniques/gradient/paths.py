@@ -27,6 +27,10 @@ class Path:
     start: Mapping[str, Tensor]
     end: Mapping[str, Tensor]
 
+    def way(self) -> dict[str, Tensor]:
+        """From the start to the end, (N, …)."""
+        return {name: end - self.start[name] for name, end in self.end.items()}
+
 
 def paths(inputs: Inputs, baselines: Mapping[str, Tensor], *, samples: int, noise: float, seed: int) -> Iterator[Path]:
     """So many samples; ``at`` and ``row`` are the same whatever the noise.

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from attribution.attributor import Run
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
+from attribution.isolation.restore import Whole
 from attribution.running import nested
 
 Rule = Literal["guided", "deconvolution"]
@@ -37,7 +38,7 @@ _BENDS = {
 """What bends and is no rectifier, by the name of its node without ``Backward0``."""
 
 _CLOSED = {
-    "CheckpointFunctionBackward": "a reentrant checkpoint; write checkpoint(…, use_reentrant=False)",
+    "CheckpointFunctionBackward": "a reentrant checkpoint; give the checkpoint use_reentrant=False",
     "CompiledFunctionBackward": "a compiled part; give the model as it was before it was compiled",
 }
 """Nodes that hold a part of the network into which nobody can look, and how to do without."""
@@ -155,7 +156,8 @@ def _refuse_closed(node: Node, model: nn.Module) -> None:
     name = _name(node)
     why = _CLOSED.get(name)
     if name in ("DifferentiableGraphBackward", "CopySlices"):
-        graphs = [str(each.inlined_graph) for each in model.modules() if isinstance(each, torch.jit.ScriptModule)]
+        modules = (model.inner if isinstance(model, Whole) else model).modules()
+        graphs = [str(each.inlined_graph) for each in modules if isinstance(each, torch.jit.ScriptModule)]
         hidden = any(_HIDDEN[name].search(graph) for graph in graphs)
         if hidden or (name == "DifferentiableGraphBackward" and not graphs):
             why = "a script that torch fuses, or that writes into a view; give the model as it was before torch.jit"
