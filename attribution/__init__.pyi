@@ -38,12 +38,16 @@ from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
+from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
 from .techniques import ElementWiseCAM as ElementWiseCAM
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import GradientSHAP as GradientSHAP
+from .techniques import GuidedBackprop as GuidedBackprop
+from .techniques import GuidedGradCAM as GuidedGradCAM
 from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
