@@ -37,6 +37,7 @@ from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import DirectionObjective as DirectionObjective
+from .techniques import EigenCAM as EigenCAM
 from .techniques import ElementWiseCAM as ElementWiseCAM
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
