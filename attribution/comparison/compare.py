@@ -1,7 +1,7 @@
 """One question to several backends, and whether their answers agree."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import nn
 
 from attribution import registry
 from attribution.agreement import Agreement, all_hold, table
-from attribution.errors import InputError
+from attribution.attributor import Attributor
+from attribution.errors import BackendNotInstalledError, InputError
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
@@ -23,10 +24,12 @@ class Comparison:
     Attributes:
         attributions: By backend.
         agreements: By pair of backends, one verdict per layer × image × target.
+        left_out: Where no backends were named, those of which a library is missing, and which.
     """
 
     attributions: dict[str, Attribution]
     agreements: dict[tuple[str, str], list[Agreement]]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -40,7 +43,8 @@ class Comparison:
 
     def table(self) -> str:
         """The verdicts as text, one line each."""
-        return "\n".join(f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items())
+        pairs = [f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items()]
+        return "\n".join([*pairs, *(f"{name} left out: {why}" for name, why in self.left_out.items())])
 
 
 def compare(
@@ -58,23 +62,47 @@ def compare(
         model: As for `explain`.
         inputs: As for `explain`.
         technique: As for `explain`.
-        backends: At least two; ``None``: all that are installed for this technique.
+        backends: At least two; ``None``: all that are installed for this technique, but for references, which say
+            what another library says (`Attributor.reference`), and for those of which a library is missing.
         target: As for `explain`; what the first backend predicts is asked of the others.
         execution: As for `explain`.
 
     Raises:
         InputError: Fewer than two backends, or one named twice.
+        BackendNotInstalledError: A library that a named backend needs is missing.
     """
-    names = list(registry.backends(technique.name) if backends is None else backends)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
-    classes = [registry.get(technique, name) for name in names]
+    left_out: dict[str, str] = {}
+    if backends is None:
+        classes = _installed(technique, left_out)
+    else:
+        names = list(backends)
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise _too_few(technique, names)
+        classes = {name: registry.get(technique, name) for name in names}
+    if len(classes) < 2:
+        raise _too_few(technique, list(classes))
     attributions: dict[str, Attribution] = {}
-    for name, cls in zip(names, classes, strict=True):
+    for name, cls in classes.items():
         attributions[name] = cls(model, technique, execution).attribute(inputs, target)
         if attributions[name].score is not None:
             target = attributions[name].score  # what the clean output settled is asked of the others
     agreements = {
-        (a, b): attributions[a].technique.agreement(attributions[a], attributions[b]) for a, b in combinations(names, 2)
+        (a, b): attributions[a].technique.agreement(attributions[a], attributions[b])
+        for a, b in combinations(classes, 2)
     }
-    return Comparison(attributions, agreements)
+    return Comparison(attributions, agreements, left_out)
+
+
+def _installed(technique: Technique, left_out: dict[str, str]) -> dict[str, type[Attributor[Any]]]:
+    """The attributors by backend; ``left_out`` is told of the others."""
+    found = {}
+    for name in registry.backends(technique.name):
+        try:
+            found[name] = registry.get(technique, name)
+        except BackendNotInstalledError as error:
+            left_out[name] = str(error)
+    return found
+
+
+def _too_few(technique: Technique, names: Sequence[str]) -> InputError:
+    return InputError(f"comparing needs two different backends; found {list(names)} for {technique.name}")
