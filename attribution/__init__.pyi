@@ -27,6 +27,7 @@ from .running.execution import Execution as Execution
 from .scores.boxes import BoxScore as BoxScore
 from .scores.classes import ClassScore as ClassScore
 from .scores.difference import DifferenceScore as DifferenceScore
+from .scores.finer import FinerScore as FinerScore
 from .scores.functions import FunctionScore as FunctionScore
 from .scores.layers import LayerScore as LayerScore
 from .scores.regions import RegionScore as RegionScore
