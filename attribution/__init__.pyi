@@ -28,6 +28,7 @@ from .running.execution import Execution as Execution
 from .scores.boxes import BoxScore as BoxScore
 from .scores.classes import ClassScore as ClassScore
 from .scores.difference import DifferenceScore as DifferenceScore
+from .scores.finer import FinerScore as FinerScore
 from .scores.functions import FunctionScore as FunctionScore
 from .scores.layers import LayerScore as LayerScore
 from .scores.regions import RegionScore as RegionScore
@@ -40,6 +41,7 @@ from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
+from .techniques import EigenCAM as EigenCAM
 from .techniques import ElementWiseCAM as ElementWiseCAM
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
