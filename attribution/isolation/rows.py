@@ -21,6 +21,9 @@ MIXED = "the model's answer to an image depends on the images beside it"
 
 FAILS = "the model fails on an image alone"
 
+ONE_ROW = "the model gives one row for several images"
+"""Of a user's several images that is an error of the scores, not a reason."""
+
 NO_ROOM = "three images at once do not fit into memory"
 
 CROWD = 4
@@ -89,7 +92,7 @@ def mixing(
             return NO_ROOM  # next time there may be
         tensors = tuple(tensor for tensor in model.parameters() if not tensor.is_inference())
         proof = known[key] = _Proof(reason, tensors, _versions(tensors))
-    return proof.reason
+    return None if proof.reason is ONE_ROW and len(inputs) > 1 else proof.reason
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
@@ -107,6 +110,8 @@ def _reason(model: nn.Module, inputs: Inputs, execution: Execution, together: in
         if isinstance(answers, str):
             return answers
         alone, batches = answers
+        if not inside and () in alone.rows and not any(() in rows for batch in batches for rows in batch):
+            return ONE_ROW
         shared = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
         if shared:
             coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast, tf32(inputs))
