@@ -12,6 +12,7 @@ from attribution.attributor import Attributor, Run
 from attribution.errors import PluginError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
+from attribution.techniques.cam.by_channel import CAMByChannel
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_hooks.cam import backward, memory
@@ -49,6 +50,10 @@ class CamAttributor(Attributor[C], ABC):
             activation: (N, 1, D, *places), detached.
             gradient: (N, T, D, *places), of each target's score.
         """
+        raise NotImplementedError
+
+    def terms(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """(N, T, D, *places), which `combine` adds up over D; of techniques whose channels can be kept."""
         raise NotImplementedError
 
     @property
@@ -98,7 +103,8 @@ class CamAttributor(Attributor[C], ABC):
         found = {name: grids[name].map(output.detach()) for name, output in ran.outputs.items()}
         maps: dict[str, Tensor] = {}
         many = target.shape[1] > backward.FEW_TARGETS
-        if self._by_mean and run.settled[0].logits and many and not ran.edges:
+        apart = isinstance(run.technique, CAMByChannel) and run.technique.by_channel
+        if self._by_mean and run.settled[0].logits and many and not ran.edges and not apart:
             for name, output in ran.outputs.items():
                 closed = class_maps(run, scores, output, grids[name], target, self.weights)
                 if closed is not None:
@@ -112,9 +118,15 @@ class CamAttributor(Attributor[C], ABC):
         kept = 1 if self._by_mean else backward.COPIES
         size = chunk(run, run.technique.layers, kept=kept) if target.shape[1] > 1 else 1
         if not self._by_mean:
-            return tail.maps(target, size, {name: found[name].unsqueeze(1) for name in rest}, self.combine)
-        means = tail.weights(target, size)
-        return maps | {name: weighted(self.weights(found[name], means[name]), found[name]) for name in rest}
+            combine = self.terms if apart else self.combine
+            return tail.maps(target, size, {name: found[name].unsqueeze(1) for name in rest}, combine)
+        means, product = tail.weights(target, size), products if apart else weighted
+        return maps | {name: product(self.weights(found[name], means[name]), found[name]) for name in rest}
+
+
+def products(weights: Tensor, activation: Tensor) -> Tensor:
+    """Channel by channel: (N, T, D) and (N, D, *places) → (N, T, D, *places)."""
+    return weights.to(activation.device).reshape(*weights.shape, *[1] * (activation.ndim - 2)) * activation[:, None]
 
 
 def weighted(weights: Tensor, activation: Tensor) -> Tensor:
