@@ -169,10 +169,10 @@ class Attributor(ABC, Generic[TechniqueT]):
             if offload is not None:
                 offload.finish()
             raw = {name: _whole([maps[name] for maps in done]) for name in done[0]}
-            dtype = torch.promote_types(start.dtype, torch.float32)
+            dtype = torch.promote_types(start.dtype, torch.float32) if start.dtype.is_floating_point else None
             shown = start if offload is None else start.cpu()
             with torch.no_grad():
-                maps = technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
+                maps = technique.finish({name: map_.to(dtype or map_.dtype) for name, map_ in raw.items()}, shown)
         notes = {key: value for run in runs for key, value in run.notes.items()}
         if apart is not None:
             notes["rows"] = f"one by one: {apart}"

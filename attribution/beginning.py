@@ -6,6 +6,7 @@ from torch import nn
 
 from attribution import layers
 from attribution.errors import TargetError
+from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.running.guards import Guards
 from attribution.scores.reading import Asked, score_of
@@ -39,6 +40,8 @@ class Beginning:
             for name in technique.named(model):
                 layers.find(model, name)
             start = as_inputs(technique.start(model)) if self._inputs is None else self._inputs.detach().clone()
+            if technique.takes_gradients:
+                checks.floats_only(start, technique.name)
             technique.check(start)
             if not technique.needs_target and target is not None:
                 raise TargetError(f"{technique.name} explains no score; leave target out (found {target!r})")

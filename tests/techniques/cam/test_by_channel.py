@@ -1,4 +1,4 @@
-"""``channels="none"``: the terms of Grad-CAM and HiResCAM, channel by channel, against loops; they add up to the map."""
+"""``channels="none"``: the terms of Grad-CAM and HiResCAM, by channel, against loops; they add up to the map."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def terms(name: str, case: Case, model: nn.Module, x: Tensor, targets: list[list
         activation, found = loops.gradients(
             lambda n=n: model(x[n : n + 1]),  # type: ignore[misc]
             layer,
-            lambda output, n=n: [output[0, c] for c in targets[n]],  # type: ignore[misc, index]
+            lambda output, n=n: [output[0, c] for c in targets[n]],  # type: ignore[misc]
         )
         values = case.values(activation).tolist()
         each = [
