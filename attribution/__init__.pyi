@@ -21,6 +21,7 @@ from .errors import TargetError as TargetError
 from .errors import UnknownAttributorError as UnknownAttributorError
 from .inputs.inputs import Inputs as Inputs
 from .isolation.context import prepared as prepared
+from .isolation.function_model import FunctionModel as FunctionModel
 from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
