@@ -35,6 +35,8 @@ from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
+from .techniques import Attention as Attention
+from .techniques import AttentionRollout as AttentionRollout
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import DirectionObjective as DirectionObjective
 from .techniques import ElementWiseCAM as ElementWiseCAM
@@ -42,10 +44,12 @@ from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import GradientAttention as GradientAttention
 from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import LayerCAM as LayerCAM
+from .techniques import LeGrad as LeGrad
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency

@@ -111,7 +111,7 @@ class CAM(Technique):
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """ReLU, then upsampling to the places of the inputs."""
         maps = {layer: torch.relu(map_) for layer, map_ in raw.items()} if self.relu else raw
-        return {layer: _enlarged(map_, inputs) for layer, map_ in maps.items()} if self.upsample else maps
+        return {layer: enlarged(map_, inputs) for layer, map_ in maps.items()} if self.upsample else maps
 
     @classmethod
     def example(cls) -> Self:
@@ -119,7 +119,8 @@ class CAM(Technique):
         return cls(layers=("body",))
 
 
-def _enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
+def enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
+    """(N, T, *places) to the places of the first explained input that has as many axes of them, if any."""
     axes = map_.ndim - 2
     size = reading.places_of(inputs, axes) if axes else ()
     return F.interpolate(map_, size=size, mode=_MODES[axes], align_corners=False) if size else map_
