@@ -56,3 +56,5 @@ from .techniques import Saliency as Saliency
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM
+
+__version__: str

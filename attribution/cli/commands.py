@@ -67,6 +67,24 @@ _MODEL = "bundled:squeezenet1_1"
 _OUT = Path("attribution-out")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        packages = ("torch-attribution", "torch", "torchvision", "captum")
+        typer.echo(", ".join(f"{package} {version(package)}" for package in packages))
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions of the packages, and out.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
 @app.command()
 def demo(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="Photo; default: a cup of coffee.")] = None,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
 PICTURES = sorted(path for path in (ROOT / "docs/pictures").iterdir() if path.suffix in (".jpg", ".png"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -45,6 +45,10 @@ class Saliency(AveragedGradient):
         """Only without ``absolute``."""
         return not self.absolute
 
+    def unit_of(self, score: str) -> str:
+        """A gradient's."""
+        return f"{score} per unit of the input"
+
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The inputs."""
         yield Point(inputs)
