@@ -16,7 +16,7 @@ from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques import Attention, AttentionRollout, GradientAttention
-from attribution.techniques.attention.family import AttentionOfQuery
+from attribution.techniques.attention.family import AttentionOfQuery, Reading
 from attribution_captum.cam import ScoreOfOne
 from attribution_captum.layer import connected, explained, forward, typed
 
@@ -44,7 +44,8 @@ class CaptumAttention(_CaptumAttention[Attention]):
         """(N, 1, h, w) for each layer."""
         with _written_out(run) as drops:
             matrices = [_fused(run.technique, given) for given in _weights(run, drops)]
-        return dict(zip(run.technique.layers, (_shown(run.technique, m) for m in matrices), strict=True))
+        reading = _read(run)
+        return dict(zip(run.technique.layers, (_shown(reading, matrix) for matrix in matrices), strict=True))
 
 
 class CaptumAttentionRollout(_CaptumAttention[AttentionRollout]):
@@ -53,14 +54,14 @@ class CaptumAttentionRollout(_CaptumAttention[AttentionRollout]):
     technique_type: ClassVar[type[AttentionRollout]] = AttentionRollout
 
     def compute(self, run: Run[AttentionRollout]) -> Maps:
-        """(N, 1, h, w) under the last layer's name."""
+        """(N, 1, h, w) of the input."""
         with _written_out(run) as drops:
             matrices = [_fused(run.technique, given) for given in _weights(run, drops)]
         product = torch.eye(matrices[0].shape[-1], dtype=matrices[0].dtype, device=matrices[0].device)
         for matrix in matrices:
             mixed = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
             product = mixed / mixed.sum(dim=-1, keepdim=True) @ product
-        return {run.technique.layers[-1]: _shown(run.technique, product)}
+        return {run.inputs.key(run.inputs.explained[0]): _shown(_read(run), product)}
 
 
 class CaptumGradientAttention(_CaptumAttention[GradientAttention]):
@@ -69,8 +70,8 @@ class CaptumGradientAttention(_CaptumAttention[GradientAttention]):
     technique_type: ClassVar[type[GradientAttention]] = GradientAttention
 
     def compute(self, run: Run[GradientAttention]) -> Maps:
-        """(N, T, h, w) under the last layer's name."""
-        columns: list[Tensor] = []
+        """(N, T, h, w) of the input."""
+        columns, reading = list[Tensor](), _read(run)
         tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
         with _written_out(run) as drops:
             kept = _weights(run, drops)
@@ -82,8 +83,8 @@ class CaptumGradientAttention(_CaptumAttention[GradientAttention]):
                 for slope, given in zip(slopes, kept, strict=True):
                     raising = _fused(run.technique, torch.where(slope > 0, slope * given, 0.0))
                     moved = moved + raising + raising @ moved
-                columns.append(_shown(run.technique, moved))
-        return {run.technique.layers[-1]: torch.cat(columns, dim=1)}
+                columns.append(_shown(reading, moved))
+        return {run.inputs.key(run.inputs.explained[0]): torch.cat(columns, dim=1)}
 
 
 @contextmanager
@@ -130,11 +131,16 @@ def _fused(technique: AttentionOfQuery, given: Tensor) -> Tensor:
     return torch.stack(heads).max(dim=0).values if technique.heads == "max" else heads[int(technique.heads)]
 
 
-def _shown(technique: AttentionOfQuery, matrix: Tensor) -> Tensor:
+def _read(run: Run[A]) -> Reading:
+    reading = run.technique.reading(run.model, run.inputs)
+    for key, note in reading.notes.items():
+        run.note(key, note)
+    return reading
+
+
+def _shown(reading: Reading, matrix: Tensor) -> Tensor:
     """(N, queries, keys) → (N, 1, h, w): the query's row."""
-    grid = technique.placed(matrix)
-    if technique.query == "mean":
-        leading, *_ = technique.tokens or (0,)
-        return grid[:, leading:].sum(dim=1, keepdim=True) / (matrix.shape[1] - leading)
-    query = int(technique.query or 0)
-    return grid[:, query : query + 1]
+    grid = reading.placed(matrix)
+    if reading.query == "mean":
+        return grid[:, reading.leading :].sum(dim=1, keepdim=True) / (matrix.shape[1] - reading.leading)
+    return grid[:, reading.query : reading.query + 1]

@@ -37,6 +37,10 @@ class Attention(AttentionOfQuery):
     name: ClassVar[str] = "attention"
     chained: ClassVar[bool] = False
 
+    def unit_of(self, score: str) -> str:
+        """A part of the row of weights."""
+        return "part of the attention"
+
     def _default(self, model: nn.Module, inputs: Inputs) -> list[AttentionLayer]:
         found = super()._default(model, inputs)
         return [each for each in found if not each.windows][-1:] or found[-1:]

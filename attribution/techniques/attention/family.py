@@ -28,6 +28,32 @@ Query = Literal["mean"] | int | None
 Tokens = tuple[int, ...] | None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How rows of weights become a map.
+
+    Attributes:
+        leading: Tokens in front of the grid.
+        places: Of the grid, row by row behind them.
+        query: Whose row is shown; of a technique that shows no row ``"mean"``.
+    """
+
+    leading: int
+    places: tuple[int, ...]
+    query: Literal["mean"] | int = "mean"
+
+    def placed(self, rows: Tensor) -> Tensor:
+        """(…, tokens) → (…, h, w) without leading tokens."""
+        placed: Tensor = rows[..., self.leading :].unflatten(-1, self.places)
+        return placed
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the provenance says of it."""
+        grid = " · ".join(map(str, self.places))
+        return {"tokens": f"{self.leading} + {grid}", "query": str(self.query)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionMap(Technique, ABC):
     """A map over the grid of tokens, from the attention weights A[h, i, j] of query i on key j in head h.
@@ -80,14 +106,20 @@ class AttentionMap(Technique, ABC):
         return self.layers
 
     def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
-        """Fill in layers, and the reading of the tokens."""
+        """Fill in the layers, by their names in the order in which they run."""
         chosen = attention_of(model, inputs, self.layers) if self.layers else self._default(model, inputs)
         if self.chained:
             check_chain(model, inputs, chosen, every=not self.layers)
         for layer in map(whole, chosen):
             if not isinstance(self.heads, str) and self.heads >= layer.heads:
                 raise LayerError(f"layer {layer.name!r} has heads 0 to {layer.heads - 1}; heads is {self.heads}")
-        return replace(self, layers=tuple(each.name for each in chosen), tokens=self._grid(model, inputs, chosen))
+        self._grid(model, inputs, chosen)
+        return replace(self, layers=tuple(each.name for each in chosen))
+
+    def reading(self, model: nn.Module, inputs: Inputs) -> Reading:
+        """How the rows of a resolved technique lie on the input; one rule for every backend."""
+        leading, *places = self._grid(model, inputs, attention_of(model, inputs, self.layers))
+        return Reading(leading, tuple(places))
 
     def _default(self, model: nn.Module, inputs: Inputs) -> list[AttentionLayer]:
         """Every attention whose keys cover the input; another one, of a text for example, is passed over."""
@@ -112,15 +144,14 @@ class AttentionMap(Technique, ABC):
             raise LayerError(f"the {keys} tokens of {name!r} {words}; say how: tokens=(leading, h, w)")
         return grids[0]
 
-    def placed(self, rows: Tensor) -> Tensor:
-        """(…, tokens) → (…, h, w) without leading tokens; of a resolved technique."""
-        leading, *places = self.tokens or (0,)
-        placed: Tensor = rows[..., leading:].unflatten(-1, places)
-        return placed
-
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Upsampling to the places of the inputs."""
         return {layer: enlarged(map_, inputs) for layer, map_ in raw.items()} if self.upsample else raw
+
+    @classmethod
+    def example(cls) -> Self:
+        """The blocks that the conformance kit puts into its models."""
+        return cls(layers=("head.attention.0", "head.attention.1"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +179,23 @@ class AttentionOfQuery(AttentionMap, ABC):
             object.__setattr__(self, "query", _word_or_number(type(self).__name__, "query", self.query, ("mean",)))
 
     def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
-        """Fill in layers, the reading of the tokens, and whose row is shown."""
+        """Fill in the layers, by their names in the order in which they run."""
         found = super().resolve(model, inputs)
-        leading, *_ = found.tokens or (0,)
-        last, query = attention_of(model, inputs, found.layers)[-1], self.query
+        found.reading(model, inputs)
+        return found
+
+    def reading(self, model: nn.Module, inputs: Inputs) -> Reading:
+        """How the query's row of a resolved technique lies on the input; one rule for every backend."""
+        found, query = super().reading(model, inputs), self.query
+        last = attention_of(model, inputs, self.layers)[-1]
         if last.queries not in (1, last.keys):
             raise LayerError(f"layer {last.name!r} has {last.queries} queries and {last.keys} keys, which is no grid")
-        if query is None:
-            query = 0 if last.queries == 1 or (leading and reads_first(model, inputs, last.keys)) else "mean"
-        elif last.queries == 1 or not (query == "mean" or query < last.queries):
+        beyond = isinstance(query, int) and query >= last.queries
+        if beyond or (last.queries == 1 and query == "mean"):
             raise LayerError(f"layer {last.name!r} has queries 0 to {last.queries - 1}; query is {query!r}")
+        if query is None:
+            one = last.queries == 1 or (found.leading > 0 and reads_first(model, inputs, last.keys))
+            query = 0 if one else "mean"
         return replace(found, query=query)
 
 

@@ -13,8 +13,8 @@ class GradientAttention(AttentionOfQuery):
     Ā_l = fused over heads of ReLU(∂score / ∂A_l · A_l);  R_0 = I, R_l = R_{l-1} + Ā_l · R_{l-1};
     raw[p] = (R_L − I)[q, p] for the query q, or its mean over the grid's queries.
 
-    Sign and unit: not negative. The first order in Ā is in units of the score. Maps are (N, T, H, W), under the name of
-    the last layer, in which the query stands.
+    Sign and unit: not negative. The first order in Ā is in units of the score. Maps are (N, T, H, W) of
+    the input.
 
     Args:
         layers: See `AttentionOfQuery`, as all of them. Empty: every block. A last layer with one query of its own,
@@ -36,3 +36,7 @@ class GradientAttention(AttentionOfQuery):
     name: ClassVar[str] = "gradient_attention"
     needs_target: ClassVar[bool] = True
     takes_gradients: ClassVar[bool] = True
+
+    def unit_of(self, score: str) -> str:
+        """None: products of several layers' attention are added to single ones."""
+        return ""

@@ -17,7 +17,7 @@ class LeGrad(AttentionMap):
     s_l = the score of what the model's last layers make of block l's output;
     raw[p] = mean over layers l and queries i of fused over heads of ReLU(∂s_l / ∂A_l[h, i, p]).
 
-    Sign and unit: not negative; in units of the score. Maps are (N, T, H, W), under the name of the last layer.
+    Sign and unit: not negative; in units of the score. Maps are (N, T, H, W) of the input.
 
     Args:
         layers: See `AttentionMap`, as all of them. Empty: every block. The last of these must be in the model's last
@@ -37,6 +37,7 @@ class LeGrad(AttentionMap):
     """
 
     name: ClassVar[str] = "legrad"
+    title: ClassVar[str] = "LeGrad"
     needs_target: ClassVar[bool] = True
     takes_gradients: ClassVar[bool] = True
 

@@ -14,7 +14,7 @@ class AttentionRollout(AttentionOfQuery):
     raw[p] = (Â_L · … · Â_1)[q, p] for the query q, or its mean over the grid's queries.
 
     Sign and unit: a part of the row, from 0 to 1; the row adds up to 1 with the leading tokens. Independent of any
-    class. Maps are (N, 1, H, W), under the name of the last layer, in which the query stands.
+    class. Maps are (N, 1, H, W) of the input.
 
     Args:
         layers: See `AttentionOfQuery`, as all of them. Empty: every block. A last layer with one query of its own,
@@ -33,3 +33,7 @@ class AttentionRollout(AttentionOfQuery):
     """
 
     name: ClassVar[str] = "attention_rollout"
+
+    def unit_of(self, score: str) -> str:
+        """A part of the row of weights."""
+        return "part of the attention"

@@ -11,7 +11,8 @@ from attribution.attributor import Attributor, Run
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques.attention.attention import Attention
-from attribution_hooks.attention.weights import fused, weights
+from attribution.techniques.attention.family import Reading
+from attribution_hooks.attention.weights import fused, read, weights
 
 
 class HooksAttention(Attributor[Attention]):
@@ -28,16 +29,15 @@ class HooksAttention(Attributor[Attention]):
 
     def compute(self, run: Run[Attention]) -> Maps:
         """(N, 1, h, w) for each layer."""
-        with torch.no_grad(), weights(run, partial(_row, run.technique)) as found:
+        reading = read(run)
+        with torch.no_grad(), weights(run, partial(_row, run.technique, reading)) as found:
             run.forward(run.inputs)
         rows = zip(run.technique.layers, found.values(), strict=True)
-        return {name: run.technique.placed(row).unsqueeze(1) for name, row in rows}
+        return {name: reading.placed(row).unsqueeze(1) for name, row in rows}
 
 
-def _row(technique: Attention, given: Tensor) -> Tensor:
+def _row(technique: Attention, reading: Reading, given: Tensor) -> Tensor:
     """(N, heads, queries, keys) → (N, keys)."""
-    if given.shape[2] > 1 and technique.query == "mean":
-        leading, *_ = technique.tokens or (0,)
-        return fused(given[:, :, leading:], technique).mean(dim=1)
-    query = 0 if given.shape[2] == 1 else int(technique.query or 0)
-    return fused(given[:, :, query], technique).clone()
+    if reading.query == "mean":
+        return fused(given[:, :, reading.leading :], technique).mean(dim=1)
+    return fused(given[:, :, reading.query], technique).clone()

@@ -9,8 +9,9 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
+from attribution.techniques.attention.family import Reading
 from attribution.techniques.attention.gradient_attention import GradientAttention
-from attribution_hooks.attention.weights import bytes_of, fused, gradients, start, weights
+from attribution_hooks.attention.weights import bytes_of, fused, gradients, read, start, weights
 
 
 class HooksGradientAttention(Attributor[GradientAttention]):
@@ -25,8 +26,8 @@ class HooksGradientAttention(Attributor[GradientAttention]):
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs) + weighed
 
     def compute(self, run: Run[GradientAttention]) -> Maps:
-        """(N, T, h, w) under the last layer's name."""
-        rows: list[Tensor] = []
+        """(N, T, h, w) of the input."""
+        rows, reading = list[Tensor](), read(run)
         with torch.enable_grad(), weights(run, None) as found:
             columns = run.scores(run.forward(run.inputs)).unbind(1)
             found.done, kept = True, found.values()
@@ -35,13 +36,13 @@ class HooksGradientAttention(Attributor[GradientAttention]):
                 with torch.no_grad():
                     pairs = zip(slopes, kept, strict=True)
                     chain = [fused(found.by_head((g * x).relu()), run.technique) for g, x in pairs]
-                    rows.append(_row(run.technique, chain))
-        return {run.technique.layers[-1]: run.technique.placed(torch.stack(rows, dim=1))}
+                    rows.append(_row(reading, chain))
+        return {run.inputs.key(run.inputs.explained[0]): reading.placed(torch.stack(rows, dim=1))}
 
 
-def _row(technique: GradientAttention, chain: list[Tensor]) -> Tensor:
+def _row(reading: Reading, chain: list[Tensor]) -> Tensor:
     """(N, keys): of R − I, without the matrix. I is never added, beside which small weights would be rounded away."""
-    row = start(technique, chain[-1])
+    row = start(reading, chain[-1])
     moved = torch.zeros_like(row)
     for matrix in reversed(chain):
         passed = torch.bmm((row + moved).unsqueeze(1), matrix)[:, 0]

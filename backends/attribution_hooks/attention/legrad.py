@@ -13,9 +13,11 @@ from attribution.agreement import relative_tolerance
 from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError, ModelError
 from attribution.inputs.inputs import Inputs
+from attribution.isolation.torch_modes import devices_of, note_random
+from attribution.isolation.undo import Undo
 from attribution.technique import Maps
 from attribution.techniques.attention.legrad import LeGrad
-from attribution_hooks.attention.weights import bytes_of, fused, gradients, weights
+from attribution_hooks.attention.weights import bytes_of, fused, gradients, read, weights
 
 
 class HooksLeGrad(Attributor[LeGrad]):
@@ -35,20 +37,24 @@ class HooksLeGrad(Attributor[LeGrad]):
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs) + weighed
 
     def compute(self, run: Run[LeGrad]) -> Maps:
-        """(N, T, h, w) under the last layer's name."""
+        """(N, T, h, w) of the input."""
         asked = layers.attention_of(run.model, run.inputs, run.technique.layers)
         blocks = [layers.block_of(run.model, run.inputs, layer) for layer in asked]
         if len(set(blocks)) < len(blocks):
             raise LayerError("two of the layers lie in one block, which has one output; name one of each block")
+        restart = note_random(Undo(), devices_of(run.model, run.inputs.first))
         with torch.no_grad():
             clean = run.scores(run.forward(run.inputs))
-        maps: list[Tensor] = []
+        restart()  # a model that draws shall draw the same again
+        maps, reading = list[Tensor](), read(run)
         with torch.enable_grad(), weights(run, None) as found, _side_by_side(run, blocks):
             examples = torch.arange(len(run.inputs), device=run.inputs.device).repeat(len(blocks))
             try:
                 scores = run.scores(run.forward(run.inputs), examples).unflatten(0, (len(blocks), -1))
-            except (ModelError, RuntimeError, IndexError) as error:
-                raise _unlike(blocks[-1]) from error
+            except ModelError as error:
+                if isinstance(error.__cause__, RuntimeError | IndexError | ValueError):
+                    raise _unlike(blocks[-1]) from error
+                raise
             found.done, kept = True, found.values()
             off = (scores[-1] - clean).abs().max()
             if off > relative_tolerance(clean.dtype) * scores.detach().abs().max():
@@ -59,7 +65,7 @@ class HooksLeGrad(Attributor[LeGrad]):
                 with torch.no_grad():
                     rows = [fused(found.by_head(g).relu(), run.technique).mean(dim=1) for g in slopes]
                     maps.append(torch.stack(rows).mean(dim=0))
-        return {run.technique.layers[-1]: run.technique.placed(torch.stack(maps, dim=1))}
+        return {run.inputs.key(run.inputs.explained[0]): reading.placed(torch.stack(maps, dim=1))}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from attribution.attributor import Attributor, Run
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques.attention.rollout import AttentionRollout
-from attribution_hooks.attention.weights import bytes_of, fused, start, weights
+from attribution_hooks.attention.weights import bytes_of, fused, read, start, weights
 
 
 class HooksAttentionRollout(Attributor[AttentionRollout]):
@@ -25,12 +25,13 @@ class HooksAttentionRollout(Attributor[AttentionRollout]):
         return 2 * layers.peak_bytes(model, inputs) + bytes_of(model, technique, inputs, heads=False, copies=2)
 
     def compute(self, run: Run[AttentionRollout]) -> Maps:
-        """(N, 1, h, w) under the last layer's name."""
+        """(N, 1, h, w) of the input."""
+        reading = read(run)
         with torch.no_grad(), weights(run, partial(fused, technique=run.technique)) as found:
             run.forward(run.inputs)
         matrices = found.values()
         with torch.no_grad():
-            row = start(run.technique, matrices[-1])
+            row = start(reading, matrices[-1])
             for matrix in reversed(matrices):
                 total = matrix.sum(dim=2)
                 if matrix.shape[1] == 1:  # pooled: no residual connection beside it
@@ -38,4 +39,4 @@ class HooksAttentionRollout(Attributor[AttentionRollout]):
                     continue
                 row = row / (1 + total)
                 row = row + torch.bmm(row.unsqueeze(1), matrix)[:, 0]
-        return {run.technique.layers[-1]: run.technique.placed(row).unsqueeze(1)}
+        return {run.inputs.key(run.inputs.explained[0]): reading.placed(row).unsqueeze(1)}

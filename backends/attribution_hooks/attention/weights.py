@@ -12,7 +12,7 @@ from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
-from attribution.techniques.attention.family import AttentionMap
+from attribution.techniques.attention.family import AttentionMap, Reading
 
 Keep = Callable[[Tensor], Tensor]
 
@@ -108,15 +108,20 @@ def bytes_of(model: nn.Module, technique: AttentionMap, inputs: Inputs, *, heads
     return sum(size * (each.heads if heads else 1) * each.queries * each.keys for each in asked)
 
 
-def start(technique: Any, first: Tensor) -> Tensor:
-    """(N, keys): the row that stands for the query before the last layer; of a pooling layer's one query it is 1."""
-    count, queries, keys = len(first), first.shape[-2], first.shape[-1]
-    if queries == 1:
-        return first.new_ones(count, 1)
-    row = first.new_zeros(count, keys)
-    if technique.query == "mean":
-        leading, *_ = technique.tokens
-        row[:, leading:] = 1 / (keys - leading)
+def read(run: Run[Any]) -> Reading:
+    """How the technique's rows lie on the input, which is noted."""
+    reading: Reading = run.technique.reading(run.model, run.inputs)
+    for key, note in reading.notes.items():
+        run.note(key, note)
+    return reading
+
+
+def start(reading: Reading, last: Tensor) -> Tensor:
+    """(N, queries): the part of each query of the last layer in the row that is shown."""
+    count, queries = len(last), last.shape[-2]
+    row = last.new_zeros(count, queries)
+    if reading.query == "mean":
+        row[:, reading.leading :] = 1 / (queries - reading.leading)
     else:
-        row[:, technique.query] = 1
+        row[:, reading.query] = 1
     return row

@@ -51,9 +51,10 @@ def test_what_is_told_of_each_family(name: str) -> None:
                 AttentionRollout().resolve(model, Inputs.of(x))
             return
         question = AttentionRollout().resolve(model, Inputs.of(x))
+        reading = question.reading(model, Inputs.of(x))
         assert not found.changed
     assert question.layers == tuple(each.name for each in found.layers)
-    assert (question.tokens, question.query) == (case.tokens, case.query)
+    assert ((reading.leading, *reading.places), reading.query) == (case.tokens, case.query)
 
 
 class Plain(nn.Module):
@@ -113,7 +114,7 @@ def test_the_fast_path_of_torchs_layers_is_off(need_weights: bool) -> None:
     result = explain(model, x, AttentionRollout())
     assert result.technique.layers == ("encoder.layers.0.self_attn", "encoder.layers.1.self_attn", "last")  # type: ignore[attr-defined]
     assert result.map.shape == (3, 1, 16, 40)
-    assert torch.allclose(result.raw["last"].sum(dim=(2, 3)), torch.ones(3, 1, dtype=torch.float64))
+    assert torch.allclose(result.raw["input"].sum(dim=(2, 3)), torch.ones(3, 1, dtype=torch.float64))
 
 
 class Silent(nn.Module):
