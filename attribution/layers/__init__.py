@@ -5,8 +5,8 @@ from attribution.layers.attention import attention_of as attention_of
 from attribution.layers.attention import attentions as attentions
 from attribution.layers.attention import block_of as block_of
 from attribution.layers.attention import check_chain as check_chain
+from attribution.layers.attention import grids_of as grids_of
 from attribution.layers.attention import reads_first as reads_first
-from attribution.layers.attention import token_grids as token_grids
 from attribution.layers.attention import whole as whole
 from attribution.layers.axes import Axes as Axes
 from attribution.layers.axes import alone as alone
@@ -14,6 +14,7 @@ from attribution.layers.axes import axes_of as axes_of
 from attribution.layers.axes import examples_axis as examples_axis
 from attribution.layers.axes import told as told
 from attribution.layers.defaults import activation_layers as activation_layers
+from attribution.layers.defaults import grad_cam_default as grad_cam_default
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
 from attribution.layers.ending import ended_at as ended_at
 from attribution.layers.ending import outputs_until as outputs_until

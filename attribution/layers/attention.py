@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.notes import notes
-from attribution.layers.grids import MOST_LEADING, patch_grids
+from attribution.layers.grids import token_grids
 from attribution.layers.names import find, never_ran
 from attribution.layers.opened import opened
 from attribution.layers.trace import first_forward, missing, survey
@@ -208,17 +207,10 @@ def block_of(model: nn.Module, inputs: Inputs, layer: AttentionLayer) -> str:
     return name
 
 
-def token_grids(model: nn.Module, inputs: Inputs, tokens: int) -> list[tuple[int, ...]]:
-    """(leading, *places) that so many tokens may be: a grid that the model computes before, else square patches."""
-    image = tuple(inputs.places())
-    if not image:
-        return []
-    found = []
-    for stop in survey(model, inputs):
-        places = stop.shape[2:] if stop.shape and len(stop.shape) == 2 + len(image) else ()
-        if places and prod(places) > 1 and 0 <= tokens - prod(places) <= MOST_LEADING and stop.parametrised:
-            found.append((tokens - prod(places), *places))
-    return list(dict.fromkeys(found)) if found else patch_grids(tokens, image)
+def grids_of(model: nn.Module, inputs: Inputs, tokens: int) -> list[tuple[int, ...]]:
+    """(leading, *places) that so many tokens may be: see `token_grids`."""
+    shapes = [stop.shape for stop in survey(model, inputs) if stop.parametrised and stop.shape]
+    return token_grids(tokens, tuple(inputs.places()), shapes)
 
 
 def reads_first(model: nn.Module, inputs: Inputs, tokens: int) -> bool:

@@ -84,11 +84,13 @@ class Survey(tuple[Stop, ...]):
         outputs: Shapes of the tensors that the model returned.
         failure: Why the model failed, in which case the modules that ended before it did are here; else ``None``.
         chosen: The layers that a technique takes by default, by its name.
+        tokens: How those of Grad-CAM's layer lie, where it gives tokens.
     """
 
     outputs: tuple[tuple[int, ...], ...] = ()
     failure: str | None = None
     chosen: dict[str, tuple[str, ...]]
+    tokens: str | tuple[int, ...] | None = None
 
     def __init__(self, stops: Iterable[Stop]) -> None:
         self.chosen = {}

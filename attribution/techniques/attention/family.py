@@ -15,8 +15,8 @@ from attribution.layers import (
     attention_of,
     attentions,
     check_chain,
+    grids_of,
     reads_first,
-    token_grids,
     whole,
 )
 from attribution.technique import Kind, Maps, Technique
@@ -127,7 +127,7 @@ class AttentionMap(Technique, ABC):
         if self.tokens is not None:
             found = [each for each in seen if each.keys == self.tokens[0] + prod(self.tokens[1:])]
         else:
-            found = [each for each in seen if each.windows or len(token_grids(model, inputs, each.keys)) == 1]
+            found = [each for each in seen if each.windows or len(grids_of(model, inputs, each.keys)) == 1]
         return found or seen
 
     def _grid(self, model: nn.Module, inputs: Inputs, chosen: list[AttentionLayer]) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ class AttentionMap(Technique, ABC):
             if self.tokens[0] + prod(self.tokens[1:]) != keys:
                 raise LayerError(f"layer {name!r} attends to {keys} tokens; tokens={self.tokens!r} is another number")
             return self.tokens
-        grids = token_grids(model, inputs, keys)
+        grids = grids_of(model, inputs, keys)
         if len(grids) != 1:
             words = f"may lie as {' or '.join(map(str, grids))}" if grids else "make no grid of the input"
             raise LayerError(f"the {keys} tokens of {name!r} {words}; say how: tokens=(leading, h, w)")

@@ -101,7 +101,7 @@ def _huggingface(name: str, kind: str = "sdpa", head: str = "ForImageClassificat
 LOGITS, POOLED = "logits", "pooler_output"
 CASES: dict[str, Case] = {
     "torchvision ViT": Case(_torchvision("vit"), (64, 64), 3, (1, 4, 4)),
-    "torchvision Swin": Case(_torchvision("swin"), (64, 96), 4, None),
+    "torchvision Swin": Case(_torchvision("swin"), (64, 64), 4, None),
     "timm ViT": Case(_timm("vit"), (48, 80), 3, (1, 3, 5)),
     "timm ViT, written out": Case(_timm("vit", fused=False), (48, 80), 3, (1, 3, 5)),
     "timm ViT, mean": Case(
