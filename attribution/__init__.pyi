@@ -39,6 +39,8 @@ from .scores.values import ValueScore as ValueScore
 from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
+from .techniques import Attention as Attention
+from .techniques import AttentionRollout as AttentionRollout
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
@@ -48,6 +50,7 @@ from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import GradientAttention as GradientAttention
 from .techniques import GradientSHAP as GradientSHAP
 from .techniques import GuidedBackprop as GuidedBackprop
 from .techniques import GuidedGradCAM as GuidedGradCAM
@@ -55,6 +58,7 @@ from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import LayerCAM as LayerCAM
+from .techniques import LeGrad as LeGrad
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
