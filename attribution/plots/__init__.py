@@ -7,4 +7,5 @@ from attribution.plots.figures import heatmap_figure as heatmap_figure
 from attribution.plots.figures import image_figure as image_figure
 from attribution.plots.pixels import normalise as normalise
 from attribution.plots.pixels import overlay as overlay
+from attribution.plots.pixels import signed_overlay as signed_overlay
 from attribution.plots.sheet import save as save

@@ -69,6 +69,29 @@ def overlay(image: Picture, map: Tensor, *, alpha: float = 0.45, cmap: str = "je
     return (1 - alpha) * picture + alpha * colour
 
 
+def signed_overlay(image: Picture, map: Tensor) -> Pixels:
+    """A signed map laid over a picture: red for positive and blue for negative values, dark where the picture is.
+
+    Args:
+        image: (H, W, 3) float in [0, 1], or a PIL image.
+        map: (h, w), scaled by its largest |value|, then resized to (H, W) bilinearly.
+
+    Returns:
+        (H, W, 3) float64 in [0, 1].
+
+    Raises:
+        InputError: a wrong shape or range.
+        NonFiniteError: NaN or infinity in the map.
+    """
+    from matplotlib import colormaps
+
+    if map.ndim != 2:
+        raise InputError(f"the map has shape {tuple(map.shape)}; expected (h, w) of one image and target")
+    (picture,) = pictures(image, 1)
+    values = resized(array(normalise(map, signed=True)), picture)
+    return shaded(np.asarray(colormaps["RdBu_r"](0.5 + 0.5 * values))[..., :3], picture)
+
+
 def numeric(map: Tensor) -> Tensor:
     """The values of a map as finite floating point numbers, detached."""
     values = map.detach()

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from attribution.errors import InputError, ResourceError
 from attribution.isolation.context import prepared
 from attribution.paths import named
+from attribution.running.execution import first_line
 from attribution.runs.computing import Read, compute, read, record
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Items
 from attribution.runs.plan import Plan
 from attribution.runs.progress import Progress
-from attribution.runs.settling import tried
+from attribution.runs.settling import placed, tried
 from attribution.runs.stopping import Stopping
 from attribution.runs.work import OnShard, Work
 
@@ -131,7 +132,9 @@ class _Shards(lightning.LightningDataModule):
         process = self._process
         reader = process.reader(mine, trainer.world_size)
         order: Any = _Numbers(len(mine), process.stopping)
-        return DataLoader(reader, batch_size=None, sampler=order, num_workers=self._workers)
+        return DataLoader(
+            reader, batch_size=None, sampler=order, num_workers=self._workers, generator=torch.Generator()
+        )
 
 
 class Process:
@@ -142,15 +145,24 @@ class Process:
         work: What to compute.
         items: Of what.
         stopping: Whether to end.
-        on_shard: Called after each shard.
+        on_shard: See `OnShard`.
+        steady: Whether the model may stay prepared, of what was tried already; ``None``: try it.
         silent: Show no progress.
     """
 
     def __init__(
-        self, root: Any, work: Work, items: Items, stopping: Stopping, on_shard: OnShard | None, *, silent: bool
+        self,
+        root: Any,
+        work: Work,
+        items: Items,
+        stopping: Stopping,
+        on_shard: OnShard | None,
+        *,
+        steady: bool | None,
+        silent: bool,
     ) -> None:
         self._root, self._work, self._items, self.stopping = root, work, items, stopping
-        self._on_shard, self._silent = on_shard, silent
+        self._on_shard, self._steady, self._silent = on_shard, steady, silent
         self._undo = ExitStack()
         self._most: int | None = None
         self.failed = self.done = 0
@@ -172,11 +184,11 @@ class Process:
         threads = torch.get_num_threads()
         self._undo.callback(torch.set_num_threads, threads)
         torch.set_num_threads(int(self._folder.settings["threads"]))
-        home = next((each.device for each in model.parameters()), device)
-        if home != device:
-            self._undo.callback(model.to, home)
-            model.to(device)
-        if tried(self._work, self._items, device, [item for n in self._numbers for item in self._folder.items(n)]):
+        self._undo.enter_context(placed(model, device))
+        if self._steady is None:
+            waiting = [item for number in self._numbers for item in self._folder.items(number)]
+            self._steady = tried(self._work, self._items, device, waiting)
+        if self._steady:
             self._undo.enter_context(prepared(model))
 
     def step(self, number: int, items: list[Read]) -> None:
@@ -187,9 +199,9 @@ class Process:
         found = compute(self._work, items, self._device, self._most)
         self._most = found.halved
         told = record(found, self._folder.items(number), self._folder.names, items)
-        self._folder.write(number, {**told, "together": found.halved}, found.tensors)
         if self._on_shard is not None:
-            self._on_shard(number, items, found)
+            self._on_shard(self._folder, told, items, found)
+        self._folder.write(number, {**told, "together": found.halved}, found.tensors)
         self.done += 1
         self.failed += len(found.errors)
         if self.progress is not None:
@@ -242,8 +254,17 @@ def predict(process: Process, pending: Sequence[int], plan: Plan, device: torch.
         shards = _Shards(process, pending, plan.workers)
         try:
             trainer.predict(_Module(process), datamodule=shards, return_predictions=False)
-        except RuntimeError:
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # so Lightning ends what a user interrupts
+                raise KeyboardInterrupt from None
+            raise
+        except RuntimeError as error:
             process.watch(trainer)  # a process that is gone breaks what the others do together
+            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+                raise ResourceError(
+                    "another process of the run is gone; what is done stays: give the same command again, with any "
+                    f"number of processes ({first_line(error)})"
+                ) from error
             raise
         finally:
             process.end()

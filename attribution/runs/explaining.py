@@ -17,7 +17,10 @@ from attribution.running.execution import Execution
 from attribution.runs import fingerprint
 from attribution.runs.work import Batch, Part
 from attribution.saving import score_text, technique_text
+from attribution.scores import targets
+from attribution.scores.classes import ClassScore
 from attribution.scores.reading import Asked, score_of
+from attribution.scores.score import Score
 from attribution.technique import Technique
 
 KIND = "attributions"
@@ -101,8 +104,7 @@ class Explaining:
         tensors: dict[str, Tensor] = {}
         headers: dict[str, dict[str, str]] = {}
         rows: list[list[Mapping[str, Any]]] = [[] for _ in keep]
-        target = self.target if self.target is not None or batch.targets is None else list(batch.targets)
-        for name, found in answers(self, batch.inputs, target).items():
+        for name, found in answers(self, batch.inputs, _asked_of(self.target, batch)).items():
             mine = chosen(found, keep, len(batch))
             held, headers[name] = mine.packed()
             tensors |= {f"{name}/{key}": tensor for key, tensor in held.items()}
@@ -134,6 +136,20 @@ class Explaining:
             return "the prediction, or the class in the list"
         text, tensors = score_text(score_of(self.target, Technique.default_score))
         return f"{text} {fingerprint.of_tensors(tensors)}" if tensors else text
+
+
+def _asked_of(target: Asked, batch: Batch) -> Asked:
+    """The target of a batch: the class of each item where the list names it; one row of classes for every item."""
+    score = target if isinstance(target, ClassScore) else None
+    if score is None and (isinstance(target, Score) or callable(target)):
+        return target
+    named: Any = target if score is None else score.target
+    if named is None and batch.targets is not None:
+        named = list(batch.targets)
+    elif isinstance(named, list | tuple | Tensor):
+        rows = targets.integers(named)
+        named = rows.expand(len(batch), -1) if rows.ndim == 2 and len(rows) == 1 else rows
+    return named if score is None else replace(score, target=named)
 
 
 def answers(work: Explaining, inputs: Tensor, target: Asked) -> dict[str, Attribution]:

@@ -53,15 +53,19 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> Item:
         path = self.paths[index]
-        self._admit(path)
-        photo = images.photo(path)
+        try:
+            self._admit(path)
+            photo = images.photo(path)
+        except InputError as error:  # wherever the folder lies, the record of the run is the same
+            raise InputError(str(error).replace(str(path), self.names[index])) from error
+        name = named(self.names[index])
         try:
             inputs = self._transform(photo.image)
         except AttributionError as error:
-            raise InputError(f"{named(path)}: {error}") from error
+            raise InputError(f"{name}: {error}") from error
         except Exception as error:  # a stranger's transform
-            raise InputError(f"{named(path)}: the transform fails: {type(error).__name__}: {error}") from error
-        checked(inputs, named(path))
+            raise InputError(f"{name}: the transform fails: {type(error).__name__}: {error}") from error
+        checked(inputs, name)
         target = None if self._targets is None else self._targets[index]
         return Item(inputs, photo.sha256, target, photo.notes)
 
@@ -79,7 +83,7 @@ class ImageFiles:
         except (OSError, ValueError) as error:
             raise InputError(f"{named(path)} cannot be opened: {error}") from error
         if os.path.commonpath((real, self._root)) != self._root:
-            raise InputError(f"{named(path)} is a link out of {named(self._root)}; list it, or copy the file")
+            raise InputError(f"{named(path)} is a link out of its folder; list it, or copy the file")
 
 
 def of_folder(

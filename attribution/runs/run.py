@@ -138,7 +138,7 @@ def carry_out(
         plan: How to spread it.
         device: Where to compute; ``None``: where the model is.
         labels: Class names.
-        on_shard: Called in the process that computed a shard, after it was committed.
+        on_shard: See `OnShard`.
 
     Raises:
         InputError: Lightning is not installed, or see `run`.
@@ -162,12 +162,13 @@ def carry_out(
 
     with ExitStack() as stack:
         pending: list[int] = []
-        root = out
+        root, steady = out, None
         if leads:
             root = settling.make(out)
             stack.enter_context(locked(root))
             if not RunFolder.settled(root):  # a refusal comes before anything is written
-                settling.tried(work, items, device, range(len(items.names)))
+                with settling.placed(work.model, device):
+                    steady = settling.tried(work, items, device, range(len(items.names)))
             folder = settling.settle(root, work, items, plan, labels=labels, device=device)
             folder.made()
             pending = settling.left(folder, items, tell)
@@ -177,7 +178,7 @@ def carry_out(
         if leads:
             stopping.begin()
         if pending or not leads:
-            process = engine.Process(root, work, items, stopping, on_shard, silent=not plan.progress)
+            process = engine.Process(root, work, items, stopping, on_shard, steady=steady, silent=not plan.progress)
             engine.predict(process, pending, plan, device)
         if not leads:
             return Outcome(root, len(items.names), 0, 0, stopping.signal, leads=False)

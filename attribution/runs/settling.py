@@ -1,12 +1,14 @@
 """What a run is, settled when it begins; and what is left of it when it begins again."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from attribution import class_names
 from attribution.class_names import ClassNames
@@ -159,6 +161,20 @@ def tried(work: Work, items: Items, device: torch.device, numbers: Sequence[int]
             target = None if item.target is None else (item.target,)
             return _try(work, Batch(item.inputs[None], target).on(device))
     return True
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The model on a device, and back where it was."""
+    home = next((each.device for each in model.parameters()), device)
+    if home == device or (device.index is None and home.type == device.type):
+        yield
+        return
+    try:
+        model.to(device)
+        yield
+    finally:
+        model.to(home)
 
 
 def _try(work: Work, batch: Batch) -> bool:

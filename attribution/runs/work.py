@@ -75,5 +75,6 @@ class Work(Protocol):
         """
 
 
-OnShard = Callable[[int, Sequence[Any], Any], None]
-"""Called after a shard was committed: its number, its items as they were read, and what was computed."""
+OnShard = Callable[[Any, Mapping[str, Any], Sequence[Any], Any], None]
+"""Called before a shard is committed: the `RunFolder`, the record, the items as they were read, and what was computed.
+What it makes is there once the shard is done, and made again where the process is killed between the two."""

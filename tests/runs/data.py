@@ -81,8 +81,8 @@ class Means:
 
 
 def negative(inputs: Tensor) -> Exception | None:
-    """What a work says to a batch with an image whose first value is negative."""
-    return InputError("it is negative") if bool((inputs[:, 0, 0, 0] < 0).any()) else None
+    """What a work says to a batch with an image whose mean is negative."""
+    return InputError("it is negative") if bool((inputs.mean(dim=(1, 2, 3)) < 0).any()) else None
 
 
 def contents(root: Path) -> dict[str, bytes]:
