@@ -114,9 +114,11 @@ def _compute(
     """Compute the items of ``slots``, of which those that are ``wanted`` are kept; what fails becomes an error."""
     if not any(wanted):
         return
-    size = len(slots) if done.halved is None else max(1, done.halved)
-    for first in range(0, len(slots), size):
+    first = 0
+    while first < len(slots):
+        size = len(slots) if done.halved is None else done.halved  # which a part before may have lowered
         _compute_part(work, items, slots[first : first + size], wanted[first : first + size], device, done)
+        first += size
 
 
 def _compute_part(
