@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -133,7 +134,13 @@ class _Shards(lightning.LightningDataModule):
         reader = process.reader(mine, trainer.world_size)
         order: Any = _Numbers(len(mine), process.stopping)
         return DataLoader(
-            reader, batch_size=None, sampler=order, num_workers=self._workers, generator=torch.Generator()
+            reader,
+            batch_size=None,
+            sampler=order,
+            num_workers=self._workers,
+            # a reader may hold a transform that cannot be pickled, which other ways to start a worker need
+            multiprocessing_context="fork" if self._workers and sys.platform == "linux" else None,
+            generator=torch.Generator(),  # else a number of the caller's is drawn
         )
 
 

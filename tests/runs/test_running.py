@@ -201,12 +201,15 @@ def test_memory_that_ends_halves_the_batch_for_good(tmp_path: Path) -> None:
 
     work = Means(refuses=no_room)
     assert means(tmp_path, work, Examples(Noise(16)), replace(QUIET, batch_size=8)).failed == 0
-    assert work.sizes == [1, 8, 4, *[2] * 8]
+    assert work.sizes == [1, 8, 4, *[2] * 8]  # one item is tried before all others
     assert RunFolder.read(tmp_path).read_shard(0)[0]["together"] == 2
     # No single one has room: an item's error, and the run goes on.
-    third = float(Noise(4)[2][0].mean())
-    large = Means(refuses=lambda inputs: ResourceError("no room") if float(inputs.mean()) == third else None)
-    assert means(tmp_path / "b", large, Examples(Noise(4))).failed == 1
+    third = Noise(4)[2][0]
+
+    def large(inputs: Tensor) -> Exception | None:
+        return ResourceError("no room") if any(torch.equal(each, third) for each in inputs) else None
+
+    assert means(tmp_path / "b", Means(refuses=large), Examples(Noise(4))).failed == 1
     assert "ResourceError: no room" in (tmp_path / "b" / "failures.csv").read_text()
 
 
