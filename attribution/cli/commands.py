@@ -204,6 +204,25 @@ def run(
 
 
 @app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="What --out named.", show_default=False)],
+    technique: Annotated[
+        str | None, typer.Option("--technique", "-t", metavar="NAME", help="Default: all of the run.")
+    ] = None,
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="Maps on the page.")] = 40,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.png", help="Default: sheet.png in the run.")
+    ] = None,
+) -> None:
+    """A page with the maps of a run; over their images where it had --overlay."""
+    from attribution import plots, runs
+
+    path = folder / "sheet.png" if out is None else out
+    plots.save(runs.sheet(runs.open(folder), technique=technique, most=most), path)
+    typer.echo(path)
+
+
+@app.command()
 def atlas(
     layer: Annotated[str, typer.Option("--layer", "-l", metavar="NAME", help="`attribution layers` has all.")],
     backend: _Backend = "hooks",

@@ -58,28 +58,36 @@ class Overlays:
                 for row, slot in rows.items():
                     entry = record["items"][slot]
                     one = chosen(answer, [row], len(rows))
-                    for key, picture in drawn(one, self._picture(items[slot].inputs[None])[0]).items():
-                        files.write(place(folder.root, entry["item"], entry["name"], name, key), picture)
+                    for key, (pixels,) in heatmaps(one, self._picture(items[slot].inputs[None])).items():
+                        files.write(place(folder.root, entry["item"], entry["name"], name, key), png(pixels))
 
 
-def drawn(answer: Attribution, picture: "np.ndarray[Any, Any]") -> dict[str, bytes]:
-    """PNGs of one item's heatmaps by layer."""
+def heatmaps(answer: Attribution, pictures: "np.ndarray[Any, Any]") -> dict[str, list["np.ndarray[Any, Any]"]]:
+    """Per layer, each image with the heatmap of its first target over it: (H, W, 3) of uint8.
+
+    Args:
+        answer: Of N images; maps that have no place in the image are left out.
+        pictures: (N, H, W, 3) in [0, 1].
+    """
     if answer.technique.kind != "heatmap":
         return {}
     maps, _ = answer.technique.drawn(answer.maps)
     return {
-        key: png(overlaid(map_[0, 0], picture, answer.technique.signed)) for key, map_ in maps.items() if map_.ndim == 4
+        key: [overlaid(each[0], picture, answer.technique.signed) for each, picture in zip(map_, pictures, strict=True)]
+        for key, map_ in maps.items()
+        if map_.ndim == 4
     }
 
 
 def overlaid(map_: Tensor, picture: "np.ndarray[Any, Any]", signed: bool) -> "np.ndarray[Any, Any]":
-    """(H, W, 3) in [0, 1]: as in the technique's figure, without the scale."""
+    """(H, W, 3) of uint8: as in the technique's figure, without the scale."""
     lay = plots.signed_overlay if signed else plots.overlay
-    return lay(picture.astype(np.float64), map_.float())
+    pixels = lay(picture.astype(np.float64), map_.float())
+    return (pixels * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def png(pixels: "np.ndarray[Any, Any]") -> bytes:
     """The bytes of a PNG, without metadata."""
     buffer = io.BytesIO()
-    Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -20,6 +20,7 @@ from attribution.runs.explaining import Explaining, check_target
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Examples, Items
 from attribution.runs.lock import locked
+from attribution.runs.named import techniques_by_name
 from attribution.runs.opened import OpenRun
 from attribution.runs.plan import Plan
 from attribution.runs.stopping import Stopping
@@ -98,7 +99,7 @@ def run(
         OutputError: The folder cannot be written, or another process runs there.
         KeyboardInterrupt: A signal ended the run, after the shard that was under way.
     """
-    named = _named(techniques)
+    named = techniques_by_name(techniques)
     work = Explaining(model, named, backend, target, execution, labels)
     for technique in named.values():
         if technique.needs_target:
@@ -187,23 +188,3 @@ def carry_out(
         stopped = stopping.signal if left else None
         stopping.begin()
         return Outcome(root, len(items.names), failed, left, stopped, leads=True)
-
-
-def _named(techniques: Any) -> dict[str, Technique]:
-    """Techniques by the names of their results.
-
-    Raises:
-        InputError: Two have one name.
-    """
-    if isinstance(techniques, Mapping):
-        return dict(techniques)
-    listed = [techniques] if isinstance(techniques, Technique) else list(techniques)
-    found: dict[str, Technique] = {}
-    for each in listed:
-        name = getattr(each, "name", None)
-        if name is None:
-            raise InputError(f"technique is {each!r}; give an instance such as GradCAM()")
-        if name in found:
-            raise InputError(f"two techniques are called {name!r}; give a mapping from names to techniques")
-        found[name] = each
-    return found
