@@ -21,7 +21,7 @@ per channel, or a tensor that fits the input, in model-input units."""
 Baselines = Sequence[One] | Mapping[str, One] | None
 """Several at once; a sequence is named by its words and numbers. ``None``: mean, blur and noise; of features 0."""
 
-WORDS = ("mean", "blur", "noise")
+WORDS: tuple[Literal["mean", "blur", "noise"], ...] = ("mean", "blur", "noise")
 _NOISE = 1
 
 
@@ -33,7 +33,7 @@ def named(given: Baselines, inputs: Inputs) -> dict[str, One]:
     """
     spatial = all(inputs.places(name) for name in inputs.explained)
     if given is None:
-        return dict(zip(WORDS, WORDS, strict=True)) if spatial else {"0": 0.0}
+        return {word: word for word in WORDS} if spatial else {"0": 0.0}
     if isinstance(given, Mapping):
         found = {str(name): each for name, each in given.items()}
     else:
@@ -62,14 +62,14 @@ def made(one: One, inputs: Inputs, name: str, *, seed: int, first: int) -> Tenso
         return covers.blurred(x, tuple(max(1.0, size / 16) for size in x.shape[2:]))
     if isinstance(one, str):
         wide = x.double() if x.device.type != "mps" else x.float()
-        mean = wide.mean(dim=axes, keepdim=True)
+        mean: Tensor = wide.mean(dim=axes, keepdim=True)
         if one == "mean":
             return mean.to(x.dtype).expand_as(x)
         drawn = [
             torch.randn(x.shape[1:], generator=generator(seed, first + n, _NOISE), dtype=torch.float64, device="cpu")
             for n in range(len(x))
         ]
-        spread = wide.std(dim=axes, keepdim=True, correction=0)
+        spread: Tensor = wide.std(dim=axes, keepdim=True, correction=0)
         return (mean + spread * upload(torch.stack(drawn), x.device, wide.dtype)).to(x.dtype)
     return covers.cover(one, x, ()).expand_as(x)
 

@@ -104,7 +104,8 @@ class _Work:
         found = [
             self._scores(name, bases.flatten(0, 1)[part], part % bases.shape[1]) for part in jobs.split(self._at_once)
         ]
-        return torch.cat(found).unflatten(0, bases.shape[:2]).movedim(0, -1)
+        whole: Tensor = torch.cat(found).unflatten(0, bases.shape[:2])
+        return whole.movedim(0, -1)
 
     def fill(self, curve: Tensor, order: _Order, bases: Tensor, done: Callable[[], None]) -> None:
         """The inner points of one map's curve (N, T, B, 2, S + 1)."""

@@ -179,7 +179,8 @@ def test_a_map_of_all_targets_is_as_cheap_as_one() -> None:
 def test_baselines_are_what_they_are_called() -> None:
     model, x, map_ = cnn(), photos(), a_map(3, 1, 4, 5)
     grey = torch.full((3, 1, 1), 0.25, dtype=torch.float64)
-    given = {"mean": "mean", "blur": "blur", "noise": "noise", "zero": 0.0, "grey": grey, "each": a_map(3, 3, *SIZE)}
+    given: dict[str, Any] = {word: word for word in ("mean", "blur", "noise")}
+    given |= {"zero": 0.0, "grey": grey, "each": a_map(3, 3, *SIZE)}
     found = only(removal_curves(model, x, {"m": map_}, target=1, baselines=given, steps=3))
     assert found.baselines == tuple(given)
     for n in range(3):
