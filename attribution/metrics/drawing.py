@@ -44,8 +44,8 @@ def curves_figure(table: "Table") -> "Figure":
             axes.grid(alpha=0.25)
             axes.tick_params(labelsize=8)
         line[0].set_ylabel(printable(f"{baseline}\nscore"), size=9)
-    panels[0][0].set_title("most important cells removed first (lower is better)", size=9)
-    panels[0][1].set_title("least important cells removed first (higher is better)", size=9)
+    panels[0][0].set_title("most important first (lower is better)", size=9)
+    panels[0][1].set_title("least important first (higher is better)", size=9)
     for axes in panels[-1]:
         axes.set_xlabel("part of the cells that is removed", size=9)
     handles, names = panels[0][0].get_legend_handles_labels()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -16,7 +17,7 @@ from attribution.metrics.baselines import Baselines
 from attribution.metrics.faithfulness import SRG, Deletion, Insertion
 from attribution.metrics.journal import Journal
 from attribution.metrics.metric import Metric
-from attribution.metrics.photos import Contestant, Question, by_layer, score_photos, settings
+from attribution.metrics.photos import Contestant, Question, by_layer, score_photos, settings, told
 from attribution.metrics.rows import CurveRow, Row
 from attribution.metrics.table import Table
 from attribution.running.execution import Execution
@@ -84,7 +85,9 @@ def evaluate(
     )
     journal = None
     if out is not None:
-        asked = {**settings(question), "target": repr(target), "model": type(unwrap(model)).__name__}
+        state = {name: each for name, each in unwrap(model).state_dict().items() if isinstance(each, Tensor)}
+        asked = {**settings(question), "target": told(target), "model": type(unwrap(model)).__name__}
+        asked["weights"] = f"{crc32(repr(told(state)).encode()):08x}"
         journal = Journal(Path(out), asked)
     scores: list[Row] = [] if journal is None else journal.scores
     curves: list[CurveRow] = [] if journal is None else journal.curves

@@ -106,9 +106,9 @@ def of_examples(score: Score, examples: Tensor) -> Score:
     """A score of N photos, for rows that show these photos."""
     held = {name: getattr(score, name) for name in score.per_example}
     chosen = {
-        name: each[examples.to(each.device)]
+        name: each[(examples if len(each) > 1 else torch.zeros_like(examples)).to(each.device)]
         for name, each in held.items()
-        if isinstance(each, Tensor) and each.ndim and len(each) > 1
+        if isinstance(each, Tensor) and each.ndim
     }
     return score.having(**chosen) if chosen else score
 

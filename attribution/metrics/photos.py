@@ -1,9 +1,10 @@
 """``Question`` and ``score_photos``: the unit of an evaluation, from some photos to their rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from time import perf_counter
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -108,21 +109,24 @@ def score_photos(
     return rows, lines
 
 
+def told(value: object) -> object:
+    """A value in words and numbers that are the same for the same value in another process."""
+    if isinstance(value, Tensor):
+        whole = value.detach().cpu().contiguous()
+        return f"tensor {tuple(whole.shape)} {crc32(whole.flatten().view(torch.uint8).numpy().tobytes()):08x}"
+    if isinstance(value, Mapping):
+        return {str(name): told(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [told(each) for each in value]
+    if is_dataclass(value):
+        return {"type": type(value).__name__, **{each.name: told(getattr(value, each.name)) for each in fields(value)}}
+    if value is None or isinstance(value, int | float | str):
+        return value
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
 def settings(question: Question) -> dict[str, object]:
     """The question in words, for a file."""
-
-    def told(value: object) -> object:
-        if isinstance(value, Tensor):
-            return f"tensor {tuple(value.shape)} {float(value.double().sum())!r}"
-        if isinstance(value, Mapping):
-            return {str(name): told(each) for name, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [told(each) for each in value]
-        if isinstance(value, Technique | Metric):
-            own = fields(value) if hasattr(value, "__dataclass_fields__") else ()  # type: ignore[arg-type]
-            return {"name": value.name, **{each.name: told(getattr(value, each.name)) for each in own}}
-        return value if isinstance(value, int | float | str | None) else getattr(value, "__qualname__", repr(value))
-
     return {name: told(getattr(question, name)) for name in ("contestants", "metrics", "baselines", "backend", "seed")}
 
 

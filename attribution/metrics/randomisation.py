@@ -88,7 +88,7 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
 def _centred(flat: Tensor) -> Tensor:
     """The ranks of each row, equal values by their mean, minus the mean rank."""
     rows = [
-        (counts.cumsum(0) - (counts + 1) / 2)[where]
+        (counts.cumsum(0) - (counts.double() + 1) / 2)[where]
         for row in flat.flatten(0, 1)
         for _, where, counts in [row.unique(return_inverse=True, return_counts=True)]
     ]

@@ -1,6 +1,6 @@
 """What an evaluation says, in a table and in sentences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ import numpy as np
 from attribution.errors import OutputError
 from attribution.metrics import rows
 from attribution.metrics.rows import CurveRow, Row
-from attribution.metrics.statistics import half_sample_tau, kendall_tau
+from attribution.metrics.statistics import FEWEST, half_sample_tau, kendall_tau
 from attribution.paths import named
 
 if TYPE_CHECKING:
@@ -19,22 +19,28 @@ if TYPE_CHECKING:
 
 def text(table: "Table") -> str:
     """A Markdown table of means with intervals, a line per map, and the sentences below it."""
-    columns = [(metric, variant) for metric in table.better for variant in _variants(table, metric)]
-    seconds = table.seconds()
-    heads = ["map", *(" ".join(filter(None, column)) for column in columns), "seconds a photo"]
-    means = {column: table.means(*column) for column in columns}
-    order = [name for name in _ranking(table) if name in table.contestants]
-    order += [name for name in table.contestants if name not in order] + table.controls
-    lines = [heads, ["---"] * len(heads)]
-    for name in order:
-        cells = [str(means[column][name]) if name in means[column] else "" for column in columns]
-        lines.append([name if name in table.contestants else f"*{name}*", *cells, _time(seconds.get(name))])
-    drawn = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    heads, *lines = cells(table, [*table.better])
+    lines = [(f"*{name}*" if name in table.controls else name, *rest) for name, *rest in lines]
+    drawn = "\n".join("| " + " | ".join(line) + " |" for line in [heads, ("---",) * len(heads), *lines])
     count = len(table.photos)
     arrows = ", ".join(f"{metric} {'↑' if better == 'higher' else '↓'}" for metric, better in table.better.items())
     drawn_from = f"{count} photo{'s' * (count != 1)}; mean (95 % interval, bootstrap over photos)"
     note = f"{drawn_from}; {arrows}; controls in italics."
     return "\n\n".join([drawn, note, "\n".join(f"- {sentence}" for sentence in verdicts(table))]) + "\n"
+
+
+def cells(table: "Table", metrics: Sequence[str]) -> list[tuple[str, ...]]:
+    """Heads, then a line per map: contestants by the headline, controls last."""
+    columns = [(metric, variant) for metric in metrics for variant in _variants(table, metric)]
+    seconds = table.seconds()
+    means = {column: table.means(*column) for column in columns}
+    order = [name for name in _ranking(table) if name in table.contestants]
+    order += [name for name in table.contestants if name not in order] + table.controls
+    found = [("map", *(" ".join(filter(None, column)) for column in columns), "seconds a photo")]
+    for name in order:
+        values = [str(means[column][name]) if name in means[column] else "" for column in columns]
+        found.append((name, *values, _time(seconds.get(name))))
+    return found
 
 
 def verdicts(table: "Table") -> list[str]:
@@ -44,6 +50,8 @@ def verdicts(table: "Table") -> list[str]:
     ranking = _ranking(table)
     ranked = [name for name in ranking if name in table.contestants]
     found = [_against_controls(table, name) for name in ranked if table.controls]
+    if len(table.photos) < FEWEST:
+        found.insert(0, f"With fewer than {FEWEST} photos no two maps are told apart.")
     found += [f"{table.versus(first, second)}." for first, second in pairwise(ranked)]
     return [*found, *_stability(table, ranking)]
 
@@ -78,13 +86,14 @@ def _against_controls(table: "Table", name: str) -> str:
     metric, variants = table.headline, table.variants(table.headline)
     better, worse, open_ = [], [], []
     for control in table.controls:
-        under = {variant: table.versus(name, control, metric, variant).difference for variant in variants}
-        if all(each.low > 0 for each in under.values()):
+        under = {variant: table.versus(name, control, metric, variant) for variant in variants}
+        told = {variant: each.told_apart and np.sign(each.difference.mean) for variant, each in under.items()}
+        if all(each == 1 for each in told.values()):
             better.append(control)
-        elif all(each.high < 0 for each in under.values()):
+        elif all(each == -1 for each in told.values()):
             worse.append(control)
         else:
-            weak = [variant for variant, each in under.items() if not each.low > 0 and variant]
+            weak = [variant for variant, each in told.items() if each != 1 and variant]
             open_.append(f"{control} ({', '.join(weak)})" if weak and len(weak) < len(variants) else control)
     parts = [f"better than {_listed(better)}"] * bool(better)
     parts += [f"no better than {_listed(open_)}"] * bool(open_)
