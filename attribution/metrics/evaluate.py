@@ -59,7 +59,8 @@ def evaluate(
             (N, T, *cells) from elsewhere. A technique of several layers is scored layer by layer.
         metrics: The first is the headline, by which techniques are ranked.
         baselines: What stands in place of removed cells: see `attribution.metrics.baselines`.
-        target: As for `explain`; ``None``: each photo's prediction. With an iterable it is common to all photos.
+        target: As for `explain`; ``None``: each photo's prediction. With an iterable it is common to all photos:
+            an int, ``[[3, 5]]`` for two classes, or a score without rows.
         backend: Who computes the techniques.
         names: Of the photos, in their order; ``None``: their numbers.
         batch_size: Photos at once.
@@ -142,7 +143,10 @@ def _parts(
         shown = checks.check(
             batch if whole or not isinstance(batch, tuple | list) else batch[0], inner, autocast=autocast
         )
-        asked = score_of(target, ClassScore()).check(len(shown))
+        asked = score_of(target, ClassScore())
+        if not whole and isinstance(asked, ClassScore) and isinstance(asked.target, Tensor) and len(asked.target) == 1:
+            asked = asked.having(target=asked.target.expand(len(shown), *asked.target.shape[1:]))
+        asked = asked.check(len(shown))
         for start in range(0, len(shown), size):
             rows = slice(start, min(start + size, len(shown)))
             count = rows.stop - rows.start

@@ -39,9 +39,12 @@ class Interval:
     photos: int
 
     def __str__(self) -> str:
+        form = (
+            ".3f" if abs(self.mean) >= 0.01 or (not np.isnan(self.low) and max(-self.low, self.high) >= 0.01) else ".1e"
+        )
         if np.isnan(self.low):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+            return f"{self.mean:{form}}"
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def intervals(values: Array, *, seed: int = 0) -> list[Interval]:

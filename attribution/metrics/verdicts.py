@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def text(table: "Table") -> str:
-    """A Markdown table of means with intervals, a line per map, and the sentences below it."""
+    """The table, and the sentences below it."""
+    return grid(table) + "\n\n" + "\n".join(f"- {sentence}" for sentence in verdicts(table)) + "\n"
+
+
+def grid(table: "Table") -> str:
+    """A Markdown table of means with intervals, a line per map, and a line on how to read it."""
     heads, *lines = cells(table, [*table.better])
     lines = [(f"*{name}*" if name in table.controls else name, *rest) for name, *rest in lines]
     drawn = "\n".join("| " + " | ".join(line) + " |" for line in [heads, ("---",) * len(heads), *lines])
@@ -26,7 +31,7 @@ def text(table: "Table") -> str:
     arrows = ", ".join(f"{metric} {'↑' if better == 'higher' else '↓'}" for metric, better in table.better.items())
     drawn_from = f"{count} photo{'s' * (count != 1)}; mean (95 % interval, bootstrap over photos)"
     note = f"{drawn_from}; {arrows}; controls in italics."
-    return "\n\n".join([drawn, note, "\n".join(f"- {sentence}" for sentence in verdicts(table))]) + "\n"
+    return f"{drawn}\n\n{note}"
 
 
 def cells(table: "Table", metrics: Sequence[str]) -> list[tuple[str, ...]]:
