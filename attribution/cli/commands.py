@@ -260,6 +260,71 @@ def show(
 
 
 @app.command()
+def evaluate(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", show_default=False)] = None,
+    technique: Annotated[
+        list[str] | None,
+        typer.Option("--technique", "-t", metavar="NAME", help="Repeatable. Default: grad_cam.", show_default=False),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Repeatable; the first one ranks. Default: srg, insertion, deletion. Others: infidelity, "
+            "max_sensitivity, randomisation, completeness_gap, seed_spread, backend_difference, float64_difference.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="mean|blur|noise|NUMBER", help="What removed cells show. Default: all three.", show_default=False
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Of a curve.")] = 16,
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", help="So many photos at random. Default: all.", show_default=False)
+    ] = None,
+    backend: _Backend = "hooks",
+    model: _Model = _MODEL,
+    weights: _Weights = None,
+    target: _Targets = None,
+    score: _Score = None,
+    output: _Output = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="TECHNIQUE.NAME=VALUE", help="In TOML: -p occlusion.window=48."),
+    ] = None,
+    device: _Device = "auto",
+    stretch: _Stretch = False,
+    out: _Out = _OUT,
+) -> None:
+    """Which technique to trust, by a folder of photos (default: the sample photos): a table, a figure, CSV files.
+
+    A second call with the same question and folder goes on where the first one ended.
+    """
+    from attribution.cli import evaluate
+    from attribution.cli.output_folder import result_folder
+    from attribution.cli.setting import Setting
+
+    asked = evaluate.parse(
+        folder,
+        technique or ["grad_cam"],
+        metric or ["srg", "insertion", "deletion"],
+        baseline or [],
+        backend,
+        target or [],
+        param or [],
+        sample,
+        steps,
+        score,
+        output,
+    )
+    with result_folder(out) as results:
+        evaluate.run(asked, Setting.of(model, weights, device, stretch), results)
+
+
+@app.command()
 def atlas(
     layer: Annotated[str, typer.Option("--layer", "-l", metavar="NAME", help="`attribution layers` has all.")],
     backend: _Backend = "hooks",
