@@ -34,6 +34,7 @@ from .scores.score import Score as Score
 from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .technique import Technique as Technique
+from .techniques import AblationCAM as AblationCAM
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import DirectionObjective as DirectionObjective

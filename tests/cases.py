@@ -19,8 +19,10 @@ TECHNIQUES: dict[str, Technique] = {
     name: registry.technique(name).example() for name in sorted({name for name, _ in available()})
 }
 
-PAIRS: list[tuple[str, str]] = [(name, backend) for name in TECHNIQUES for backend in BACKENDS]
-"""Every technique by either backend."""
+PAIRS: list[tuple[str, str]] = [
+    (name, backend) for name in TECHNIQUES for backend in BACKENDS if (name, backend) in available()
+]
+"""Every technique by either backend, where the backend has it."""
 
 SOME_PAIRS = some(
     [pytest.param(pair, id=".".join(pair)) for pair in PAIRS],
