@@ -34,6 +34,7 @@ from .scores.score import Score as Score
 from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .technique import Technique as Technique
+from .techniques import RISE as RISE
 from .techniques import AblationCAM as AblationCAM
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
@@ -50,6 +51,7 @@ from .techniques import LayerCAM as LayerCAM
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
+from .techniques import ScoreCAM as ScoreCAM
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM

@@ -7,6 +7,7 @@ from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.cam.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
 from attribution.techniques.cam.hires_cam import HiResCAM as HiResCAM
 from attribution.techniques.cam.layer_cam import LayerCAM as LayerCAM
+from attribution.techniques.cam.score_cam import ScoreCAM as ScoreCAM
 from attribution.techniques.cam.xgrad_cam import XGradCAM as XGradCAM
 from attribution.techniques.filter_visualization import ChannelsObjective as ChannelsObjective
 from attribution.techniques.filter_visualization import DirectionObjective as DirectionObjective
@@ -19,3 +20,4 @@ from attribution.techniques.gradient.integrated_gradients import IntegratedGradi
 from attribution.techniques.gradient.saliency import Saliency as Saliency
 from attribution.techniques.gradient.smooth_grad import SmoothGrad as SmoothGrad
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
+from attribution.techniques.perturbation.rise import RISE as RISE

@@ -6,4 +6,5 @@ from attribution_hooks.cam.grad_cam import HooksGradCAM as HooksGradCAM
 from attribution_hooks.cam.grad_cam_plus_plus import HooksGradCAMPlusPlus as HooksGradCAMPlusPlus
 from attribution_hooks.cam.hires_cam import HooksHiResCAM as HooksHiResCAM
 from attribution_hooks.cam.layer_cam import HooksLayerCAM as HooksLayerCAM
+from attribution_hooks.cam.score_cam import HooksScoreCAM as HooksScoreCAM
 from attribution_hooks.cam.xgrad_cam import HooksXGradCAM as HooksXGradCAM

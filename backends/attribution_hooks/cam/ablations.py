@@ -11,9 +11,9 @@ from attribution.attributor import Run
 from attribution.scores.classes import ClassScore
 from attribution_hooks.cam import closed_form
 from attribution_hooks.cam.closed_form import flat
-from attribution_hooks.cam.forwards import Seen, rows
+from attribution_hooks.cam.forwards import Seen
 from attribution_hooks.cam.substitution import Substitution, alike
-from attribution_hooks.chunks import in_parts
+from attribution_hooks.chunks import in_parts, rows_at_once
 
 
 def losses(run: Run[Any], seen: Seen) -> Tensor:
@@ -53,7 +53,7 @@ def closed(run: Run[Any], seen: Seen, substitution: Substitution) -> Tensor | No
         values = torch.where(kept.view(*kept.shape, *[1] * (activation.ndim - 2)), activation[examples], 0.0)
         own = [
             substitution.whole(seen.own(values[some], examples[some]), examples[some])
-            for some in torch.arange(len(kept), device=kept.device).split(rows(run, len(kept)))
+            for some in torch.arange(len(kept), device=kept.device).split(rows_at_once(run, len(kept)))
         ]
         if not alike(run, torch.cat(own), F.linear(torch.where(kept, means[examples], 0.0), weight, bias), examples,
                      within):  # fmt: skip
@@ -74,7 +74,7 @@ def one_by_one(run: Run[Any], seen: Seen, substitution: Substitution) -> Tensor:
     activation, clean = seen.map, _clean(run)
     count, channels = activation.shape[:2]
     found = clean.new_zeros((count, channels, target.shape[1]))
-    size = rows(run, channels)
+    size = rows_at_once(run, channels)
     with run.progress(count * channels, "channel") as advance:
         for n in range(count):
             alive = activation[n].reshape(channels, -1).any(dim=1).nonzero()[:, 0]

@@ -3,20 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, final
+from typing import ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.running.execution import CPU_WINDOWS
 from attribution.technique import Maps
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_hooks.cam.family import weighted
 from attribution_hooks.capture import capture
-from attribution_hooks.chunks import in_parts
+from attribution_hooks.chunks import in_parts, rows_at_once
 
 C = TypeVar("C", bound=CAM)
 
@@ -100,17 +98,10 @@ def look(run: Run[C]) -> list[Seen]:
         for name, each in found.items():
             outputs[name].append(each)
 
-    in_parts(range(len(run.inputs)), rows(run, len(run.inputs)), work, lambda: None)
+    in_parts(range(len(run.inputs)), rows_at_once(run, len(run.inputs)), work, lambda: None)
     matrix = torch.cat(matrices)
     seen = []
     for name in names:
         axis = 1 if grids[name].form == "sequence_first" else 0
         seen.append(Seen(name, grids[name], torch.cat(outputs[name], axis), matrix))
     return seen
-
-
-def rows(run: Run[Any], items: int) -> int:
-    """How many examples, masked or with another layer, go through the model at once."""
-    shown = [tensor for name, tensor in run.inputs.values.items() if run.inputs.axes.get(name)]
-    size = sum(2 * tensor.nbytes // len(run.inputs) for tensor in shown) + layers.peak_bytes(run.model, run.inputs)
-    return run.execution.chunk(size, items, most=CPU_WINDOWS if run.inputs.device.type == "cpu" else None)

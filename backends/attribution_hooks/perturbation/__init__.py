@@ -1,3 +1,4 @@
 """Covered inputs, sent through the model in batches."""
 
 from attribution_hooks.perturbation.occlusion import HooksOcclusion as HooksOcclusion
+from attribution_hooks.perturbation.rise import HooksRISE as HooksRISE

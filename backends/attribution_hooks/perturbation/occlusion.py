@@ -1,27 +1,26 @@
 """``HooksOcclusion``: clean scores, one difference per window, folded to pixels once."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.isolation import process_flags
 from attribution.isolation.notes import notes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
-from attribution.running.execution import CPU_WINDOWS, first_line, lost
+from attribution.running.execution import first_line, lost
 from attribution.technique import Maps
 from attribution.techniques import Occlusion
 from attribution.techniques.perturbation.family import places_of
 from attribution.techniques.perturbation.lattice import Lattice
-from attribution_hooks.chunks import in_parts
+from attribution_hooks.chunks import rows_at_once
 from attribution_hooks.covers import Covers
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental.graph import Known, Untraceable
 from attribution_hooks.perturbation import dense
+from attribution_hooks.perturbation.clean import clean
 from attribution_hooks.perturbation.fold import fold
 
 
@@ -41,8 +40,8 @@ class HooksOcclusion(Attributor[Occlusion]):
         with torch.no_grad():
             names = run.technique.covered(run.inputs)
             lattices = {name: run.technique.lattice(*places_of(run.inputs.values[name])) for name in names}
-            chunk = _chunk(run, max(map(len, lattices.values())))
-            matrix = _clean(run, chunk)
+            chunk = rows_at_once(run, max(map(len, lattices.values())) * len(run.inputs))
+            matrix = clean(run, chunk)
             run.note("windows", sum(map(len, lattices.values())))
             maps = {}
             for name, lattice in lattices.items():
@@ -114,27 +113,7 @@ def _whole_only(run: Run[Occlusion], lattice: Lattice, covers: Covers) -> str | 
     return None
 
 
-def _chunk(run: Run[Occlusion], windows: int) -> int:
-    """Covered examples per forward."""
-    shown = [tensor for name, tensor in run.inputs.values.items() if run.inputs.axes.get(name)]
-    size = sum(2 * tensor.nbytes // len(run.inputs) for tensor in shown) + layers.peak_bytes(run.model, run.inputs)
-    most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
-    return run.execution.chunk(size, windows * len(run.inputs), most=most)
-
-
 def _known(model: nn.Module) -> Known:
     """What earlier calls found out, if the model is a shadow; a model that runs itself has notes of one call only."""
     known: Known = notes(model).setdefault("occlusion", Known())
     return known
-
-
-def _clean(run: Run[Occlusion], chunk: int) -> Tensor:
-    """The matrix (N, K) that scores of the images as they are are picked from."""
-    parts: list[Tensor] = []
-
-    def work(images: Sequence[int]) -> None:
-        rows = torch.arange(images[0], images[-1] + 1, device=run.inputs.device)
-        parts.append(run.matrix(run.forward(run.inputs[images[0] : images[-1] + 1]), rows))
-
-    in_parts(range(len(run.inputs)), chunk, work, lambda: None)
-    return torch.cat(parts)

@@ -12,7 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, Execution, GradCAM, LayerCAM, PluginError, available, explain, registry, techniques
+from attribution import (
+    Attribution,
+    Execution,
+    GradCAM,
+    LayerCAM,
+    PluginError,
+    ScoreCAM,
+    available,
+    explain,
+    registry,
+    techniques,
+)
 from attribution.techniques.cam.family import CAM
 from attribution.testing import CheckFailure, attributor_checks
 from attribution_captum.cam import CaptumCAM, CaptumLayerCAM
@@ -28,7 +39,7 @@ BY_GRADIENTS = {cls.name for cls in OF_THE_FAMILY if cls.takes_gradients}
 
 ATTRIBUTORS = [registry.get(cls.name, backend) for cls in OF_THE_FAMILY for backend in registry.backends(cls.name)]
 
-WITHOUT_CAPTUM: set[str] = set()
+WITHOUT_CAPTUM = {"score_cam"}
 """Captum has nothing that computes them."""
 
 
@@ -92,7 +103,7 @@ def test_the_backends_share_no_computation() -> None:
 @BACKENDS
 @pytest.mark.parametrize("form", ["vectors", "series", "image", "volume"])
 def test_an_answer_of_any_rank_is_saved_and_read(form: str, backend: str, cls: type[CAM], tmp_path: Path) -> None:
-    if backend not in registry.backends(cls.name):
+    if backend not in registry.backends(cls.name) or (cls is ScoreCAM and form == "vectors"):
         return
     case = CASES[form]
     result = explain(case.model(), case.inputs(2), cls(layers=(case.layer,)), target=[[1, 2]] * 2, backend=backend)
