@@ -40,6 +40,7 @@ from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import DirectionObjective as DirectionObjective
 from .techniques import ElementWiseCAM as ElementWiseCAM
+from .techniques import FeatureAblation as FeatureAblation
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM

@@ -19,5 +19,6 @@ from attribution.techniques.gradient.input_x_gradient import InputXGradient as I
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
 from attribution.techniques.gradient.saliency import Saliency as Saliency
 from attribution.techniques.gradient.smooth_grad import SmoothGrad as SmoothGrad
+from attribution.techniques.perturbation.feature_ablation import FeatureAblation as FeatureAblation
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
 from attribution.techniques.perturbation.rise import RISE as RISE

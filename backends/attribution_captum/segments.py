@@ -1,0 +1,94 @@
+"""Segments of the input by Captum's ``FeatureAblation``."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from captum.attr import FeatureAblation as CaptumFeatureAblationMethod
+from torch import Tensor
+
+from attribution import layers
+from attribution.attributor import Attributor, Run
+from attribution.running.execution import CPU_WINDOWS
+from attribution.technique import Maps
+from attribution.techniques import FeatureAblation
+from attribution.techniques.perturbation.segmented import Segmented
+from attribution_captum.layer import typed
+
+S = TypeVar("S", bound=Segmented)
+
+
+class CaptumSegments(Attributor[S], ABC):
+    """One call of Captum's class per covered input and target, with the segments as its features."""
+
+    backend: ClassVar[str] = "captum"
+
+    def compute(self, run: Run[S]) -> Maps:
+        """(N, T, *places) of each covered input."""
+        technique, maps = run.technique, {}
+        with torch.no_grad(), typed():
+            for name in technique.covered(run.inputs):
+                x, columns = run.inputs.values[name], list[Tensor]()
+                mask = technique.labels(x, name)
+                mask = mask if x.ndim == 2 else mask[:, None].expand(-1, x.shape[1], *mask.shape[1:])
+                cover = technique.cover(x, name).expand_as(x)
+                while run.target is None or len(columns) < run.target.shape[1]:
+                    score = OneInput(run, name, len(columns))
+                    found = self.ask(run, score, x, cover, mask)
+                    columns.append(found if x.ndim == 2 else found[:, 0])
+                maps[run.inputs.key(name)] = torch.stack(columns, dim=1)
+        return maps
+
+    @abstractmethod
+    def ask(self, run: Run[S], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor) -> Tensor:
+        """Captum's answer for one target, of the shape of the input.
+
+        Args:
+            run: Of the call.
+            score: The function that Captum is given, with the examples' places as a further argument.
+            x: The covered input.
+            cover: What covers it, of its shape.
+            mask: The features, (1 or N, …) with the channels of the input.
+        """
+
+
+class CaptumFeatureAblation(CaptumSegments[FeatureAblation]):
+    """`FeatureAblation` by the class of that name."""
+
+    technique_type: ClassVar[type[FeatureAblation]] = FeatureAblation
+
+    def ask(self, run: Run[Any], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor) -> Tensor:
+        """As many segments of all examples per forward as fit."""
+        found: Tensor = CaptumFeatureAblationMethod(score).attribute(
+            x,
+            baselines=cover,
+            feature_mask=mask,
+            additional_forward_args=(places(run),),
+            perturbations_per_eval=at_once(run, int(mask.max()) + 1),
+        )
+        return found
+
+
+class OneInput:
+    """One target's score of each row in which an input is covered."""
+
+    def __init__(self, run: Run[Any], name: str, column: int) -> None:
+        self.run, self._name, self._column = run, name, column
+
+    def __call__(self, covered: Tensor, examples: Tensor) -> Tensor:
+        """(B,)."""
+        shown = self.run.inputs[examples].replaced({self._name: covered})
+        return self.run.scores(self.run.forward(shown, examples), examples)[:, self._column]
+
+
+def places(run: Run[Any]) -> Tensor:
+    """(N,), of the examples."""
+    return torch.arange(len(run.inputs), device=run.inputs.device)
+
+
+def at_once(run: Run[Any], features: int) -> int:
+    """Features of all examples per forward."""
+    count = len(run.inputs)
+    shown = sum(6 * tensor.nbytes for name, tensor in run.inputs.values.items() if run.inputs.axes.get(name))
+    most = max(1, CPU_WINDOWS // count) if run.inputs.device.type == "cpu" else None
+    return run.execution.chunk(shown + count * layers.peak_bytes(run.model, run.inputs), features, most=most)
