@@ -48,11 +48,13 @@ from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
 from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
+from .techniques import KernelSHAP as KernelSHAP
 from .techniques import LayerCAM as LayerCAM
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
 from .techniques import ScoreCAM as ScoreCAM
+from .techniques import ShapleySampling as ShapleySampling
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM

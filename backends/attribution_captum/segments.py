@@ -30,25 +30,31 @@ class CaptumSegments(Attributor[S], ABC):
             for name in technique.covered(run.inputs):
                 x, columns = run.inputs.values[name], list[Tensor]()
                 mask = technique.labels(x, name)
-                mask = mask if x.ndim == 2 else mask[:, None].expand(-1, x.shape[1], *mask.shape[1:])
+                mask = mask if x.ndim == 2 else mask[:, None].repeat(1, x.shape[1], *[1] * (mask.ndim - 1))
                 cover = technique.cover(x, name).expand_as(x)
+                groups = _alike(mask.expand(len(x), *mask.shape[1:]))
                 while run.target is None or len(columns) < run.target.shape[1]:
                     score = OneInput(run, name, len(columns))
-                    found = self.ask(run, score, x, cover, mask)
-                    columns.append(found if x.ndim == 2 else found[:, 0])
+                    score.settle()
+                    column = torch.empty_like(x)
+                    for each in groups:
+                        own = mask if len(mask) == 1 else mask[each]
+                        column[each] = self.ask(run, score, x[each], cover[each], own, each).to(column)
+                    columns.append(column if x.ndim == 2 else column[:, 0])
                 maps[run.inputs.key(name)] = torch.stack(columns, dim=1)
         return maps
 
     @abstractmethod
-    def ask(self, run: Run[S], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor) -> Tensor:
-        """Captum's answer for one target, of the shape of the input.
+    def ask(self, run: Run[S], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor, examples: Tensor) -> Tensor:
+        """Captum's answer for one target and some examples, of the shape of the input.
 
         Args:
             run: Of the call.
             score: The function that Captum is given, with the examples' places as a further argument.
-            x: The covered input.
+            x: The covered input of the examples.
             cover: What covers it, of its shape.
-            mask: The features, (1 or N, …) with the channels of the input.
+            mask: The features, (1 or n, …) with the channels of the input.
+            examples: (n,), their places, all of as many segments.
         """
 
 
@@ -57,13 +63,13 @@ class CaptumFeatureAblation(CaptumSegments[FeatureAblation]):
 
     technique_type: ClassVar[type[FeatureAblation]] = FeatureAblation
 
-    def ask(self, run: Run[Any], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor) -> Tensor:
+    def ask(self, run: Run[Any], score: "OneInput", x: Tensor, cover: Tensor, mask: Tensor, examples: Tensor) -> Tensor:
         """As many segments of all examples per forward as fit."""
         found: Tensor = CaptumFeatureAblationMethod(score).attribute(
             x,
             baselines=cover,
             feature_mask=mask,
-            additional_forward_args=(places(run),),
+            additional_forward_args=(examples,),
             perturbations_per_eval=at_once(run, int(mask.max()) + 1),
         )
         return found
@@ -75,15 +81,21 @@ class OneInput:
     def __init__(self, run: Run[Any], name: str, column: int) -> None:
         self.run, self._name, self._column = run, name, column
 
+    def settle(self) -> None:
+        """Show the inputs as they are, where nobody did."""
+        if self.run.score is None:
+            self.run.scores(self.run.forward(self.run.inputs))
+
     def __call__(self, covered: Tensor, examples: Tensor) -> Tensor:
         """(B,)."""
         shown = self.run.inputs[examples].replaced({self._name: covered})
         return self.run.scores(self.run.forward(shown, examples), examples)[:, self._column]
 
 
-def places(run: Run[Any]) -> Tensor:
-    """(N,), of the examples."""
-    return torch.arange(len(run.inputs), device=run.inputs.device)
+def _alike(mask: Tensor) -> list[Tensor]:
+    """The places of examples of as many segments; Captum takes each number up to the largest for a feature."""
+    last = mask.flatten(1).amax(1)
+    return [(last == each).nonzero()[:, 0] for each in last.unique()]
 
 
 def at_once(run: Run[Any], features: int) -> int:

@@ -1,7 +1,7 @@
 """Feature ablation: which segments of the input matter, each covered alone?"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from attribution.techniques.perturbation.segmented import Segmented
 
@@ -30,3 +30,8 @@ class FeatureAblation(Segmented):
     """
 
     name: ClassVar[str] = "feature_ablation"
+
+    @classmethod
+    def example(cls) -> Self:
+        """A few segments."""
+        return cls(segments=4)

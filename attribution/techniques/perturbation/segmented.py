@@ -24,9 +24,9 @@ class Segmented(Perturbation, ABC):
 
     Args:
         segments: Which segment each place belongs to: a map of integers (*places), common to all examples, or
-            (N, *places); ``"slic"``: about 50 superpixels of each image, which needs scikit-image; ``None``: a grid of
-            8 along each place axis, and of (N, F) each feature. A mapping by the names or indices of several inputs
-            has one for each.
+            (N, *places); ``"slic"``: about 50 superpixels of each image, which needs scikit-image; an int: a grid of
+            so many along each place axis; ``None``: of 8, and of (N, F) each feature. A mapping by the names or indices
+            of several inputs has one for each.
         baseline: What covers; see `Perturbation`. The σ of ``"blur"`` is 10 places.
         input: The one input that is covered; ``None``: every explained one, each alone.
     """

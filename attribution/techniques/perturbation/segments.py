@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribution import numbers
 from attribution.errors import InputError
 from attribution.running.upload import upload
 
-One = Tensor | Literal["slic"] | None
+One = Tensor | int | Literal["slic"] | None
 
 GRID = 8
 """Segments along each place axis where none are given."""
@@ -18,13 +19,13 @@ SUPERPIXELS = 50
 """About how many of them ``"slic"`` makes of an image."""
 
 _FORMS = (
-    "give a map of integers (*places), or (N, *places) with one map for each example, 'slic', or None for a grid of 8 "
-    "along each place axis"
+    "give a map of integers (*places), or (N, *places) with one map for each example, 'slic', how many along each "
+    "place axis, or None for 8"
 )
 
 
 def checked(owner: str, value: object) -> One:
-    """Integers on the host, ``"slic"``, or ``None``.
+    """Integers on the host, a number along each axis, ``"slic"``, or ``None``.
 
     Raises:
         InputError: It is none of these.
@@ -35,6 +36,10 @@ def checked(owner: str, value: object) -> One:
         if value != "slic":
             raise InputError(f"{owner}.segments is {value!r}; {_FORMS}")
         return "slic"
+    if (number := numbers.integer(value)) is not None:
+        if number < 1:
+            raise InputError(f"{owner}.segments is {value!r}; {_FORMS}")
+        return number
     try:
         found = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value), device="cpu").detach()
         fits = found.ndim > 0 and found.numel() > 0 and not (found.is_floating_point() or found.is_complex())
@@ -75,7 +80,9 @@ def check(owner: str, segments: One, name: str, shape: torch.Size, places: tuple
 def labelled(segments: One, inputs: Tensor, places: tuple[int, ...]) -> Tensor:
     """(1 or N, *places), numbers from 0 on without gaps in each map, in the order of the integers that were given."""
     if segments is None:
-        found = _grid(places, each=inputs.ndim == 2)
+        found = _grid(places, max(places) if inputs.ndim == 2 else GRID)
+    elif isinstance(segments, int):
+        found = _grid(places, segments)
     elif isinstance(segments, Tensor):
         found = segments if segments.ndim > len(places) else segments[None]
     else:
@@ -84,11 +91,11 @@ def labelled(segments: One, inputs: Tensor, places: tuple[int, ...]) -> Tensor:
     return upload(torch.stack(maps), inputs.device)
 
 
-def _grid(places: tuple[int, ...], *, each: bool) -> Tensor:
-    """Row by row; of features each one alone."""
+def _grid(places: tuple[int, ...], most: int) -> Tensor:
+    """So many along each axis, or as many as it has places; row by row."""
     found = torch.zeros((), dtype=torch.int64)
     for size in places:
-        count = size if each else min(GRID, size)
+        count = min(most, size)
         along = torch.arange(size, device="cpu") * count // size
         found = found[..., None] * count + along
     return found[None]
