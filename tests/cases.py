@@ -45,6 +45,10 @@ OF_LAYERS: dict[str, Technique] = {
 """Those that look at layers that the user names."""
 
 
+OF_RECTIFIERS = ("deconvolution", "guided_backprop", "guided_grad_cam")
+"""Those that refuse a net without a ReLU, and by Captum also one whose rectifiers are no ``nn.ReLU``: the depthwise."""
+
+
 def by_backends(argument: str, questions: Mapping[str, Any] | Sequence[Technique]) -> pytest.MarkDecorator:
     """A test's ``argument`` and ``backend``: each question by either backend, where the backend has its technique.
 

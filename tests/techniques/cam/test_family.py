@@ -35,9 +35,15 @@ from tests.techniques.cam.nets import CASES, CLASSES
 
 OF_THE_FAMILY = [each for each in vars(techniques).values() if isinstance(each, type) and issubclass(each, CAM)]
 
-BY_GRADIENTS = {cls.name for cls in OF_THE_FAMILY if cls.takes_gradients}
+BY_GRADIENTS = {cls.name for cls in OF_THE_FAMILY if cls.needs_target and cls.takes_gradients}
+"""Those that weigh by gradients of a score."""
 
-ATTRIBUTORS = [registry.get(cls.name, backend) for cls in OF_THE_FAMILY for backend in registry.backends(cls.name)]
+ATTRIBUTORS = [
+    registry.get(cls.name, backend)
+    for cls in OF_THE_FAMILY
+    for backend in ("captum", "hooks")
+    if (cls.name, backend) in available()
+]
 
 WITHOUT_CAPTUM = {"score_cam"}
 """Captum has nothing that computes them."""
@@ -99,11 +105,11 @@ def test_the_backends_share_no_computation() -> None:
         assert other not in Path(inspect.getfile(family)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("cls", OF_THE_FAMILY, ids=lambda cls: cls.name)
+@pytest.mark.parametrize("cls", [cls for cls in OF_THE_FAMILY if cls.needs_target], ids=lambda cls: cls.name)
 @BACKENDS
 @pytest.mark.parametrize("form", ["vectors", "series", "image", "volume"])
 def test_an_answer_of_any_rank_is_saved_and_read(form: str, backend: str, cls: type[CAM], tmp_path: Path) -> None:
-    if backend not in registry.backends(cls.name) or (cls is ScoreCAM and form == "vectors"):
+    if (cls.name, backend) not in available() or (cls is ScoreCAM and form == "vectors"):
         return
     case = CASES[form]
     result = explain(case.model(), case.inputs(2), cls(layers=(case.layer,)), target=[[1, 2]] * 2, backend=backend)
