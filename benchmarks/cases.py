@@ -8,6 +8,7 @@ from typing import Literal
 from attribution import (
     Activations,
     ClassScore,
+    EigenCAM,
     FilterVisualization,
     GradCAM,
     HiResCAM,
@@ -20,6 +21,7 @@ from attribution import (
     registry,
 )
 from attribution.scores.classes import Of
+from attribution.techniques.cam.family import CAM
 from benchmarks.devices import on_host
 from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
@@ -28,6 +30,7 @@ ALL_CLASSES = 1000
 FOUR_CAMS = "grad_cam, layer_cam, hires_cam and xgrad_cam at once"
 STATISTICS = "smooth_grad, mean, square and variance at once"
 LINES = {1: "integrated_gradients, 1 target", 5: "integrated_gradients, 5 targets"}
+ON_ONE_MODEL = (FOUR_CAMS, STATISTICS, *LINES.values())
 FAMILY_OCCLUSION = "occlusion, 224 px, window 56, stride 28"
 SLOW_IN_BATCHES = ("VGG16",)
 """Models that a CPU is asked about one image at a time."""
@@ -149,6 +152,23 @@ def _filters(label: str, count: int, steps: int, size: int = 128) -> Question:
     )
 
 
+def _cam(kind: type[CAM]) -> Question:
+    """What one more CAM costs, on the models that its peers are asked about."""
+    return Question(
+        f"{kind.name}, 1 target",
+        lambda subject: kind(layers=(subject.late,)),
+        models={"smoke": ("SqueezeNet 1.1",), "full": ("ResNet-18", "SqueezeNet 1.1")},
+    )
+
+
+def _eigen(layer: str, *, smoke: tuple[str, ...] = ()) -> Question:
+    return Question(
+        f"eigen_cam, {layer}",
+        lambda _: EigenCAM(layers=(layer,)),
+        models={"smoke": smoke, "full": ("ResNet-18",)},
+    )
+
+
 def _tiled(_: Subject, *, window: int) -> Technique:
     return Occlusion(window=window, stride=window)
 
@@ -226,6 +246,11 @@ QUESTIONS: tuple[Question, ...] = (
         for targets, label in LINES.items()
     ),
     Question(STATISTICS, lambda _: SmoothGrad(), beside=_two_statistics, models=_ONE),
+    _cam(LayerCAM),
+    _cam(HiResCAM),
+    _cam(XGradCAM),
+    _eigen("layer1"),
+    _eigen("layer4", smoke=("ResNet-18",)),
     _occlusion(40, 20, 224, smoke=("SqueezeNet 1.1",)),
     _occlusion(16, 8, 224, whole=("ResNet-18", "MobileNetV2", "SqueezeNet 1.1")),
     _occlusion(16, 16, 448, full=("ResNet-50", "SqueezeNet 1.1"), whole=()),

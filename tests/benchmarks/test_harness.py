@@ -13,7 +13,7 @@ import pytest
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.technique import Maps
 from benchmarks import clock, conftest, report
-from benchmarks.cases import FOUR_CAMS, LINES, QUESTIONS, STATISTICS, cases, strangers
+from benchmarks.cases import ON_ONE_MODEL, QUESTIONS, cases, strangers
 from benchmarks.models import SUBJECTS
 from benchmarks.rows import row, settle, windows
 from benchmarks.schema import read
@@ -85,7 +85,8 @@ def test_the_interval_holds_the_median_and_shrinks_to_a_constant() -> None:
 
 def test_full_size_asks_every_question_of_every_model() -> None:
     asked = {(case.question.label, case.model) for case in cases("full", "cuda")}
-    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", FOUR_CAMS, STATISTICS, *LINES.values())
+    cams = ("eigen", "layer_cam", "hires", "xgrad")
+    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", *cams, *ON_ONE_MODEL)
     everywhere = [q for q in QUESTIONS if "full" in q.models and not q.label.startswith(some)]
     assert {(question.label, model) for question in everywhere for model in SUBJECTS} <= asked
     assert ("occlusion, 448 px, window 16, stride 16", "ResNet-50") in asked
@@ -170,7 +171,10 @@ def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "1.50 [1.40, 1.60] vs captum" in page
     assert "Of 1 races our backends won 1, lost 0" in page
-    assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
+    technique = read(_file(tmp_path)).results[0].row.technique
+    assert (tmp_path / "docs" / "pictures" / f"benchmark-{technique}.png").stat().st_size > 1000
+    assert f"| {technique} | our captum backend | **1.5**, 1 / 0 / 0 |" in page
+    assert page.index("## In short") < page.index("<summary>")
 
 
 def test_counts_have_a_table_of_their_own(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What the tests of several techniques at once ask, and how two answers are held against each other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,15 +23,17 @@ from attribution import (
     XGradCAM,
     explain,
 )
+from attribution.techniques.cam.family import CAM
 from attribution.testing import calibrated
 
-CAMS = (GradCAM, LayerCAM, HiResCAM, ElementWiseCAM, XGradCAM, GradCAMPlusPlus)
+CAMS: tuple[Callable[..., CAM], ...] = (GradCAM, LayerCAM, HiResCAM, ElementWiseCAM, XGradCAM, GradCAMPlusPlus)
 LAYER = ("body",)
 
 
 def cams(*layers: str) -> dict[str, Technique]:
     """All CAMs of the same layers."""
-    return {kind.name: kind(layers=layers or LAYER) for kind in CAMS}
+    made = [kind(layers=layers or LAYER) for kind in CAMS]
+    return {each.name: each for each in made}
 
 
 def gradients() -> dict[str, Technique]:

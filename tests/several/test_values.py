@@ -61,7 +61,8 @@ def test_each_answer_has_the_bits_of_a_call_of_its_own(model_name: str, target: 
 def test_with_layers_of_others_an_answer_is_equal_within_rounding(pooled: bool, targets: int) -> None:
     model, inputs = counted(pooled=pooled, dtype=torch.float64), noise(3, 3, 17, 23, dtype=torch.float64)
     layers = (("stem",), ("body",), ("body", "stem"), ("pool",), ("pool", "stem"), ("body", "pool"))
-    asked = {kind.name: kind(layers=own, relu=False) for kind, own in zip(CAMS, layers, strict=True)}
+    made = [kind(layers=own, relu=False) for kind, own in zip(CAMS, layers, strict=True)]
+    asked = {each.name: each for each in made}
     target = [[*range(targets)]] * 3
     found = explain_many(model, inputs, asked, target=target)
     for name, technique in asked.items():
