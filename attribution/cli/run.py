@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attribution import class_names, layers, registry, runs
 from attribution.class_names import ClassNames
-from attribution.cli import parameters, scores
+from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.paths import fault, named
@@ -64,14 +64,8 @@ def parse(
     kinds = {
         name: kind if getattr(kind, "name", None) == name else registry.technique(name) for name, kind in kinds.items()
     }
-    given = _settings(list(kinds), settings)
-    takes = [name for name, kind in kinds.items() if {"layer", "layers"} & set(kind.__dataclass_fields__)]
-    if layer_names and not takes:
-        raise InputError(f"{', '.join(names)} takes no layers; leave --layer out")
-    found = {
-        name: parameters.technique(kind, given[name], layer_names if name in takes else [])
-        for name, kind in kinds.items()
-    }
+    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
+    found = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
         raise InputError(f"{made[0]} makes its own images; take `attribution explain` or `attribution atlas`")
     for option, value in (("--target", targets), ("--score", score), ("--output", output)):
@@ -152,20 +146,6 @@ def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
     if source.suffix.lower() == ".csv":
         return runs.of_list(source, transform, told=told, index=setting.loaded.index)
     return runs.of_folder(source, transform, told=told, without=out)
-
-
-def _settings(names: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
-    """The settings of each technique, freed of its name."""
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for text in settings:
-        owner, dot, rest = text.partition(".")
-        if dot and owner.strip() in found and "=" not in owner:
-            found[owner.strip()].append(rest)
-        elif len(names) == 1:
-            found[names[0]].append(text)
-        else:
-            raise InputError(f"-p {text!r} is of one technique; say which: -p {names[0]}.{text.strip()}")
-    return found
 
 
 def _labels(path: Path) -> ClassNames:

@@ -84,7 +84,7 @@ def test_parameters_layers_targets_labels_and_lists(
         for answer in runs.open(out)[item].values():
             assert answer.target is not None
             assert answer.target.tolist() == [[target]]
-    assert runs.open(out)[0]["occlusion"].technique.window == (5, 5)  # type: ignore[attr-defined]
+    assert runs.open(out)[0]["occlusion"].technique.window == 5  # type: ignore[attr-defined]
     assert runs.open(out)[0]["grad_cam"].computes_in == torch.bfloat16
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
     words = ["run", photos, "--model", spec, "-t", "grad_cam", "--labels", tmp_path / "names.txt", "--target", "d"]
@@ -106,7 +106,7 @@ def test_refusals(photos: Path, spec: str, out: Path, tmp_path: Path, refused: C
         (no("-t", "grad_cm"), "nearest: 'grad_cam"),
         (no("-t", "grad_cam", "-t", "grad_cam"), "given twice"),
         (no("-t", "filter_visualization", "--layer", "body", "-p", "channels=[0]"), "makes its own images"),
-        (no("-t", "grad_cam", "-t", "occlusion", "-p", "window=5"), "say which: -p grad_cam.window=5"),
+        (no("-t", "grad_cam", "-t", "occlusion", "-p", "windw=5"), "nearest: 'window'"),
         (no("-t", "saliency", "--layer", "body"), "takes no layers"),
         (no("-t", "activations", "--layer", "body", "--target", "cup"), "explains no score"),
         (no("-t", "grad_cam", "--layer", "bodi"), "no layer 'bodi'"),
