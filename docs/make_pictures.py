@@ -11,8 +11,12 @@ from PIL import Image
 
 from attribution import (
     Activations,
+    Deconvolution,
     FilterVisualization,
     GradCAM,
+    GradientSHAP,
+    GuidedBackprop,
+    GuidedGradCAM,
     InputXGradient,
     IntegratedGradients,
     Occlusion,
@@ -43,6 +47,8 @@ def main() -> None:
     write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
     path = explain(model, inputs, IntegratedGradients(), target=espresso)
     write(path.figure(seen, loaded.labels), "integrated_gradients.jpg")
+    for asked in (GradientSHAP(samples=100), GuidedBackprop(), Deconvolution(), GuidedGradCAM()):
+        write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), f"{asked.name}.jpg")
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)

@@ -136,7 +136,7 @@ def bare(name: str, model: nn.Module, x: Tensor, target: int) -> Tensor:
 def test_known_disagreement_captum_rectifies_what_others_read(name: str) -> None:
     """Captum 0.9.0 rectifies the whole gradient of a ReLU's input, or replaces it."""
     net, rule = Net(MODULES["modules"]), "guided" if name == "GuidedBackprop" else "deconvolution"
-    expected = torch.stack([written((rule, rule), n, 1, float("inf")) for n in range(3)])  # type: ignore[arg-type]
+    expected = torch.stack([written((rule, rule), n, 1, float("inf")) for n in range(3)])
     assert off(bare(name, net, X, 1), expected) > 0.1
 
 

@@ -243,4 +243,4 @@ def test_fields_files_and_equality(tmp_path: Any) -> None:
     assert asked != GuidedGradCAM(layer="body")
     for fields in ({"tokens": "last"}, {"layer": 3}, {"channels": "mean"}):
         with pytest.raises(InputError):
-            GuidedGradCAM(**fields)  # type: ignore[arg-type]
+            GuidedGradCAM(**fields)
