@@ -1,6 +1,7 @@
 """The built-in techniques."""
 
 from attribution.techniques.activations import Activations as Activations
+from attribution.techniques.cam.eigen_cam import EigenCAM as EigenCAM
 from attribution.techniques.cam.element_wise_cam import ElementWiseCAM as ElementWiseCAM
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.cam.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
