@@ -57,8 +57,13 @@ def main() -> None:
     write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
     path = explain(model, inputs, IntegratedGradients(), target=espresso)
     write(path.figure(seen, loaded.labels), "integrated_gradients.jpg")
-    for asked in (GradientSHAP(samples=100), GuidedBackprop(), Deconvolution(), GuidedGradCAM()):
-        write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), f"{asked.name}.jpg")
+    for asked, name in (
+        (GradientSHAP(samples=100), "gradient_shap.jpg"),
+        (GuidedBackprop(), "guided_backprop.jpg"),
+        (Deconvolution(), "deconvolution.jpg"),
+        (GuidedGradCAM(), "guided_grad_cam.jpg"),
+    ):
+        write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), name)
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)
