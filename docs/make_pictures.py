@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 
 from attribution import (
+    RISE,
+    AblationCAM,
     Activations,
     Deconvolution,
     EigenCAM,
     ElementWiseCAM,
+    FeatureAblation,
     FilterVisualization,
     FinerScore,
     GradCAM,
@@ -28,6 +31,8 @@ from attribution import (
     LayerCAM,
     Occlusion,
     Saliency,
+    ScoreCAM,
+    ShapleySampling,
     XGradCAM,
     compare,
     explain,
@@ -77,6 +82,21 @@ def main() -> None:
     both = compare(model, inputs, Occlusion(), backends=("hooks", "captum"), target=espresso).attributions
     figure = plots.difference_figure(both["hooks"].maps, both["captum"].maps, ("hooks", "captum"), image=seen[0])
     write(figure, "difference.jpg")
+    forwards(loaded, inputs)
+
+
+def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
+    """What needs no gradient: masks, channels, superpixels."""
+    model, espresso, seen = loaded.model, loaded.index("espresso"), loaded.picture(inputs)
+    asked = {
+        "ablation_cam.jpg": AblationCAM(),
+        "score_cam.jpg": ScoreCAM(),
+        "rise.jpg": RISE(masks=2000),
+        "feature_ablation.jpg": FeatureAblation(segments="slic"),
+        "shapley.jpg": ShapleySampling(segments="slic"),
+    }
+    for name, technique in asked.items():
+        write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)
 
 
 def cams(loaded: zoo.LoadedModel, inputs: torch.Tensor, layer: str) -> "Figure":
