@@ -114,6 +114,11 @@ def second_head(output: Tensor) -> Tensor:
     return output[:, 1]
 
 
+def energy(features: Tensor) -> Tensor:
+    """(N, 2) of a layer's output."""
+    return features[:, :2].square().mean((2, 3))
+
+
 def product(output: tuple[Tensor, Tensor]) -> Tensor:
     return output[1][:, 0] * output[0].amax(dim=(1, 2, 3))
 
@@ -260,6 +265,12 @@ CASES: dict[str, Case] = {
         lambda m: pooled(m),
         lambda n: LayerScore("body", 3, position=(2, 5)),
         lambda o, n, c: [o[0, 3, 2, 5]],
+        layer="body",
+    ),
+    "function of a layer": Case(
+        lambda m: pooled(m),
+        lambda n: FunctionScore(energy, layer="body"),
+        lambda o, n, c: [o[0, 0].square().mean(), o[0, 1].square().mean()],
         layer="body",
     ),
     "difference of units": Case(

@@ -71,6 +71,7 @@ MAKERS: list[Callable[[], Score]] = [
     lambda: FunctionScore(pooled),
     lambda: FunctionScore(pooled, "means"),
     lambda: FunctionScore(second_head),
+    lambda: FunctionScore(pooled, layer="body"),
 ]
 
 

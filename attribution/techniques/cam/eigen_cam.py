@@ -58,6 +58,7 @@ class EigenCAM(CAM):
     """
 
     name: ClassVar[str] = "eigen_cam"
+    title: ClassVar[str] = "Eigen-CAM"
     needs_target: ClassVar[bool] = False
     takes_gradients: ClassVar[bool] = False
 
@@ -66,6 +67,10 @@ class EigenCAM(CAM):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "centred", flag("EigenCAM", "centred", self.centred))
+
+    def unit_of(self, score: str) -> str:
+        """The layer's own."""
+        return "activation"
 
     def grid(self, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
         """As of all CAMs, with places.

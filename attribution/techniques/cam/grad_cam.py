@@ -31,3 +31,4 @@ class GradCAM(CAM):
     """
 
     name: ClassVar[str] = "grad_cam"
+    title: ClassVar[str] = "Grad-CAM"

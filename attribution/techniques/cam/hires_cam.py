@@ -33,3 +33,4 @@ class HiResCAM(CAM):
     """
 
     name: ClassVar[str] = "hires_cam"
+    title: ClassVar[str] = "HiResCAM"
