@@ -122,12 +122,7 @@ def _compared(
     left_out: dict[str, dict[str, str]] = {label: {} for label in asked}
     for label, technique in asked.items():
         with named(label):
-            names = list(registry.backends(technique.name) if backends is None else backends)
-            classes = _installed(technique, names, left_out[label] if backends is None else None)
-            if len(classes) < 2 or len(set(names)) < len(names):
-                names = [name for name in names if name not in left_out[label]]
-                raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
-            for name, cls in classes.items():
+            for name, cls in _classes(technique, backends, left_out[label]).items():
                 askers.setdefault(name, {})[label] = cls(model, technique, execution)
     found: dict[str, dict[str, Attribution]] = {label: {} for label in asked}
     for name, together in askers.items():
@@ -144,20 +139,21 @@ def _compared(
     }
 
 
-def _installed(
-    technique: Technique, names: Sequence[str], left_out: dict[str, str] | None
+def _classes(
+    technique: Technique, backends: Sequence[str] | None, left_out: dict[str, str]
 ) -> dict[str, type[Attributor[Any]]]:
-    """The attributors by backend; ``left_out`` is told of those whose library is missing.
-
-    Raises:
-        BackendNotInstalledError: There is nothing to be told.
-    """
-    found = {}
-    for name in names:
-        try:
-            found[name] = registry.get(technique, name)
-        except BackendNotInstalledError as error:
-            if left_out is None:
-                raise
-            left_out[name] = str(error)
+    """The attributors by backend, at least two; ``left_out`` is told of those of which a library is missing."""
+    if backends is None:
+        found = {}
+        for name in registry.backends(technique.name):
+            try:
+                found[name] = registry.get(technique, name)
+            except BackendNotInstalledError as error:
+                left_out[name] = str(error)
+        names = list(found)
+    else:
+        names = list(backends)
+        found = {name: registry.get(technique, name) for name in names} if len(names) > 1 else {}
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
     return found
