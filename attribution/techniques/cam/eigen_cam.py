@@ -68,10 +68,6 @@ class EigenCAM(CAM):
         super().__post_init__()
         object.__setattr__(self, "centred", flag("EigenCAM", "centred", self.centred))
 
-    def unit_of(self, score: str) -> str:
-        """The layer's own."""
-        return "activation"
-
     def grid(self, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
         """As of all CAMs, with places.
 
@@ -85,6 +81,10 @@ class EigenCAM(CAM):
                 "layer that has them (`attribution layers` prints the shapes)"
             )
         return found
+
+    def unit_of(self, score: str) -> str:
+        """The layer's."""
+        return "unit of the layer"
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
         """max|a − b| ≤ tolerance · s₁ / (s₁ − s₂) · max|map|, at most a tenth of it; s are the extras.
