@@ -232,7 +232,9 @@ def closed_form(cls: type) -> Check:
 
 
 @BACKENDS
-@pytest.mark.parametrize("name", [cls.name for cls in OF_THE_FAMILY if cls is not LayerCAM])
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "hires_cam", "element_wise_cam", "xgrad_cam", "grad_cam_plus_plus", "eigen_cam"]
+)
 def test_the_kit_knows_the_closed_form_of_every_cam(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And maps that are a thousandth too large."""
     cls = registry.get(name, backend)
