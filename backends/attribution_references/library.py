@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Run
-from attribution.errors import BackendNotInstalledError, LayerError
+from attribution.errors import BackendNotInstalledError, InputError, LayerError
 
 
 def needed(module: str, extra: str, *, within: str = "") -> Callable[[], Any]:
@@ -52,9 +52,12 @@ def hooked(run: Run[Any], text: str) -> Layer:
     """A layer of the isolated model by its name.
 
     Raises:
+        InputError: The technique keeps the channels.
         LayerError: It is none that gives one tensor in one run, or has no two or three axes of places.
         ModelError: The model fails before it.
     """
+    if getattr(run.technique, "channels", "sum") != "sum":
+        raise InputError("a reference adds channels up; give channels='none' to backend='hooks'")
     name, module = layers.find(run.model, text)
     if name.keys or name.entry or name.call is not None:
         raise LayerError(f"layer {text!r}: a reference takes outputs of whole layers; use backend='hooks'")

@@ -151,6 +151,10 @@ def test_numpy_and_centring() -> None:
         explain(model, x, GradCAM(layers=("body",)), backend="pytorch_grad_cam", target=1)
     with pytest.raises(InputError, match="is centred"):
         explain(small_cnn(), noise(1, 3, 17, 23), EigenCAM(layers=("body",), centred=False), backend="pytorch_grad_cam")
+    kept = GradCAM(layers=("body_relu",), channels="none")
+    for backend in ("pytorch_grad_cam", "torchcam"):
+        with pytest.raises(InputError, match="adds channels up"):
+            explain(small_cnn(), noise(1, 3, 17, 23), kept, backend=backend, target=1)
     assert compare(model, x, XGradCAM(layers=("body_relu",)), backends=("hooks", "torchcam"), target=1).holds
 
 
