@@ -2,6 +2,7 @@
 
 from .agreement import Agreement as Agreement
 from .api import explain as explain
+from .api import explain_many as explain_many
 from .api import load as load
 from .attributor import Attributor as Attributor
 from .attributor import Run as Run
@@ -34,6 +35,7 @@ from .scores.regions import RegionScore as RegionScore
 from .scores.score import Score as Score
 from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
+from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
@@ -53,3 +55,5 @@ from .techniques import Saliency as Saliency
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM
+
+__version__: str

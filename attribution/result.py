@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import class_names, paths, saving
+from attribution import drawing, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
 from attribution.scores.score import Score
@@ -89,40 +89,58 @@ class Attribution:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
 
-    def figure(self, image: Any = None, labels: ClassNames | None = None) -> "Figure":
-        """A matplotlib figure of the maps, scaled for the eye.
+    def figure(
+        self,
+        image: Any = None,
+        labels: ClassNames | None = None,
+        *,
+        model: str | None = None,
+        scale: Any = "each",
+        cmap: str | None = None,
+        alpha: float = 0.45,
+        columns: int = 6,
+        size: float = 2.2,
+        aspect: Any = None,
+        mean: Any = None,
+        std: Any = None,
+        bands: Any = None,
+    ) -> "Figure":
+        """A matplotlib figure of the maps, which a notebook shows as it is.
+
+        All but the first three arguments are for heatmaps alone; see `attribution.plots.heatmap_figure`.
 
         Args:
-            image: What the model saw, to draw heatmaps over: (H, W, 3) or (N, H, W, 3) in [0, 1], or a PIL image.
+            image: What the model saw, to draw heatmaps over: a PIL image, an array (H, W), (H, W, C) or (N, H, W, C), a
+                tensor (C, H, W) or (N, C, H, W), with values in [0, 1] or 8 or 16 bits; normalised inputs with ``mean``
+                and ``std``; or one for each image in a list.
             labels: Class names, for the titles: a sequence or an array with one per class, or a dict by index (int or
                 ``"7"``), where a class without a name is "class 7".
+            model: How the title calls the model; ``None``: by its class.
+            scale: ``"each"``: every map has its own colours · ``"shared"``: all have the same · (lo, hi).
+            cmap: A colour map of matplotlib; ``None``: inferno, or red to blue where maps are signed.
+            alpha: Share of the colour over the picture.
+            columns: Panels in a line at most.
+            size: Width of a panel, in inches.
+            aspect: Height by width of a panel, or ``"equal"`` for square pixels.
+            mean: Per channel, of the transform that made ``image``; with ``std``.
+            std: Per channel.
+            bands: Which channels of ``image`` are drawn: three, or one in grey.
 
         Raises:
-            InputError: The image or the labels are of another form, or there are fewer labels than classes.
+            InputError: The image, the labels or an option are of another form, or there are fewer labels than classes.
         """
-        from attribution import plots
-
-        maps, done = self.technique.drawn(self.maps)
-        title = " · ".join(filter(None, (self.technique.name, self.backend, done)))
-        if self.technique.kind == "activation":
-            return plots.activation_figure(maps, title=title)
-        if self.technique.kind == "image" and any(map_.ndim != 4 for map_ in maps.values()):
-            titles = self._image_titles()
-            strips = {
-                f"{layer} · {titles[k] if k < len(titles) else k}": map_[k : k + 1]
-                for layer, map_ in maps.items()
-                for k in range(len(map_))
-            }
-            return plots.activation_figure(strips, title=title)
-        if self.technique.kind == "image":
-            return plots.image_figure(maps, titles=self._image_titles(), title=title)
-        return plots.heatmap_figure(
-            maps,
-            image=image,
-            signed=self.technique.signed,
-            titles=self._target_titles(labels),
-            title=title,
-        )
+        look = {
+            "scale": scale,
+            "cmap": cmap,
+            "alpha": alpha,
+            "columns": columns,
+            "size": size,
+            "aspect": aspect,
+            "mean": mean,
+            "std": std,
+            "bands": bands,
+        }
+        return drawing.figure(self, image, labels, model, look)
 
     def save(self, path: str | Path, *, raw: bool = False) -> Path:
         """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
@@ -261,24 +279,6 @@ class Attribution:
         FigureCanvasAgg(self.figure()).print_png(buffer)
         picture = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
-
-    def _target_titles(self, labels: ClassNames | None) -> list[str]:
-        """One title per image × target: the class and its score."""
-        if self.scores is None:
-            return []
-        if self.target is None:
-            names = [f"{name}:" for row in self.names for name in row]  # a name may end with a number
-        else:
-            names = class_names.titles(labels, self.target.flatten().tolist())
-        return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
-
-    def _image_titles(self) -> list[str]:
-        titles: Sequence[str] = getattr(self.technique, "titles", ())
-        status = self.extras.get("status")
-        words = ["", " (dead)", " (diverged)"]
-        return [
-            f"{title}{words[int(status[index])] if status is not None else ''}" for index, title in enumerate(titles)
-        ]
 
 
 def _built_in(name: str) -> type[Technique]:

@@ -1,15 +1,19 @@
 """One question to several backends, and whether their answers agree."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
 from attribution import registry
 from attribution.agreement import Agreement, all_hold, table
-from attribution.errors import InputError
+from attribution.api import checked, targets_of
+from attribution.attributor import Attributor
+from attribution.calls import answers
+from attribution.errors import InputError, named
+from attribution.members import Member
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
@@ -43,6 +47,7 @@ class Comparison:
         return "\n".join(f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items())
 
 
+@overload
 def compare(
     model: nn.Module,
     inputs: Any,
@@ -51,30 +56,80 @@ def compare(
     backends: Sequence[str] | None = None,
     target: Asked = None,
     execution: Execution = Execution(),
-) -> Comparison:
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    model: nn.Module,
+    inputs: Any,
+    technique: Mapping[str, Technique],
+    *,
+    backends: Sequence[str] | None = None,
+    target: Asked = None,
+    execution: Execution = Execution(),
+) -> dict[str, Comparison]: ...
+
+
+def compare(
+    model: nn.Module,
+    inputs: Any,
+    technique: Technique | Mapping[str, Technique],
+    *,
+    backends: Sequence[str] | None = None,
+    target: Asked = None,
+    execution: Execution = Execution(),
+) -> Comparison | dict[str, Comparison]:
     """Ask several backends the same question and hold their raw maps against each other.
 
     Args:
         model: As for `explain`.
         inputs: As for `explain`.
-        technique: As for `explain`.
-        backends: At least two; ``None``: all that are installed for this technique.
+        technique: As for `explain`; or several by name, as for `explain_many`, which each backend is then asked
+            together.
+        backends: At least two; ``None``: all that are installed for a technique.
         target: As for `explain`; what the first backend predicts is asked of the others.
         execution: As for `explain`.
+
+    Returns:
+        A comparison, or one for each name.
 
     Raises:
         InputError: Fewer than two backends, or one named twice.
     """
-    names = list(registry.backends(technique.name) if backends is None else backends)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
-    classes = [registry.get(technique, name) for name in names]
-    attributions: dict[str, Attribution] = {}
-    for name, cls in zip(names, classes, strict=True):
-        attributions[name] = cls(model, technique, execution).attribute(inputs, target)
-        if attributions[name].score is not None:
-            target = attributions[name].score  # what the clean output settled is asked of the others
-    agreements = {
-        (a, b): attributions[a].technique.agreement(attributions[a], attributions[b]) for a, b in combinations(names, 2)
+    if not isinstance(technique, Mapping):
+        return _compared(model, inputs, {"": technique}, backends, {"": target}, execution)[""]
+    asked = checked(technique)
+    targets = targets_of(asked, target)
+    return _compared(model, inputs, asked, backends, targets, execution)
+
+
+def _compared(
+    model: nn.Module,
+    inputs: Any,
+    asked: Mapping[str, Technique],
+    backends: Sequence[str] | None,
+    targets: dict[str, Asked],
+    execution: Execution,
+) -> dict[str, Comparison]:
+    """Backend by backend, in the order in which techniques name them; each is asked what the first one settled."""
+    askers: dict[str, dict[str, Attributor[Any]]] = {}
+    for label, technique in asked.items():
+        with named(label):
+            names = list(registry.backends(technique.name) if backends is None else backends)
+            if len(names) < 2 or len(set(names)) < len(names):
+                raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
+            classes = {name: registry.get(technique, name) for name in names}
+            for name, cls in classes.items():
+                askers.setdefault(name, {})[label] = cls(model, technique, execution)
+    found: dict[str, dict[str, Attribution]] = {label: {} for label in asked}
+    for name, together in askers.items():
+        members = [Member(asker, targets[label], label) for label, asker in together.items()]
+        for label, answer in zip(together, answers(members, inputs), strict=True):
+            found[label][name] = answer
+            if answer.score is not None:
+                targets[label] = answer.score  # what the clean output settled is asked of the others
+    return {
+        label: Comparison(own, {(a, b): own[a].technique.agreement(own[a], own[b]) for a, b in combinations(own, 2)})
+        for label, own in found.items()
     }
-    return Comparison(attributions, agreements)

@@ -170,7 +170,10 @@ def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "1.50 [1.40, 1.60] vs captum" in page
     assert "Of 1 races our backends won 1, lost 0" in page
-    assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
+    technique = read(_file(tmp_path)).results[0].row.technique
+    assert (tmp_path / "docs" / "pictures" / f"benchmark-{technique}.png").stat().st_size > 1000
+    assert f"| {technique} | our captum backend | **1.5**, 1 / 0 / 0 |" in page
+    assert page.index("## In short") < page.index("<summary>")
 
 
 def test_counts_have_a_table_of_their_own(tmp_path: Path) -> None:

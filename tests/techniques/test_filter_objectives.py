@@ -1,5 +1,6 @@
 """Objectives of one's own: by both backends as by a plain loop."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -172,7 +173,7 @@ def test_the_backends_agree_at_the_defaults() -> None:
         ({"objectives": ()}, "give at least one channel"),
         ({"channels": (0,), "penalty": 3.0}, r"FilterVisualization\.penalty is 3\.0"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_fields_that_do_not_fit(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):

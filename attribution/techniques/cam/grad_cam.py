@@ -32,3 +32,4 @@ class GradCAM(CAMByChannel):
     """
 
     name: ClassVar[str] = "grad_cam"
+    title: ClassVar[str] = "Grad-CAM"

@@ -34,3 +34,4 @@ class HiResCAM(CAMByChannel):
     """
 
     name: ClassVar[str] = "hires_cam"
+    title: ClassVar[str] = "HiResCAM"

@@ -45,6 +45,7 @@ class IntegratedGradients(AveragedGradient):
     """
 
     name: ClassVar[str] = "integrated_gradients"
+    title: ClassVar[str] = "Integrated gradients"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
 
     steps: int = 50

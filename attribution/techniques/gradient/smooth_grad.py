@@ -46,8 +46,10 @@ class SmoothGrad(AveragedGradient):
     """
 
     name: ClassVar[str] = "smooth_grad"
+    title: ClassVar[str] = "SmoothGrad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
     moments: ClassVar[tuple[int, ...]] = (1, 2)
+    formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
     noise: float = 0.15
@@ -66,6 +68,10 @@ class SmoothGrad(AveragedGradient):
     def signed(self) -> bool:
         """Only the mean."""
         return self.statistic == "mean"
+
+    def unit_of(self, score: str) -> str:
+        """A gradient's, or its square."""
+        return f"{score} per unit of the input" if self.signed else f"({score} per unit of the input)²"
 
     def draws(self, inputs: Inputs) -> Iterator[dict[str, Tensor]]:
         """What is added to each explained input, sample by sample."""
