@@ -41,6 +41,8 @@ class Attributor(ABC, Generic[TechniqueT]):
     backend: ClassVar[str]
     computes_in: ClassVar[torch.dtype | None] = None
     """Set where a library computes coarser than its input."""
+    reference: ClassVar[bool] = False
+    """Whether it is what another library says, right or wrong: `compare` leaves it out unless it is named."""
 
     def __init__(self, model: nn.Module, technique: TechniqueT, execution: Execution = Execution()) -> None:
         if not isinstance(model, nn.Module):

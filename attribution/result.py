@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from attribution import drawing, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
+from attribution.fusion import FuseRule, fused
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -85,6 +86,33 @@ class Attribution:
         """Whether it was computed on a CPU, by the record; a result without one counts as computed there."""
         return str(self.provenance.get("device", "cpu")).startswith("cpu")
 
+    def fused(self, rule: FuseRule = "mean", *, scaled: bool = True) -> "Attribution":
+        """The maps of several layers as one, at each place their mean, largest value or product.
+
+        By default each map of an image and target is divided by its largest |value| first: layers have gradients of
+        other sizes, and the loudest would speak alone. The fused map then has no unit. pytorch-grad-cam takes such a
+        mean, of maps scaled to 0…1 before they are enlarged; torch-cam's ``fuse_cams`` is ``"max"`` without scaling.
+
+        Args:
+            rule: ``"mean"``, ``"max"`` or ``"product"``.
+            scaled: Divide first; ``False``: the maps as they are, in their own units.
+
+        Returns:
+            The same answer with one map, named after all layers, and no raw maps; ``provenance["fused"]`` says how.
+
+        Raises:
+            InputError: It has no heatmaps, fewer than two of them, or such of several sizes.
+        """
+        if self.technique.kind != "heatmap":
+            raise InputError(f"{self.technique.name} has no heatmaps; only these are fused")
+        told = f"{rule} of {len(self.maps)} layers, {'each by its largest value' if scaled else 'as they are'}"
+        return replace(
+            self,
+            maps={" + ".join(self.maps): fused(self.maps, rule, scaled=scaled)},
+            provenance={**self.provenance, "fused": told},
+            raw={},
+        )
+
     def numpy(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
@@ -142,17 +170,12 @@ class Attribution:
         }
         return drawing.figure(self, image, labels, model, look)
 
-    def save(self, path: str | Path, *, raw: bool = False) -> Path:
-        """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
+    def packed(self, *, raw: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """What a file holds of this answer: tensors by name, and a header of texts; `unpacked` reads both.
 
         Raises:
-            OutputError: Another suffix, a folder that does not exist, or a write that fails.
+            OutputError: JSON has no form for a parameter or a note.
         """
-        from safetensors.torch import save
-
-        path = saving.writable(path)
-        if not self.maps:
-            raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
         parameters, held = saving.technique_text(self.technique)
@@ -165,12 +188,25 @@ class Attribution:
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
             "provenance": saving.text(dict(self.provenance)),
-            "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         if self.score is not None:
             header["score"], held = saving.score_text(self.score)
             tensors |= held
-            header["tensors"] = json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()})
+        header["tensors"] = json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()})
+        return tensors, header
+
+    def save(self, path: str | Path, *, raw: bool = False) -> Path:
+        """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
+
+        Raises:
+            OutputError: Another suffix, a folder that does not exist, or a write that fails.
+        """
+        from safetensors.torch import save
+
+        path = saving.writable(path)
+        if not self.maps:
+            raise OutputError(f"there are no maps to write into {path.name}")
+        tensors, header = self.packed(raw=raw)
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
         temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
         try:
@@ -230,6 +266,23 @@ class Attribution:
             tensors = load_file(path)
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
             raise OutputError(f"cannot read {path}: {error}") from error
+        return cls.unpacked(header, tensors, technique_type, place=path)
+
+    @classmethod
+    def unpacked(
+        cls, header: Mapping[str, str], tensors: Mapping[str, Tensor], technique_type: type[Technique], *, place: object
+    ) -> Self:
+        """Read what `packed` gave.
+
+        Args:
+            header: Its texts.
+            tensors: Its tensors.
+            technique_type: The class of the technique.
+            place: Where both were found, for messages.
+
+        Raises:
+            OutputError: They are no whole answer of that technique.
+        """
 
         def group(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
@@ -244,12 +297,12 @@ class Attribution:
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise OutputError(
-                f"the header of {path} does not fit {getattr(technique_type, '__name__', technique_type)} as "
+                f"the header of {place} does not fit {getattr(technique_type, '__name__', technique_type)} as "
                 f"installed: {said}"
             ) from error
         flaw = saving.flaw(technique, score, shapes, tensors)
         if flaw:
-            raise OutputError(f"{path} holds no whole answer: {flaw}; save it anew with Attribution.save")
+            raise OutputError(f"{place} holds no whole answer: {flaw}; save it anew with Attribution.save")
         dtype = getattr(torch, header["computes_in"], None)
         return cls(
             maps=group("maps"),

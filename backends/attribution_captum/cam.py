@@ -3,7 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, final
 
@@ -42,6 +42,12 @@ class CaptumCAM(Attributor[C], ABC):
         """The whole forward's graph, and the gradients of its widest part."""
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
+    def shown(
+        self, name: LayerName, module: nn.Module, grid: Grid
+    ) -> AbstractContextManager[tuple[nn.Module, LayerName]]:
+        """A layer that gives, or is given, (N, D, *places) inside the network, and its name."""
+        return detoured(name, module, grid)
+
     @final
     def compute(self, run: Run[C]) -> Maps:
         """(N, T, *places) for each layer. The score is settled in the forward that Captum makes anyway."""
@@ -57,10 +63,10 @@ class CaptumCAM(Attributor[C], ABC):
         maps: Maps = {}
         for (text, grid), (name, module) in zip(grids.items(), asked, strict=True):
             columns: list[Tensor] = []
-            with _shown(name, module, grid) as (layer, shown):
+            with self.shown(name, module, grid) as (layer, shown):
                 while run.target is None or len(columns) < run.target.shape[1]:
                     score = ScoreOfOne(run, column=len(columns))
-                    with typed(), connected(_without_influence(name)), _unwritten(name, module):
+                    with typed(), connected(without_influence(name)), unwritten(name, module):
                         columns.append(self.column(score, layer, tensors, shown).detach())
             maps[text] = torch.stack(columns, dim=1)
         for key, note in run.technique.notes(grids, run.inputs).items():
@@ -151,7 +157,7 @@ class CaptumGradCAMPlusPlus(CaptumCAM[GradCAMPlusPlus]):
 
 
 @contextmanager
-def _shown(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.Module, LayerName]]:
+def detoured(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.Module, LayerName]]:
     """A layer that gives, or is given, (N, D, *places) inside the network, and its name; no hook outlives the block.
 
     Raises:
@@ -180,14 +186,14 @@ def _shown(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.
 
     try:
         handle = module.register_forward_hook(detour)
-        yield probe, replace(name, keys=(), text=f"{name.text} on its grid")
+        yield probe, replace(name, keys=())
     finally:
         armed = False  # an interrupt may have hidden the handle
         if handle is not None:
             handle.remove()
 
 
-def _without_influence(name: LayerName) -> LayerError:
+def without_influence(name: LayerName) -> LayerError:
     """Captum takes the gradients of all items of a tuple at once, and fails where one of them has none."""
     if not name.keys:
         return layers.no_influence(name.text)
@@ -198,25 +204,34 @@ def _without_influence(name: LayerName) -> LayerError:
 
 
 @contextmanager
-def _unwritten(name: LayerName, module: nn.Module) -> Iterator[None]:
+def unwritten(name: LayerName, module: nn.Module, *, runs: int | None = None) -> Iterator[None]:
     """Notice who writes into a tensor that Captum keeps, or into the copy that it hands on of a layer's input.
+
+    Args:
+        name: The layer.
+        module: It.
+        runs: In how many of its first runs with gradients; ``None``: in all.
 
     Raises:
         LayerError: Somebody did, so that neither the value nor the gradient is the layer's.
     """
     kept: list[tuple[Tensor, int]] = []
-    written = False
+    written, done = False, 0
+
+    def looking() -> bool:  # without gradients Captum asks for the values, of which it makes a copy at once
+        return torch.is_grad_enabled() and (runs is None or done < runs)
 
     def keep(values: Any) -> None:
-        if torch.is_grad_enabled():  # else Captum asks for the values, of which it makes a copy at once
+        if looking():
             kept.extend((tensor, tensor._version) for tensor in nested.tensors(values))
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal written
+        nonlocal written, done
         if name.entry:
-            written |= torch.is_grad_enabled() and any(tensor._version for tensor in nested.tensors(args))
+            written |= looking() and any(tensor._version for tensor in nested.tensors(args))
         else:
             keep(output)
+        done += torch.is_grad_enabled()
 
     handles = [module.register_forward_hook(look)]
     if name.entry:
@@ -246,5 +261,10 @@ class ScoreOfOne:
         self.column = column
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        """(N,)."""
-        return self.run.scores(forward(self.run, *tensors))[:, self.column]
+        """(N,); of rows (B,), where Captum repeats the examples, whose places then come as the last tensor."""
+        inputs = self.run.inputs
+        if len(tensors) == len(inputs.explained):
+            return self.run.scores(forward(self.run, *tensors))[:, self.column]
+        *shown, examples = tensors
+        inputs = inputs[examples].replaced(dict(zip(inputs.explained, shown, strict=True)))
+        return self.run.scores(self.run.forward(inputs, examples), examples)[:, self.column]

@@ -13,13 +13,14 @@ from attribution import (
     BoxScore,
     ClassScore,
     DifferenceScore,
+    FinerScore,
     FunctionScore,
     LayerScore,
     RegionScore,
     SimilarityScore,
     ValueScore,
 )
-from tests.scores.by_hand import best, cosine, dot, in_mask, number, overlap, predicted, sigmoid, softmax
+from tests.scores.by_hand import best, cosine, dot, finer, in_mask, near, number, overlap, predicted, sigmoid, softmax
 from tests.scores.net import SIZE, Finish, Truth
 
 Pair = namedtuple("Pair", ["scores", "hidden"])
@@ -224,6 +225,28 @@ CASES: dict[str, Case] = {
         lambda m: pooled(m),
         lambda n: DifferenceScore(ClassScore("all", of="probability"), ClassScore(0, of="probability")),
         lambda o, n, c: [softmax(o[0], k) - softmax(o[0], 0) for k in range(4)],
+    ),
+    "finer, predicted": Case(
+        lambda m: pooled(m),
+        lambda n: FinerScore(references=2),
+        lambda o, n, c: [finer(o[0], best(c[0]), near(c[0], best(c[0]), 2), 0.6)],
+    ),
+    "finer, by softmax": Case(
+        lambda m: {"logits": pooled(m)},
+        lambda n: FinerScore([[2, 0], [0, 3], [1, 2]][:n], references=2, strength=1, weights="softmax"),
+        lambda o, n, c: [
+            finer(o["logits"][0], k, near(c["logits"][0], k, 2), 1.0, soft=True) for k in [[2, 0], [0, 3], [1, 2]][n]
+        ],
+    ),
+    "finer, all others": Case(
+        lambda m: pooled(m),
+        lambda n: FinerScore(1, references=9),
+        lambda o, n, c: [finer(o[0], 1, [0, 2, 3], 0.6)],
+    ),
+    "finer, named": Case(
+        lambda m: {"a": [pooled(m)]},
+        lambda n: FinerScore(ClassScore([2, 0, 3][:n], output="a.0"), references=(1,), strength=0.25),
+        lambda o, n, c: [finer(o["a"][0][0], [2, 0, 3][n], [1], 0.25)],
     ),
     "difference of regions": Case(
         lambda m: m,

@@ -14,6 +14,7 @@ from attribution import (
     AttributionError,
     ClassScore,
     DifferenceScore,
+    FinerScore,
     GradCAM,
     LayerError,
     LayerScore,
@@ -49,6 +50,14 @@ WRONG_FIELDS: dict[str, tuple[Callable[[], Any], str]] = {
     "class, output": (lambda: made.ClassScore(1, output=1.5), "ClassScore.output is 1.5"),
     "class, output unhashable": (lambda: made.ClassScore(1, output=["logits"]), "ClassScore.output"),
     "class, output empty": (lambda: made.ClassScore(1, output=""), "ClassScore.output"),
+    "finer, class": (lambda: made.FinerScore("3"), "give an int"),
+    "finer, another reading": (lambda: made.FinerScore(made.ClassScore(1, of="probability")), "of='logit'"),
+    "finer, no references": (lambda: made.FinerScore(1, references=0), "FinerScore.references is 0"),
+    "finer, empty references": (lambda: made.FinerScore(1, references=()), r"FinerScore.references is \(\)"),
+    "finer, one reference twice": (lambda: made.FinerScore(1, references=(2, 2)), "each once"),
+    "finer, references of text": (lambda: made.FinerScore(1, references="all"), "FinerScore.references"),
+    "finer, strength": (lambda: made.FinerScore(1, strength=math.nan), "FinerScore.strength is nan"),
+    "finer, weights": (lambda: made.FinerScore(1, weights="none"), "give 'equal' or 'softmax'"),
     "value, text": (lambda: made.ValueScore("3"), "ValueScore.index is '3'"),
     "value, texts": (lambda: made.ValueScore(("1", "2")), "ValueScore.index"),
     "value, empty": (lambda: made.ValueScore(()), "ValueScore.index"),
@@ -137,6 +146,18 @@ def fails(output: Tensor) -> Tensor:
 
 WRONG_QUESTIONS: dict[str, tuple[Finish, Any, type[AttributionError], str]] = {
     "mask size": (lambda m: m, RegionScore(1, MASK[:5]), TargetError, r"size \(5, 9\), the model's map \(8, 9\)"),
+    "finer, class out of range": (
+        logits,
+        FinerScore(1, references=(2, 9)),
+        TargetError,
+        "names class 9; the model has 4",
+    ),
+    "finer, one class": (
+        lambda m: pooled(m)[:, :1],
+        FinerScore(0),
+        TargetError,
+        "needs other classes, and the model has one",
+    ),
     "mask rows": (lambda m: m, RegionScore(1, MASKS[:2]), TargetError, "2 rows for 3 examples"),
     "mask rows, many": (lambda m: m, RegionScore(1, MASKS.repeat(2, 1, 1)), TargetError, "6 rows for 3 examples"),
     "empty region of one": (

@@ -83,6 +83,13 @@ class AveragedGradient(Technique, ABC):
             return self
         return each_input.of_part(self, "baseline", part, inputs, inputs.explained)
 
+    def told(self, gap: Tensor, change: Tensor) -> dict[str, Tensor]:
+        """The extras of a technique whose maps add up to a change of the score, but for a gap; both (N, T).
+
+        A gap beside no change at all is infinite.
+        """
+        return {"gap": gap, "relative_gap": torch.where(gap == 0, gap, gap / change.abs())}
+
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Channels as ``channels`` says, the same for every backend."""
         axes = {inputs.key(name): inputs.axes[name].split() for name in inputs.explained}

@@ -12,7 +12,6 @@ from attribution.attributor import Attributor, Run
 from attribution.errors import PluginError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
-from attribution.techniques.cam.by_channel import CAMByChannel
 from attribution.techniques.cam.family import CAM
 from attribution_hooks.cam import backward, memory
 from attribution_hooks.cam.graphs import replayed
@@ -59,11 +58,6 @@ class CamAttributor(Attributor[C], ABC):
     def by_mean(self) -> bool:
         """Whether the mean gradient is all that it needs."""
         return type(self).weights is not CamAttributor.weights
-
-    @property
-    def by_channel(self) -> bool:
-        """Whether the channels are kept."""
-        return isinstance(self.technique, CAMByChannel) and self.technique.by_channel
 
     def image_bytes(self, model: nn.Module, technique: C, inputs: Inputs) -> int:
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""

@@ -1,7 +1,7 @@
 """``GradientSums``: gradients at a technique's points, all targets from one graph, added up as they come."""
 
 from abc import ABC
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, TypeVar, final
@@ -47,17 +47,20 @@ class GradientSums(Attributor[T], ABC):
 
     @property
     def shared(self) -> Hashable:
-        """Where gradients are taken: at the inputs, or at points that belong to the sums."""
-        technique = self.technique
-        return None if technique.samples == 1 and technique.batch_of == "images" else technique.sums
+        """Of what gradients are taken, and where: at the inputs, or at points that belong to the sums."""
+        return type(self).output, None if self._at_inputs else self.technique.sums
+
+    @property
+    def _at_inputs(self) -> bool:
+        return self.technique.samples == 1 and self.technique.batch_of == "images"
 
     @final
     @classmethod
     def compute_many(cls, asked: Sequence[tuple[Any, Run[Any]]]) -> list[Maps]:
         """The same of each technique, from one gradient at each point."""
         (first, run), runs = asked[0], [run for _, run in asked]
-        sums = _Sums(runs)
-        if first.shared is None:
+        sums = _Sums(runs, first.output)
+        if first._at_inputs:
             at_inputs = {each.technique.sums: [next(each.technique.points(each.inputs))] for each in runs}
             sums.add(at_inputs, range(len(run.inputs)))
         else:
@@ -70,9 +73,13 @@ class GradientSums(Attributor[T], ABC):
         """From the sums of each explained input to the raw maps."""
         maps = {}
         for name, moments in totals.items():
-            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(_wide(run.inputs.values[name]))
+            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(wide(run.inputs.values[name]))
         self.tell(run, maps)
         return maps
+
+    def output(self, run: Run[T], leaves: Inputs, examples: Tensor) -> Any:
+        """What the model returns for these inputs, of which gradients are taken; also the place to change those."""
+        return run.forward(leaves, examples)
 
     def combine(self, technique: T, moments: Sequence[Tensor]) -> Tensor:
         """From the sum of each moment to the raw map; of one moment the sum itself."""
@@ -94,14 +101,16 @@ class _Sums:
 
     Args:
         runs: Of the techniques.
+        output: What gradients are taken of.
 
     Attributes:
         totals: By what the techniques sum up, by explained input, for each moment (N, T, C, …).
     """
 
-    def __init__(self, runs: Sequence[Run[Any]]) -> None:
+    def __init__(self, runs: Sequence[Run[Any]], output: Callable[[Run[Any], Inputs, Tensor], Any]) -> None:
         self.totals: dict[Hashable, dict[str, list[Tensor]]] = {}
         self._runs = runs
+        self._output = output
 
     def add_all(self, rows: int) -> None:
         """All points of techniques that sum up the same, so many rows at once."""
@@ -129,14 +138,14 @@ class _Sums:
         leaves = joined([point.inputs[rows] for point, rows in shown]).detach().requires_grad_()
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
         examples = torch.cat([numbers[rows] for _, rows in shown])
-        output = run.forward(leaves, examples)
+        output = self._output(run, leaves, examples)
         columns = run.scores(output, examples).unbind(1)
         for other in self._runs[1:]:
             if other.score is None:
                 other.scores(output, examples)
         found = {key: self._begun(key, len(columns)) for key in pieces}
         for t, column in enumerate(columns):
-            for name, gradient in _gradients(column, leaves, keep=t + 1 < len(columns)).items():
+            for name, gradient in gradients(column, leaves, keep=t + 1 < len(columns)).items():
                 for key, own in pieces.items():
                     _add(own, name, gradient, [moment[:, t] for moment in found[key][name]], self._powers(key))
         self.totals = found
@@ -148,7 +157,7 @@ class _Sums:
         found, powers = {}, self._powers(key)
         for name in self._runs[0].inputs.explained:
             x = self._runs[0].inputs.values[name]
-            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else _wide(x)
+            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else wide(x)
             found[name] = [x.new_zeros((len(x), targets, *x.shape[1:]), dtype=dtype) for _ in powers]
         return found
 
@@ -173,12 +182,12 @@ def _add(
             moment[rows] += point.weight * own**power
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide(x: Tensor) -> torch.dtype:
     """That of raw maps."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
+def gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
     """By explained input; one that the score does not depend on has a gradient of 0, and is left out.
 
     Raises:
@@ -189,6 +198,18 @@ def _gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tenso
     if all(gradient is None for gradient in found):
         raise ModelError("no gradient of the score reaches the inputs; look for detach() in the model or the score")
     return {name: each for name, each in zip(leaves.explained, found, strict=True) if each is not None}
+
+
+def stacked(columns: Sequence[Tensor], leaves: Inputs) -> dict[str, Tensor]:
+    """(N, T, …) by explained input, in at least float32, from the scores (N,) of each target.
+
+    Raises:
+        ModelError: A score depends on none of the inputs.
+    """
+    found = [gradients(column, leaves, keep=t + 1 < len(columns)) for t, column in enumerate(columns)]
+    blank = {name: torch.zeros_like(leaves.values[name]) for name in leaves.explained}
+    whole = {name: torch.stack([each.get(name, zero) for each in found], dim=1) for name, zero in blank.items()}
+    return {name: map_.to(wide(map_)) for name, map_ in whole.items()}
 
 
 def _pieces(group: Sequence[Point], places: Sequence[int]) -> list[tuple[Point, slice]]:
