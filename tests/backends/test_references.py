@@ -196,3 +196,10 @@ def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     assert [*found.attributions] == ["captum", "hooks"]
     assert "nothing_like_this" in found.left_out["theirs"]
     assert "theirs left out: grad_cam.theirs from their-cam 1.2 needs 'nothing_like_this'" in found.table()
+
+
+@pytest.mark.parametrize(("name", "backend"), [pair for pair in REFERENCES if pair[0] in ("grad_cam", "hires_cam")])
+def test_channels_that_are_kept_are_refused(name: str, backend: str) -> None:
+    asked = {"grad_cam": GradCAM, "hires_cam": HiResCAM}[name](layers=("body",), channels="none")
+    with pytest.raises(InputError, match="a reference adds channels up"):
+        explain(small_cnn(), torch.rand(1, 3, 17, 23), asked, backend=backend, target=1)
