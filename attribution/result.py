@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from attribution import drawing, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
+from attribution.fusion import FuseRule, fused
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -84,6 +85,33 @@ class Attribution:
     def on_host(self) -> bool:
         """Whether it was computed on a CPU, by the record; a result without one counts as computed there."""
         return str(self.provenance.get("device", "cpu")).startswith("cpu")
+
+    def fused(self, rule: FuseRule = "mean", *, scaled: bool = True) -> "Attribution":
+        """The maps of several layers as one, at each place their mean, largest value or product.
+
+        By default each map of an image and target is divided by its largest |value| first: layers have gradients of
+        other sizes, and the loudest would speak alone. The fused map then has no unit. pytorch-grad-cam takes such a
+        mean, of maps scaled to 0…1 before they are enlarged; torch-cam's ``fuse_cams`` is ``"max"`` without scaling.
+
+        Args:
+            rule: ``"mean"``, ``"max"`` or ``"product"``.
+            scaled: Divide first; ``False``: the maps as they are, in their own units.
+
+        Returns:
+            The same answer with one map, named after all layers, and no raw maps; ``provenance["fused"]`` says how.
+
+        Raises:
+            InputError: It has no heatmaps, fewer than two of them, or such of several sizes.
+        """
+        if self.technique.kind != "heatmap":
+            raise InputError(f"{self.technique.name} has no heatmaps; only these are fused")
+        told = f"{rule} of {len(self.maps)} layers, {'each by its largest value' if scaled else 'as they are'}"
+        return replace(
+            self,
+            maps={" + ".join(self.maps): fused(self.maps, rule, scaled=scaled)},
+            provenance={**self.provenance, "fused": told},
+            raw={},
+        )
 
     def numpy(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The maps as arrays on the host, by the same keys."""

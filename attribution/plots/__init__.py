@@ -9,3 +9,5 @@ from attribution.plots.heatmaps import heatmap_figure as heatmap_figure
 from attribution.plots.heatmaps import overlay as overlay
 from attribution.plots.pixels import normalise as normalise
 from attribution.plots.sheet import save as save
+from attribution.plots.side_by_side import Heatmaps as Heatmaps
+from attribution.plots.side_by_side import side_by_side_figure as side_by_side_figure

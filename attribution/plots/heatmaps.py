@@ -96,7 +96,7 @@ def heatmap_figure(
             kind.
         NonFiniteError: NaN or infinity in a map.
     """
-    count, targets = _counted(maps)
+    count, targets = counted(maps)
     if len(titles) not in (0, targets, count * targets):
         raise InputError(f"{len(titles)} titles for {count} images × {targets} targets; expected one each")
     alpha, columns, size = _share(alpha), _whole(columns), _inches(size)
@@ -116,15 +116,15 @@ def heatmap_figure(
         if backdrop is not None and not block:
             block.append(Panel(pixels=backdrop, title=f"image {n}" if count > 1 else "image"))
         if backdrop is None or targets == 1:
-            block += _bare(each, colours, told if backdrop is None else "map", unit, bar=backdrop is None)
+            block += bare(each, colours, told if backdrop is None else "map", unit, bar=backdrop is None)
         if backdrop is not None:
-            block.append(_over(backdrop, each, colours, told, unit, alpha, signed))
+            block.append(over(backdrop, each, colours, told, unit, alpha, signed))
     if drawn < targets:
         title = f"{title} (the first {drawn} of {targets} targets)".strip()
     return draw(_laid(list(blocks.values()), columns), width=size, title=title, aspect=aspect)
 
 
-def _counted(maps: Mapping[str, Tensor]) -> tuple[int, int]:
+def counted(maps: Mapping[str, Tensor]) -> tuple[int, int]:
     """(N, T) of all maps.
 
     Raises:
@@ -143,7 +143,7 @@ def _counted(maps: Mapping[str, Tensor]) -> tuple[int, int]:
     return first[0], first[1]
 
 
-def _bare(values: Pixels, scale: Scale, title: str, unit: str, *, bar: bool) -> list[Panel]:
+def bare(values: Pixels, scale: Scale, title: str, unit: str, *, bar: bool) -> list[Panel]:
     """A map on its own grid: a plane, a curve, or slices of a volume."""
     limits = scale.low, scale.high
     if values.ndim < 2:
@@ -161,7 +161,7 @@ def _bare(values: Pixels, scale: Scale, title: str, unit: str, *, bar: bool) -> 
     ]
 
 
-def _over(picture: Pixels, values: Pixels, scale: Scale, title: str, unit: str, alpha: float, signed: bool) -> Panel:
+def over(picture: Pixels, values: Pixels, scale: Scale, title: str, unit: str, alpha: float, signed: bool) -> Panel:
     """A map over its picture: mixed with it, or shaded by it where the map is signed, so that hues stay readable."""
     limits = scale.low, scale.high
     if signed:

@@ -16,7 +16,7 @@ from attribution.techniques.cam import reading
 from attribution.techniques.cam.tokens import Grid, Tokens, checked
 from attribution.techniques.parameters import flag, layer_names
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,4 +125,4 @@ def enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
     """(N, T, *places) to the places of the first explained input that has as many axes of them, if any."""
     axes = map_.ndim - 2
     size = reading.places_of(inputs, axes) if axes else ()
-    return F.interpolate(map_, size=size, mode=_MODES[axes], align_corners=False) if size else map_
+    return F.interpolate(map_, size=size, mode=MODES[axes], align_corners=False) if size else map_

@@ -32,6 +32,7 @@ class Saliency(AveragedGradient):
     """
 
     name: ClassVar[str] = "saliency"
+    formula: ClassVar[tuple[str, ...]] = ("channels", "absolute")
 
     channels: Channels = "max"
     absolute: bool = True

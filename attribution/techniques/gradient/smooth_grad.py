@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
@@ -49,6 +50,7 @@ class SmoothGrad(AveragedGradient):
     title: ClassVar[str] = "SmoothGrad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
     moments: ClassVar[tuple[int, ...]] = (1, 2)
+    formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
     noise: float = 0.15
@@ -74,7 +76,8 @@ class SmoothGrad(AveragedGradient):
 
     def draws(self, inputs: Inputs) -> Iterator[dict[str, Tensor]]:
         """What is added to each explained input, sample by sample."""
-        return draws(inputs, samples=self.samples, part=self.noise, seed=self.seed)
+        source = torch.Generator("cpu").manual_seed(self.seed)
+        return draws(inputs, samples=self.samples, part=self.noise, source=source)
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The noisy copies, all explained inputs at once."""
