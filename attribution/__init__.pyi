@@ -38,6 +38,8 @@ from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
+from .techniques import RISE as RISE
+from .techniques import AblationCAM as AblationCAM
 from .techniques import Activations as Activations
 from .techniques import Attention as Attention
 from .techniques import AttentionRollout as AttentionRollout
@@ -46,6 +48,7 @@ from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
 from .techniques import EigenCAM as EigenCAM
 from .techniques import ElementWiseCAM as ElementWiseCAM
+from .techniques import FeatureAblation as FeatureAblation
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
@@ -57,11 +60,14 @@ from .techniques import GuidedGradCAM as GuidedGradCAM
 from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
+from .techniques import KernelSHAP as KernelSHAP
 from .techniques import LayerCAM as LayerCAM
 from .techniques import LeGrad as LeGrad
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency
+from .techniques import ScoreCAM as ScoreCAM
+from .techniques import ShapleySampling as ShapleySampling
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM
