@@ -92,8 +92,8 @@ def parse(
     for name in names:
         registry.get(name, backend)
         kind = registry.technique(name)
-        if not kind.needs_target or kind.kind != "heatmap":
-            raise InputError(f"{name} explains no score, so that no map of it can be scored; leave it out")
+        if kind.kind != "heatmap":
+            raise InputError(f"{name} gives no heatmap, so that no map of it can be scored; leave it out")
         found[name] = parameters.technique(kind, own[name], ())
     typed = scores.parse(score, output, targets=bool(targets))
     return Evaluation(
