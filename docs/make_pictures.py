@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 
 from attribution import (
+    RISE,
+    AblationCAM,
     Activations,
     EigenCAM,
     ElementWiseCAM,
+    FeatureAblation,
     FilterVisualization,
     FinerScore,
     GradCAM,
@@ -24,6 +27,8 @@ from attribution import (
     LayerCAM,
     Occlusion,
     Saliency,
+    ScoreCAM,
+    ShapleySampling,
     XGradCAM,
     compare,
     explain,
@@ -66,6 +71,21 @@ def main() -> None:
     both = compare(model, inputs, Occlusion(), backends=("hooks", "captum"), target=espresso).attributions
     figure = plots.difference_figure(both["hooks"].maps, both["captum"].maps, ("hooks", "captum"), image=seen[0])
     write(figure, "difference.jpg")
+    forwards(loaded, inputs)
+
+
+def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
+    """What needs no gradient: masks, channels, superpixels."""
+    model, espresso, seen = loaded.model, loaded.index("espresso"), loaded.picture(inputs)
+    asked = {
+        "ablation_cam.jpg": AblationCAM(),
+        "score_cam.jpg": ScoreCAM(),
+        "rise.jpg": RISE(masks=2000),
+        "feature_ablation.jpg": FeatureAblation(segments="slic"),
+        "shapley.jpg": ShapleySampling(segments="slic"),
+    }
+    for name, technique in asked.items():
+        write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)
 
 
 def cams(loaded: zoo.LoadedModel, inputs: torch.Tensor, layer: str) -> "Figure":
