@@ -94,8 +94,8 @@ def parse(
     own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, ())
     found = {}
     for name, kind in kinds.items():
-        if not kind.needs_target or kind.kind != "heatmap":
-            raise InputError(f"{name} explains no score, so that no map of it can be scored; leave it out")
+        if kind.kind != "heatmap":
+            raise InputError(f"{name} gives no heatmap, so that no map of it can be scored; leave it out")
         found[name] = parameters.technique(kind, *own[name])
     read = scores.parse(score, output, targets=bool(targets))
     return Evaluation(

@@ -92,7 +92,7 @@ def test_targets_parameters_metrics_and_a_sample(
         (("missing",), "no folder 'missing'"),
         ((".", "-t", "grad_cam"), "no photos in '.'"),
         (("photos", "-t", "gradcam"), "no attributor gradcam.hooks; nearest"),
-        (("photos", "-t", "activations"), "activations explains no score"),
+        (("photos", "-t", "activations"), "activations gives no heatmap"),
         (("photos", "--metric", "sgr"), "no metric 'sgr'; nearest: 'srg'"),
         (("photos", "--baseline", "gray"), "--baseline 'gray' is no baseline"),
         (("photos", "-p", "window=8"), "grad_cam has no parameter 'window'"),
