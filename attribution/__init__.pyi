@@ -21,6 +21,7 @@ from .errors import TargetError as TargetError
 from .errors import UnknownAttributorError as UnknownAttributorError
 from .inputs.inputs import Inputs as Inputs
 from .isolation.context import prepared as prepared
+from .isolation.function_model import FunctionModel as FunctionModel
 from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
@@ -40,6 +41,8 @@ from .technique import Technique as Technique
 from .techniques import RISE as RISE
 from .techniques import AblationCAM as AblationCAM
 from .techniques import Activations as Activations
+from .techniques import Attention as Attention
+from .techniques import AttentionRollout as AttentionRollout
 from .techniques import ChannelsObjective as ChannelsObjective
 from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
@@ -50,6 +53,7 @@ from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import GradientAttention as GradientAttention
 from .techniques import GradientSHAP as GradientSHAP
 from .techniques import GuidedBackprop as GuidedBackprop
 from .techniques import GuidedGradCAM as GuidedGradCAM
@@ -58,6 +62,7 @@ from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
 from .techniques import KernelSHAP as KernelSHAP
 from .techniques import LayerCAM as LayerCAM
+from .techniques import LeGrad as LeGrad
 from .techniques import Objective as Objective
 from .techniques import Occlusion as Occlusion
 from .techniques import Saliency as Saliency

@@ -46,7 +46,8 @@ class Attributor(ABC, Generic[TechniqueT]):
 
     def __init__(self, model: nn.Module, technique: TechniqueT, execution: Execution = Execution()) -> None:
         if not isinstance(model, nn.Module):
-            raise ModelError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+            hint = ", or FunctionModel(function)" if callable(model) and not isinstance(model, type) else ""
+            raise ModelError(f"model is a {type(model).__name__}; give a torch.nn.Module{hint}")
         admit(model)
         if not isinstance(technique, self.technique_type):
             hint = f"{self.technique_type.__name__}(…)"

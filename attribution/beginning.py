@@ -6,6 +6,7 @@ from torch import nn
 
 from attribution import layers
 from attribution.errors import TargetError, named
+from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.members import Member
 from attribution.running.guards import Guards
@@ -47,6 +48,8 @@ class Beginning:
                     for name in technique.named(model):
                         layers.find(model, name)
                     start = as_inputs(technique.start(model)) if copy is None else copy
+                    if technique.takes_gradients:
+                        checks.floats_only(start, technique.name)
                     technique.check(start)
                     if not technique.needs_target and member.target is not None:
                         raise TargetError(

@@ -150,10 +150,10 @@ def _result(
     start, runs = done.start, [part[place] for part in done.runs]
     parts = [part[place] for part in done.maps]
     raw = {name: _whole([maps[name] for maps in parts]) for name in parts[0]}
-    dtype = torch.promote_types(start.dtype, torch.float32)
+    dtype = torch.promote_types(start.dtype, torch.float32) if start.dtype.is_floating_point else None
     with torch.no_grad():
         shown = start if offload is None else start.cpu()
-        maps = technique.finish({name: map_.to(dtype) for name, map_ in raw.items()}, shown)
+        maps = technique.finish({name: map_.to(dtype or map_.dtype) for name, map_ in raw.items()}, shown)
     notes = {key: value for run in runs for key, value in run.notes.items()}
     if done.apart is not None:
         notes["rows"] = f"one by one: {done.apart}"

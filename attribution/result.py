@@ -170,17 +170,12 @@ class Attribution:
         }
         return drawing.figure(self, image, labels, model, look)
 
-    def save(self, path: str | Path, *, raw: bool = False) -> Path:
-        """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
+    def packed(self, *, raw: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """What a file holds of this answer: tensors by name, and a header of texts; `unpacked` reads both.
 
         Raises:
-            OutputError: Another suffix, a folder that does not exist, or a write that fails.
+            OutputError: JSON has no form for a parameter or a note.
         """
-        from safetensors.torch import save
-
-        path = saving.writable(path)
-        if not self.maps:
-            raise OutputError(f"there are no maps to write into {path.name}")
         groups = {"maps": self.maps, "extras": self.extras, "raw": self.raw if raw else {}}
         tensors = {f"{group}/{name}": tensor for group, maps in groups.items() for name, tensor in maps.items()}
         parameters, held = saving.technique_text(self.technique)
@@ -193,12 +188,25 @@ class Attribution:
             "backend": self.backend,
             "computes_in": str(self.computes_in).removeprefix("torch."),
             "provenance": saving.text(dict(self.provenance)),
-            "tensors": json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()}),
         }
         if self.score is not None:
             header["score"], held = saving.score_text(self.score)
             tensors |= held
-            header["tensors"] = json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()})
+        header["tensors"] = json.dumps({name: list(tensor.shape) for name, tensor in tensors.items()})
+        return tensors, header
+
+    def save(self, path: str | Path, *, raw: bool = False) -> Path:
+        """Write maps, target, scores, extras and provenance into one ``.safetensors`` file; whole or not at all.
+
+        Raises:
+            OutputError: Another suffix, a folder that does not exist, or a write that fails.
+        """
+        from safetensors.torch import save
+
+        path = saving.writable(path)
+        if not self.maps:
+            raise OutputError(f"there are no maps to write into {path.name}")
+        tensors, header = self.packed(raw=raw)
         data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
         temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
         try:
@@ -258,6 +266,23 @@ class Attribution:
             tensors = load_file(path)
         except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
             raise OutputError(f"cannot read {path}: {error}") from error
+        return cls.unpacked(header, tensors, technique_type, place=path)
+
+    @classmethod
+    def unpacked(
+        cls, header: Mapping[str, str], tensors: Mapping[str, Tensor], technique_type: type[Technique], *, place: object
+    ) -> Self:
+        """Read what `packed` gave.
+
+        Args:
+            header: Its texts.
+            tensors: Its tensors.
+            technique_type: The class of the technique.
+            place: Where both were found, for messages.
+
+        Raises:
+            OutputError: They are no whole answer of that technique.
+        """
 
         def group(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
@@ -272,12 +297,12 @@ class Attribution:
         except Exception as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise OutputError(
-                f"the header of {path} does not fit {getattr(technique_type, '__name__', technique_type)} as "
+                f"the header of {place} does not fit {getattr(technique_type, '__name__', technique_type)} as "
                 f"installed: {said}"
             ) from error
         flaw = saving.flaw(technique, score, shapes, tensors)
         if flaw:
-            raise OutputError(f"{path} holds no whole answer: {flaw}; save it anew with Attribution.save")
+            raise OutputError(f"{place} holds no whole answer: {flaw}; save it anew with Attribution.save")
         dtype = getattr(torch, header["computes_in"], None)
         return cls(
             maps=group("maps"),

@@ -22,6 +22,19 @@ from attribution.techniques import FilterVisualization
 TechniqueT = TypeVar("TechniqueT", bound=Technique)
 
 
+def chosen_device(device: str) -> str:
+    """``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"no device {device!r}; give cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device found; take --device cpu or auto")
+    return "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+
+
 @dataclass(frozen=True)
 class Setting:
     """A loaded model, where it runs, and whether photos are stretched."""
@@ -38,11 +51,7 @@ class Setting:
             InputError: there is no such device.
             ModelError: the model cannot be loaded.
         """
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"no device {device!r}; give cpu, cuda or auto")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("no CUDA device found; take --device cpu or auto")
-        chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        chosen = chosen_device(device)
         loaded = zoo.load(spec, weights=weights)
         loaded.model.to(chosen)
         return cls(loaded, torch.device(chosen), stretch)

@@ -1,7 +1,9 @@
 """Reads a photo from a file: upright, RGB, and refused with a reason instead of decoded wrongly."""
 
+import hashlib
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -15,6 +17,21 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Photo:
+    """What was in a file.
+
+    Attributes:
+        image: Of mode ``RGB``, loaded.
+        sha256: Of the bytes of the file, in hexadecimal digits.
+        notes: What a user should know of how it was read: a file of several frames, 12 bits kept in 16.
+    """
+
+    image: "Image.Image"
+    sha256: str
+    notes: tuple[str, ...]
 
 
 def read(path: Path) -> "Image.Image":
@@ -36,9 +53,38 @@ def read(path: Path) -> "Image.Image":
             pixels, of another format, damaged or cut short, or its pixels have no declared range
             (modes ``I`` and ``F``).
     """
+    return photo(path).image
+
+
+def photo(path: Path) -> Photo:
+    """The same as `read`, with what else is known of the file.
+
+    Raises:
+        InputError: See `read`.
+    """
+    notes: list[str] = []
     with _open(path) as file:
-        image = _decode(file, path)
-    return rgb(image, str(path))
+        image = _decode(file, path, notes)
+        digest = _digest(file, path)
+    return Photo(rgb(image, str(path), notes), digest, tuple(notes))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file that could be an image, which is not decoded.
+
+    Raises:
+        InputError: It is missing, no regular file, empty or above 256 MiB.
+    """
+    with _open(path) as file:
+        return _digest(file, path)
+
+
+def _digest(file: BinaryIO, path: Path) -> str:
+    try:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # typed too narrowly
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -62,7 +108,7 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _decode(file: BinaryIO, path: Path) -> "Image.Image":
+def _decode(file: BinaryIO, path: Path, notes: list[str]) -> "Image.Image":
     """The first frame, upright, in the file's own mode."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -71,6 +117,8 @@ def _decode(file: BinaryIO, path: Path) -> "Image.Image":
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, path)
+                if getattr(image, "is_animated", False):
+                    notes.append("it has several frames, of which the first was read")
                 upright = ImageOps.exif_transpose(image)
                 _check_size(upright, path)
                 return upright

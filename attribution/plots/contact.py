@@ -22,7 +22,9 @@ _PAGE = 16 / 10
 _WIDEST = 4096
 
 
-def contact_sheet(images: Tensor, *, titles: Sequence[str], empty: Sequence[bool] = (), title: str = "") -> "Figure":
+def contact_sheet(
+    images: Tensor, *, titles: Sequence[str], empty: Sequence[bool] = (), title: str = "", scaled: bool = True
+) -> "Figure":
     """All pictures of a layer on one page of about 16 : 10, each under its own scale with its title below.
 
     A picture is drawn pixel for pixel, smaller by a whole factor where the page would be wider than 4,096 pixels;
@@ -33,6 +35,7 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str], empty: Sequence[bool
         titles: one per picture; short.
         empty: for which a crossed-out place is drawn instead, such as filters that nothing excites.
         title: of the page.
+        scaled: each picture by its own spread; if not, they are colours in [0, 1] already.
 
     Raises:
         InputError: no pictures, or a number of titles that is not that of the pictures.
@@ -46,7 +49,8 @@ def contact_sheet(images: Tensor, *, titles: Sequence[str], empty: Sequence[bool
     height, width = images.shape[2:]
     columns = max(1, min(len(images), round(math.sqrt(len(images) * _PAGE * (height + _LABEL) / width))))
     shrink = max(1, math.ceil(columns * (width + _GAP) / _WIDEST))
-    tiles = [_shrunk(pattern(values), shrink) for values in array(images)]
+    drawn = array(images)
+    tiles = [_shrunk(pattern(each) if scaled else np.moveaxis(each, 0, -1), shrink) for each in drawn]
     page, places = _page(tiles, columns, list(empty) or [False] * len(tiles))
     head = 40 if title else _GAP
     figure = blank(page.shape[1] / _DPI, (page.shape[0] + head) / _DPI, dpi=_DPI)

@@ -10,7 +10,7 @@ from attribution import numbers
 from attribution.errors import InputError
 from attribution.plots.backdrops import Bands, Picture, pictures
 from attribution.plots.panels import Panel
-from attribution.plots.pixels import Pixels, array, resized
+from attribution.plots.pixels import Pixels, array, resized, shaded
 from attribution.plots.scales import Limits, Scale, said, scales
 from attribution.plots.sheet import Aspect, draw
 
@@ -47,6 +47,30 @@ def overlay(
     values = array(map)
     (found,) = scales([values], signed=False, limits=scale, cmap=cmap)
     return _blended(picture, values, found, _share(alpha))
+
+
+def signed_overlay(image: Picture, map: Tensor, *, cmap: str | None = None, scale: Limits = "each") -> Pixels:
+    """A signed map laid over a picture: red for positive and blue for negative values, dark where the picture is.
+
+    Args:
+        image: Of `plots.pictures`.
+        map: (h, w), resized to (H, W) bilinearly.
+        cmap: Name of a matplotlib colour map.
+        scale: (lo, hi) of the colours; by default symmetric about 0, to the largest |value|.
+
+    Returns:
+        (H, W, 3) float64 in [0, 1].
+
+    Raises:
+        InputError: A wrong shape or range.
+        NonFiniteError: NaN or infinity in the map.
+    """
+    if map.ndim != 2:
+        raise InputError(f"the map has shape {tuple(map.shape)}; expected (h, w) of one image and target")
+    (picture,) = pictures(image, 1)
+    values = array(map)
+    (found,) = scales([values], signed=True, limits=scale, cmap=cmap)
+    return shaded(found.colours(resized(values, picture)), picture)
 
 
 def heatmap_figure(

@@ -1,6 +1,10 @@
 """The built-in techniques."""
 
 from attribution.techniques.activations import Activations as Activations
+from attribution.techniques.attention.attention import Attention as Attention
+from attribution.techniques.attention.gradient_attention import GradientAttention as GradientAttention
+from attribution.techniques.attention.legrad import LeGrad as LeGrad
+from attribution.techniques.attention.rollout import AttentionRollout as AttentionRollout
 from attribution.techniques.cam.ablation_cam import AblationCAM as AblationCAM
 from attribution.techniques.cam.eigen_cam import EigenCAM as EigenCAM
 from attribution.techniques.cam.element_wise_cam import ElementWiseCAM as ElementWiseCAM

@@ -74,9 +74,9 @@ class CaptumCAM(Attributor[C], ABC):
         return maps
 
 
-def held(method: Any, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
+def held(method: Any, inputs: tuple[Tensor, ...], name: LayerName, **options: bool) -> Tensor:
     """What a method of Captum gives for a layer's output, or for what it is given, by the name of the layer."""
-    return item(name, method.attribute(inputs, attribute_to_layer_input=name.entry))
+    return item(name, method.attribute(inputs, attribute_to_layer_input=name.entry, **options))
 
 
 class CaptumGradCAM(CaptumCAM[GradCAM]):
@@ -85,8 +85,10 @@ class CaptumGradCAM(CaptumCAM[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
-        """Captum's own sum over axis 1, which it keeps."""
-        return held(LayerGradCam(score, layer), inputs, name)[:, 0]
+        """Captum's own sum over axis 1, which it keeps, or its terms."""
+        apart = score.run.technique.by_channel
+        found = held(LayerGradCam(score, layer), inputs, name, attr_dim_summation=not apart)
+        return found if apart else found[:, 0]
 
 
 class CaptumLayerCAM(CaptumCAM[LayerCAM]):
@@ -108,9 +110,9 @@ class CaptumHiResCAM(CaptumCAM[HiResCAM]):
     technique_type: ClassVar[type[HiResCAM]] = HiResCAM
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
-        """The mean over channels, times their number."""
+        """The mean over channels, times their number, or Captum's product itself."""
         evidence = held(LayerGradientXActivation(score, layer), inputs, name)
-        return evidence.mean(dim=1) * evidence.shape[1]
+        return evidence if score.run.technique.by_channel else evidence.mean(dim=1) * evidence.shape[1]
 
 
 class CaptumElementWiseCAM(CaptumCAM[ElementWiseCAM]):

@@ -123,6 +123,8 @@ def product(output: tuple[Tensor, Tensor]) -> Tensor:
     return output[1][:, 0] * output[0].amax(dim=(1, 2, 3))
 
 
+ENTRIES = [(1, 3), (0, -2), (3, 0)]
+
 CASES: dict[str, Case] = {
     "region, common": Case(
         lambda m: m, lambda n: RegionScore(2, MASKS[0]), lambda o, n, c: [in_mask(o[0, 2], MASKS[0])]
@@ -147,6 +149,11 @@ CASES: dict[str, Case] = {
     "value (N, 1)": Case(lambda m: m[:, :1].mean(dim=(2, 3)), lambda n: ValueScore(), lambda o, n, c: [o[0, 0]]),
     "entry of (N, K, L)": Case(
         lambda m: m.mean(dim=3), lambda n: ValueScore(index=(1, 3)), lambda o, n, c: [o[0, 1, 3]]
+    ),
+    "entries of (N, K, L), one of each": Case(
+        lambda m: m.mean(dim=3),
+        lambda n: ValueScore(index=ENTRIES[:n]),
+        lambda o, n, c: [o[0, ENTRIES[n][0], ENTRIES[n][1]]],
     ),
     "one unit, both classes": Case(
         lambda m: pooled(m)[:, :1],

@@ -50,6 +50,10 @@ class CamAttributor(Attributor[C], ABC):
         """
         raise NotImplementedError
 
+    def terms(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """(N, T, D, *places), which `combine` adds up over D; of techniques whose channels can be kept."""
+        raise NotImplementedError
+
     @property
     def by_mean(self) -> bool:
         """Whether the mean gradient is all that it needs."""

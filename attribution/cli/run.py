@@ -1,0 +1,186 @@
+"""``attribution run``: techniques over a folder or a list of images."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from attribution import class_names, layers, registry, runs
+from attribution.class_names import ClassNames
+from attribution.cli import parameters, scores
+from attribution.cli.setting import Setting
+from attribution.errors import InputError, TargetError
+from attribution.paths import fault, named
+from attribution.runs import fingerprint
+from attribution.scores.score import Score
+from attribution.technique import Technique
+
+_PRECISION = {"32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed of techniques and targets, read as far as that goes without the model."""
+
+    techniques: Mapping[str, Technique]
+    targets: tuple[str, ...]
+    score: scores.TypedScore
+
+
+def parse(
+    names: Sequence[str],
+    backend: str,
+    layer_names: Sequence[str],
+    targets: Sequence[str],
+    settings: Sequence[str],
+    score: str | None,
+    output: str | None,
+) -> Asked:
+    """Understand a command line.
+
+    Args:
+        names: ``-t``.
+        backend: Who computes.
+        layer_names: ``--layer``, for the techniques that take layers.
+        targets: ``--target``.
+        settings: ``-p``; with several techniques ``TECHNIQUE.NAME=VALUE``.
+        score: ``--score``.
+        output: ``--output``.
+
+    Raises:
+        UnknownAttributorError: No such technique or backend.
+        InputError: A parameter is none of a technique, or a technique makes its own images.
+        TargetError: No technique explains a score, and one is named.
+    """
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise InputError(f"-t {twice[0]} is given twice; give it once, or run twice")
+    kinds = {name: registry.get(name, backend).technique_type for name in names}
+    kinds = {
+        name: kind if getattr(kind, "name", None) == name else registry.technique(name) for name, kind in kinds.items()
+    }
+    given = _settings(list(kinds), settings)
+    takes = [name for name, kind in kinds.items() if {"layer", "layers"} & set(kind.__dataclass_fields__)]
+    if layer_names and not takes:
+        raise InputError(f"{', '.join(names)} takes no layers; leave --layer out")
+    found = {
+        name: parameters.technique(kind, given[name], layer_names if name in takes else [])
+        for name, kind in kinds.items()
+    }
+    if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
+        raise InputError(f"{made[0]} makes its own images; take `attribution explain` or `attribution atlas`")
+    for option, value in (("--target", targets), ("--score", score), ("--output", output)):
+        if value and not any(kind.needs_target for kind in kinds.values()):
+            raise TargetError(f"{', '.join(names)} explains no score; leave {option} out")
+    return Asked(found, tuple(targets), scores.parse(score, output, targets=bool(targets)))
+
+
+def run(
+    source: Path,
+    asked: Asked,
+    setting: Setting,
+    backend: str,
+    out: Path,
+    plan: runs.Plan,
+    *,
+    device: str,
+    precision: str = "32",
+    labels: Path | None = None,
+    overlay: bool = False,
+) -> int:
+    """Begin or go on with a run, and say how it ended; the exit code.
+
+    Raises:
+        InputError: Something that was typed cannot be used.
+        OutputError: The folder cannot be written, or another process runs there.
+    """
+    if precision not in _PRECISION:
+        raise InputError(f"no precision {precision!r}; give {', '.join(_PRECISION)}")
+    classes: ClassNames | None = setting.loaded.labels if labels is None else _labels(labels)
+    if labels is not None:
+        setting = replace(setting, loaded=replace(setting.loaded, labels=class_names.every(classes)))
+    for technique in asked.techniques.values():
+        for name in parameters.layers_of(technique):
+            layers.find(setting.model, name)
+    target = asked.score.asked(setting.target(asked.targets))
+    if isinstance(target, Score) and target.of_layer is not None:
+        layers.find(setting.model, target.of_layer)
+    work = runs.Explaining(
+        setting.model,
+        asked.techniques,
+        backend,
+        target,
+        replace(setting.execution, autocast=_PRECISION[precision], progress=False),
+        classes,
+    )
+    items = _items(source, setting, out)
+    if plan.progress:
+        print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
+    on_shard = None
+    if overlay:
+        from attribution.runs.overlays import Overlays
+
+        on_shard = Overlays(setting.loaded.picture)
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, on_shard=on_shard)
+    return _told(outcome, out) if outcome.leads else 0
+
+
+def _told(outcome: runs.Outcome, out: Path) -> int:
+    parts = [f"{outcome.items} items"]
+    if outcome.failed:
+        parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
+    if outcome.left:
+        parts.append(f"{outcome.left} shards left: give the same command again")
+    typer.echo(f"{out}  {' · '.join(parts)}")
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    return 1 if outcome.failed or outcome.left else 0
+
+
+def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
+
+    def transform(photo: Image.Image) -> Tensor:
+        return setting.loaded.inputs(photo, stretch=setting.stretch)[0].to(dtype)
+
+    told = f"{fingerprint.of_function(setting.loaded.transform)}{', stretched' * setting.stretch}, {dtype}"
+    if source.suffix.lower() == ".csv":
+        return runs.of_list(source, transform, told=told, index=setting.loaded.index)
+    return runs.of_folder(source, transform, told=told, without=out)
+
+
+def _settings(names: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
+    """The settings of each technique, freed of its name."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for text in settings:
+        owner, dot, rest = text.partition(".")
+        if dot and owner.strip() in found and "=" not in owner:
+            found[owner.strip()].append(rest)
+        elif len(names) == 1:
+            found[names[0]].append(text)
+        else:
+            raise InputError(f"-p {text!r} is of one technique; say which: -p {names[0]}.{text.strip()}")
+    return found
+
+
+def _labels(path: Path) -> ClassNames:
+    """Class names from a file: JSON, or one on each line.
+
+    Raises:
+        InputError: It cannot be read, or names no classes.
+    """
+    if found := fault(path):
+        raise InputError(f"{named(path)} {found}; --labels takes a file with a name on each line, or JSON")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        names = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{named(path)} cannot be read: {error}") from error
+    if not class_names.every(names):
+        raise InputError(f"{named(path)} names no classes")
+    return names

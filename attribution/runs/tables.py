@@ -1,0 +1,82 @@
+"""``scores.parquet`` and ``failures.csv``: derived from the shards, and made again at any time."""
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from attribution.errors import InputError
+from attribution.runs import files
+from attribution.runs.folder import RunFolder
+from attribution.runs.shard import Record
+
+SCORES, FAILURES = "scores.parquet", "failures.csv"
+_ITEM = {"item": "int64", "name": "string", "sha256": "string", "shard": "int64", "part": "int64", "row": "int64"}
+_LINES = 10_000
+"""Of the table that are held at once."""
+
+
+def write(folder: RunFolder) -> int:
+    r"""Write both tables of the shards that are done; how many items failed.
+
+    ``scores.parquet`` has a line for each item, technique and target: where the map lies, what was explained and its
+    score. Names that are no UTF-8 have ``\xNN`` in place of such bytes. ``failures.csv`` has the items without results
+    and why; there is none where there are none.
+
+    Raises:
+        InputError: pyarrow is not installed.
+        OutputError: The disk refuses, or a shard cannot be read.
+    """
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError("scores.parquet needs pyarrow; pip install 'torch-attribution[lightning]'") from error
+    columns = {**_ITEM, **dict(folder.settings["columns"])}
+    types = {"string": arrow.string(), "int64": arrow.int64(), "double": arrow.float64()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    failed: list[tuple[int, str, str]] = []
+    with files.writing(folder.root / SCORES) as file, parquet.ParquetWriter(file, schema) as writer:
+        lines: list[dict[str, Any]] = []
+        for record in folder.records():
+            lines += _lines(record)
+            failed += [(each["item"], each["name"], each["error"]) for each in record["items"] if each["error"]]
+            if len(lines) >= _LINES:
+                writer.write_table(arrow.Table.from_pylist(lines, schema))
+                lines = []
+        if lines:
+            writer.write_table(arrow.Table.from_pylist(lines, schema))
+    _write_failures(folder, failed)
+    return len(failed)
+
+
+def _lines(record: Record) -> Iterator[dict[str, Any]]:
+    for each in record["items"]:
+        where = {
+            "item": each["item"],
+            "name": _utf8(each["name"]),
+            "sha256": each["sha256"],
+            "shard": record["shard"],
+            "part": each["part"],
+            "row": each["row"],
+        }
+        for row in each["rows"]:
+            yield {**where, **{name: _utf8(value) if isinstance(value, str) else value for name, value in row.items()}}
+
+
+def _write_failures(folder: RunFolder, failed: list[tuple[int, str, str]]) -> None:
+    path = folder.root / FAILURES
+    if not failed:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("item", "name", "error"))
+    writer.writerows(failed)
+    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,63 @@
+"""Runs in processes of their own, forked from a server that has imported Lightning already."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["lightning.pytorch", "attribution.runs.engine", "attribution.runs.run", "pyarrow.parquet", "attribution_hooks.cam"]
+)
+
+
+def _go(root: str, options: Mapping[str, Any], environment: Mapping[str, str], log: str) -> None:
+    """The body of a process: a run of noise, in a group of its own, with its words in a file."""
+    os.setsid()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    torch.set_num_threads(1)
+    from tests.runs.killed import noise_run
+
+    noise_run(Path(root), **options)
+    sys.exit(0)
+
+
+def started(root: Path, environment: Mapping[str, str] | None = None, **options: Any) -> ForkServerProcess:
+    """A run that has begun in another process."""
+    root.mkdir(parents=True, exist_ok=True)
+    log = str(root.parent / f"{root.name}.log")
+    process = _context.Process(target=_go, args=(str(root), options, dict(environment or {}), log), daemon=False)
+    process.start()
+    return process
+
+
+def shards(root: Path) -> list[Path]:
+    """Those under their final names."""
+    return sorted(root.rglob("0*.safetensors"))
+
+
+def wait_for(root: Path, process: ForkServerProcess, count: int = 1, seconds: float = 120) -> None:
+    """Until so many shards are there, or the run has ended."""
+    end = time.monotonic() + seconds
+    while len(shards(root)) < count and process.is_alive():
+        assert time.monotonic() < end, (root.parent / f"{root.name}.log").read_text()
+        time.sleep(0.002)
+
+
+def kill(process: ForkServerProcess, number: int = signal.SIGKILL) -> None:
+    """Signal the whole group of a process that `started` began."""
+    assert process.pid is not None
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        process.kill()
