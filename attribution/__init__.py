@@ -9,7 +9,11 @@
 torch.Size([1, 1, 17, 23])
 """
 
+from importlib.metadata import version
+
 import lazy_loader
 
 # The names of ``__init__.pyi``, imported when they are asked for: the command prints its help without torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+__version__ = version("torch-attribution")

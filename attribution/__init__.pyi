@@ -2,6 +2,7 @@
 
 from .agreement import Agreement as Agreement
 from .api import explain as explain
+from .api import explain_many as explain_many
 from .api import load as load
 from .attributor import Attributor as Attributor
 from .attributor import Run as Run
@@ -20,6 +21,7 @@ from .errors import TargetError as TargetError
 from .errors import UnknownAttributorError as UnknownAttributorError
 from .inputs.inputs import Inputs as Inputs
 from .isolation.context import prepared as prepared
+from .isolation.function_model import FunctionModel as FunctionModel
 from .registry import available as available
 from .registry import register as register
 from .result import Attribution as Attribution
@@ -27,21 +29,28 @@ from .running.execution import Execution as Execution
 from .scores.boxes import BoxScore as BoxScore
 from .scores.classes import ClassScore as ClassScore
 from .scores.difference import DifferenceScore as DifferenceScore
+from .scores.finer import FinerScore as FinerScore
 from .scores.functions import FunctionScore as FunctionScore
 from .scores.layers import LayerScore as LayerScore
 from .scores.regions import RegionScore as RegionScore
 from .scores.score import Score as Score
 from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
+from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
 from .techniques import Activations as Activations
 from .techniques import ChannelsObjective as ChannelsObjective
+from .techniques import Deconvolution as Deconvolution
 from .techniques import DirectionObjective as DirectionObjective
+from .techniques import EigenCAM as EigenCAM
 from .techniques import ElementWiseCAM as ElementWiseCAM
 from .techniques import FilterVisualization as FilterVisualization
 from .techniques import FunctionObjective as FunctionObjective
 from .techniques import GradCAM as GradCAM
 from .techniques import GradCAMPlusPlus as GradCAMPlusPlus
+from .techniques import GradientSHAP as GradientSHAP
+from .techniques import GuidedBackprop as GuidedBackprop
+from .techniques import GuidedGradCAM as GuidedGradCAM
 from .techniques import HiResCAM as HiResCAM
 from .techniques import InputXGradient as InputXGradient
 from .techniques import IntegratedGradients as IntegratedGradients
@@ -52,3 +61,5 @@ from .techniques import Saliency as Saliency
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
 from .techniques import XGradCAM as XGradCAM
+
+__version__: str

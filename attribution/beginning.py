@@ -1,66 +1,87 @@
-"""``Beginning``: the images and the score that a call starts from, made and checked once, before any forward."""
+"""``Beginning``: the images and the scores that a call starts from, made and checked once, before any forward."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 from attribution import layers
-from attribution.errors import TargetError
+from attribution.errors import TargetError, named
+from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs, as_inputs
+from attribution.members import Member
 from attribution.running.guards import Guards
-from attribution.scores.reading import Asked, score_of
+from attribution.scores.classes import ClassScore
+from attribution.scores.reading import score_of
 from attribution.scores.score import Score
-from attribution.technique import Technique
 
 
 class Beginning:
     """What a call starts from.
 
     Args:
-        technique: As the user gave it.
-        inputs: Checked; ``None`` for a technique that makes its own.
-        target: As the user gave it.
+        members: The techniques, as the user gave them.
+        inputs: Checked; ``None`` for techniques that make their own.
         guards: Of the call. What is found by running a model on an example is kept, so that they are settled before.
     """
 
-    def __init__(self, technique: Technique, inputs: Inputs | None, target: Asked, guards: Guards) -> None:
-        self._technique, self._inputs, self._target, self._guards = technique, inputs, target, guards
-        self._found: tuple[Inputs, Score] | None = None
+    def __init__(self, members: Sequence[Member], inputs: Inputs | None, guards: Guards) -> None:
+        self._members, self._inputs, self._guards = members, inputs, guards
+        self._found: tuple[list[Inputs], list[Score]] | None = None
 
-    def of(self, model: nn.Module) -> tuple[Inputs, Score]:
-        """The inputs, a copy that is nobody else's, and the score; ``model`` is not run.
+    def of(self, model: nn.Module) -> tuple[list[Inputs], list[Score]]:
+        """Of each technique the inputs, one private copy for all where they are the user's, and the score.
+
+        ``model`` is not run.
 
         Raises:
-            AttributionError: The technique refuses the images, the target fits neither it nor them, or the model has no
+            AttributionError: A technique refuses the images, the target fits neither it nor them, or the model has no
                 layer of a name that the technique was given.
         """
         if self._found is None:
-            technique, target = self._technique, self._target
-            for name in technique.named(model):
-                layers.find(model, name)
-            start = as_inputs(technique.start(model)) if self._inputs is None else self._inputs.detach().clone()
-            technique.check(start)
-            if not technique.needs_target and target is not None:
-                raise TargetError(f"{technique.name} explains no score; leave target out (found {target!r})")
-            score = score_of(target, technique.default_score).check(len(start))
-            if score.of_layer is not None and technique.needs_target:
-                layers.find(model, score.of_layer)
-            self._found = start, score
+            copy = None if self._inputs is None else self._inputs.detach().clone()
+            starts: list[Inputs] = []
+            scores: dict[tuple[int, ClassScore], Score] = {}
+            found = []
+            for member in self._members:
+                technique = member.technique
+                with named(member.label):
+                    for name in technique.named(model):
+                        layers.find(model, name)
+                    start = as_inputs(technique.start(model)) if copy is None else copy
+                    if technique.takes_gradients:
+                        checks.floats_only(start, technique.name)
+                    technique.check(start)
+                    if not technique.needs_target and member.target is not None:
+                        raise TargetError(
+                            f"{technique.name} explains no score; leave target out (found {member.target!r})"
+                        )
+                    key = (id(member.target), technique.default_score)
+                    if key not in scores:  # read once for all techniques that read classes alike
+                        scores[key] = score_of(member.target, technique.default_score).check(len(start))
+                    score = scores[key]
+                    if score.of_layer is not None and technique.needs_target:
+                        layers.find(model, score.of_layer)
+                starts.append(start)
+                found.append(score)
+            self._found = starts, found
         return self._found
 
     def example(self, model: nn.Module) -> Inputs:
-        """The first example, for a forward that is made before the technique's own.
+        """The first example, for a forward that is made before the techniques' own.
 
         Raises:
             AttributionError: See `of`.
         """
         self._guards.settle()
-        return self.of(model)[0][:1]
+        return self.of(model)[0][0][:1]
 
 
-def in_parts(inputs: Inputs, asked: Score, size: int | None) -> Iterator[tuple[slice, Inputs, Score]]:
-    """Rows, inputs and score of each part of a call, ``size`` examples at a time; ``None``: all at once."""
+def in_parts(
+    inputs: Inputs, asked: Sequence[Score], size: int | None
+) -> Iterator[tuple[slice, Inputs, Sequence[Score]]]:
+    """Rows, inputs and scores of each part of a call, ``size`` examples at a time; ``None``: all at once."""
     size = size or len(inputs)
     for first in range(0, len(inputs), size):
         rows = slice(first, first + size)
-        yield rows, inputs[rows], asked.rows(rows) if size < len(inputs) else asked
+        cut = size < len(inputs)
+        yield rows, inputs[rows], [score.rows(rows) for score in asked] if cut else asked

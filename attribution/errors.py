@@ -1,11 +1,18 @@
 """Errors that a user can cause; each text says what was found, what was expected and how to mend it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
 class AttributionError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of everything this package raises on purpose.
+
+    Attributes:
+        label: Which technique has failed, by the user's name for it, where a call asks for several.
+    """
+
+    label: str = ""
 
 
 class InputError(AttributionError, ValueError):
@@ -52,3 +59,15 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """A hint such as ``"; nearest: 'layer4', 'layer3'"``, or ``""`` where nothing is near."""
     near = get_close_matches(name, list(choices), n=count, cutoff=0.5)
     return "; nearest: " + ", ".join(map(repr, near)) if near else ""
+
+
+@contextmanager
+def named(label: str) -> Iterator[None]:
+    """Put before what an `AttributionError` of the block says whose it is, unless that is known; ``""``: nobody's."""
+    try:
+        yield
+    except AttributionError as error:
+        if label and not error.label:
+            error.label = label
+            error.args = (f"{label}: {error}", *error.args[1:])
+        raise

@@ -12,6 +12,9 @@ from attribution.errors import BackendNotInstalledError, PluginError, UnknownAtt
 from attribution.technique import Technique
 
 GROUP = "attribution.attributors"
+REFERENCES = "attribution.references"
+"""Attributors that are ``reference``: `compare`, the checks and the tables leave them out unless they are named."""
+
 TECHNIQUES = "attribution.techniques"
 _OWN = "torch-attribution"
 _registered: dict[tuple[str, str], type[Attributor[Any]]] = {}
@@ -21,8 +24,14 @@ if hasattr(os, "register_at_fork"):  # a fork waits: in its child nobody would e
 
 
 def available() -> list[tuple[str, str]]:
-    """Every installed (technique, backend), sorted; imports nothing."""
-    return sorted({*_registered, *_entries()})
+    """Every installed (technique, backend), sorted, without references; imports nothing."""
+    entries = {key for key, found in _entries().items() if any(entry.group == GROUP for entry in found)}
+    return sorted({key for key, cls in _registered.items() if not cls.reference} | entries)
+
+
+def references() -> list[tuple[str, str]]:
+    """Every installed (technique, backend) that is a reference, sorted; imports nothing."""
+    return sorted({*_registered, *_entries()} - {*available()})
 
 
 def distribution(technique: str, backend: str) -> str:
@@ -32,7 +41,7 @@ def distribution(technique: str, backend: str) -> str:
 
 
 def backends(technique: str) -> list[str]:
-    """The installed backends of a technique."""
+    """The installed backends of a technique, without references."""
     return [backend for name, backend in available() if name == technique]
 
 
@@ -125,7 +134,7 @@ def _search() -> tuple[tuple[str, ...], bool]:
 def _scan(path: tuple[str, ...], only_own: bool) -> dict[tuple[str, str], list[EntryPoint]]:
     """The installed entry points; read once for each ``sys.path``, since reading takes longer than a small model."""
     found: dict[tuple[str, str], list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in (*entry_points(group=GROUP), *entry_points(group=REFERENCES)):
         technique, _, backend = entry.name.partition(".")
         known = found.setdefault((technique, backend), [])
         same = any(entry.value == other.value and _distribution(entry) == _distribution(other) for other in known)
@@ -153,7 +162,7 @@ def _imported(
     """The class behind a name, and the module and attributes it was found under; errors are not kept."""
     found = _scan(path, only_own).get(key, [])
     if not found:
-        names = [".".join(pair) for pair in available()]
+        names = [".".join(pair) for pair in [*available(), *references()]]
         raise UnknownAttributorError(
             f"no attributor {'.'.join(key)}{nearest('.'.join(key), names)}. Installed: {', '.join(names)}"
         )
@@ -162,6 +171,12 @@ def _imported(
         raise PluginError(f"{'.'.join(key)} is brought by {owners}; uninstall one of them")
     (entry,) = found
     cls = _checked(_loaded(entry), key, _distribution(entry))
+    if cls.reference is not (entry.group == REFERENCES):
+        right = REFERENCES if cls.reference else GROUP
+        raise PluginError(
+            f"{'.'.join(key)} from {_distribution(entry)} says reference = {cls.reference}, and its entry point is "
+            f"one of {entry.group}; make it one of {right}"
+        )
     return cls, entry.module, tuple(filter(None, (entry.attr or "").split(".")))
 
 
@@ -183,6 +198,8 @@ def _loaded(entry: EntryPoint) -> Any:
         raise BackendNotInstalledError(
             f"{entry.name} from {owner} needs {error.name!r}, which is not installed; pip install it"
         ) from error
+    except BackendNotInstalledError as error:
+        raise BackendNotInstalledError(f"{entry.name} from {owner} {error}") from error
     except (Exception, SystemExit) as error:
         raise PluginError(f"{entry.name} from {owner} cannot be imported: {type(error).__name__}: {error}") from error
 

@@ -3,9 +3,9 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import class_names, paths, saving
+from attribution import drawing, paths, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
+from attribution.fusion import FuseRule, fused
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -85,44 +86,89 @@ class Attribution:
         """Whether it was computed on a CPU, by the record; a result without one counts as computed there."""
         return str(self.provenance.get("device", "cpu")).startswith("cpu")
 
+    def fused(self, rule: FuseRule = "mean", *, scaled: bool = True) -> "Attribution":
+        """The maps of several layers as one, at each place their mean, largest value or product.
+
+        By default each map of an image and target is divided by its largest |value| first: layers have gradients of
+        other sizes, and the loudest would speak alone. The fused map then has no unit. pytorch-grad-cam takes such a
+        mean, of maps scaled to 0…1 before they are enlarged; torch-cam's ``fuse_cams`` is ``"max"`` without scaling.
+
+        Args:
+            rule: ``"mean"``, ``"max"`` or ``"product"``.
+            scaled: Divide first; ``False``: the maps as they are, in their own units.
+
+        Returns:
+            The same answer with one map, named after all layers, and no raw maps; ``provenance["fused"]`` says how.
+
+        Raises:
+            InputError: It has no heatmaps, fewer than two of them, or such of several sizes.
+        """
+        if self.technique.kind != "heatmap":
+            raise InputError(f"{self.technique.name} has no heatmaps; only these are fused")
+        told = f"{rule} of {len(self.maps)} layers, {'each by its largest value' if scaled else 'as they are'}"
+        return replace(
+            self,
+            maps={" + ".join(self.maps): fused(self.maps, rule, scaled=scaled)},
+            provenance={**self.provenance, "fused": told},
+            raw={},
+        )
+
     def numpy(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The maps as arrays on the host, by the same keys."""
         return {name: map_.cpu().numpy() for name, map_ in self.maps.items()}
 
-    def figure(self, image: Any = None, labels: ClassNames | None = None) -> "Figure":
-        """A matplotlib figure of the maps, scaled for the eye.
+    def figure(
+        self,
+        image: Any = None,
+        labels: ClassNames | None = None,
+        *,
+        model: str | None = None,
+        scale: Any = "each",
+        cmap: str | None = None,
+        alpha: float = 0.45,
+        columns: int = 6,
+        size: float = 2.2,
+        aspect: Any = None,
+        mean: Any = None,
+        std: Any = None,
+        bands: Any = None,
+    ) -> "Figure":
+        """A matplotlib figure of the maps, which a notebook shows as it is.
+
+        All but the first three arguments are for heatmaps alone; see `attribution.plots.heatmap_figure`.
 
         Args:
-            image: What the model saw, to draw heatmaps over: (H, W, 3) or (N, H, W, 3) in [0, 1], or a PIL image.
+            image: What the model saw, to draw heatmaps over: a PIL image, an array (H, W), (H, W, C) or (N, H, W, C), a
+                tensor (C, H, W) or (N, C, H, W), with values in [0, 1] or 8 or 16 bits; normalised inputs with ``mean``
+                and ``std``; or one for each image in a list.
             labels: Class names, for the titles: a sequence or an array with one per class, or a dict by index (int or
                 ``"7"``), where a class without a name is "class 7".
+            model: How the title calls the model; ``None``: by its class.
+            scale: ``"each"``: every map has its own colours · ``"shared"``: all have the same · (lo, hi).
+            cmap: A colour map of matplotlib; ``None``: inferno, or red to blue where maps are signed.
+            alpha: Share of the colour over the picture.
+            columns: Panels in a line at most.
+            size: Width of a panel, in inches.
+            aspect: Height by width of a panel, or ``"equal"`` for square pixels.
+            mean: Per channel, of the transform that made ``image``; with ``std``.
+            std: Per channel.
+            bands: Which channels of ``image`` are drawn: three, or one in grey.
 
         Raises:
-            InputError: The image or the labels are of another form, or there are fewer labels than classes.
+            InputError: The image, the labels or an option are of another form, or there are fewer labels than classes.
         """
-        from attribution import plots
-
-        maps, done = self.technique.drawn(self.maps)
-        title = " · ".join(filter(None, (self.technique.name, self.backend, done)))
-        if self.technique.kind == "activation":
-            return plots.activation_figure(maps, title=title)
-        if self.technique.kind == "image" and any(map_.ndim != 4 for map_ in maps.values()):
-            titles = self._image_titles()
-            strips = {
-                f"{layer} · {titles[k] if k < len(titles) else k}": map_[k : k + 1]
-                for layer, map_ in maps.items()
-                for k in range(len(map_))
-            }
-            return plots.activation_figure(strips, title=title)
-        if self.technique.kind == "image":
-            return plots.image_figure(maps, titles=self._image_titles(), title=title)
-        return plots.heatmap_figure(
-            maps,
-            image=image,
-            signed=self.technique.signed,
-            titles=self._target_titles(labels),
-            title=title,
-        )
+        look = {
+            "scale": scale,
+            "cmap": cmap,
+            "alpha": alpha,
+            "columns": columns,
+            "size": size,
+            "aspect": aspect,
+            "mean": mean,
+            "std": std,
+            "bands": bands,
+        }
+        return drawing.figure(self, image, labels, model, look)
 
     def packed(self, *, raw: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
         """What a file holds of this answer: tensors by name, and a header of texts; `unpacked` reads both.
@@ -286,24 +332,6 @@ class Attribution:
         FigureCanvasAgg(self.figure()).print_png(buffer)
         picture = base64.b64encode(buffer.getvalue()).decode()
         return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
-
-    def _target_titles(self, labels: ClassNames | None) -> list[str]:
-        """One title per image × target: the class and its score."""
-        if self.scores is None:
-            return []
-        if self.target is None:
-            names = [f"{name}:" for row in self.names for name in row]  # a name may end with a number
-        else:
-            names = class_names.titles(labels, self.target.flatten().tolist())
-        return [f"{name} {score:.3g}" for name, score in zip(names, self.scores.flatten().tolist(), strict=True)]
-
-    def _image_titles(self) -> list[str]:
-        titles: Sequence[str] = getattr(self.technique, "titles", ())
-        status = self.extras.get("status")
-        words = ["", " (dead)", " (diverged)"]
-        return [
-            f"{title}{words[int(status[index])] if status is not None else ''}" for index, title in enumerate(titles)
-        ]
 
 
 def _built_in(name: str) -> type[Technique]:

@@ -16,6 +16,7 @@ from attribution.running.execution import Execution, running
 from attribution.running.guards import Guards
 from attribution.scores.classes import ClassScore
 from attribution.scores.outputs import select
+from attribution.scores.own_rows import selectors
 from attribution.scores.score import Score, whole
 from attribution.technique import Technique
 
@@ -149,7 +150,7 @@ class Run(Generic[TechniqueT]):
         part = self.asked.rows(slice(first, first + len(own))).on(self.inputs.device)
         choices = part.choose(output, own)
         score = part.chosen(choices)
-        for finding in score.findings(output, own):
+        for finding in (*score.findings(output, own), *selectors(score, output, len(own))):
             if isinstance(finding.then, str):
                 self.guards.tell(finding.flag, partial(self.note, "score", finding.then))
             else:

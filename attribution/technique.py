@@ -58,6 +58,8 @@ class Technique(ABC):
     name: ClassVar[str]
     kind: ClassVar[Kind]
     needs_target: ClassVar[bool]
+    title: ClassVar[str] = ""
+    """How figures call it, such as "Grad-CAM"; empty: by its name, in words."""
     default_score: ClassVar[ClassScore] = ClassScore(of="logit")
     """By what classes are explained where the user names them alone."""
     needs_inputs: ClassVar[bool] = True
@@ -73,6 +75,19 @@ class Technique(ABC):
     def signed(self) -> bool:
         """Whether negative values mean something, so that pictures are drawn symmetric about zero."""
         return False
+
+    @property
+    def words(self) -> str:
+        """Its title; without one its name, in words."""
+        return self.title or self.name.replace("_", " ").capitalize()
+
+    def unit_of(self, score: str) -> str:
+        """The unit of a map's values, of a score of this name; by default that of the score. Empty: none.
+
+        Args:
+            score: ``"logit"``, ``"probability"``, …
+        """
+        return score
 
     def check(self, inputs: Inputs) -> None:  # noqa: B027  # most techniques have nothing to refuse
         """Refuse what this technique cannot do on these inputs, before any work; nothing by default.

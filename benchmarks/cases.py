@@ -5,8 +5,21 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from attribution import Activations, ClassScore, FilterVisualization, GradCAM, Occlusion, Technique, registry
+from attribution import (
+    Activations,
+    ClassScore,
+    EigenCAM,
+    FilterVisualization,
+    GradCAM,
+    HiResCAM,
+    LayerCAM,
+    Occlusion,
+    Technique,
+    XGradCAM,
+    registry,
+)
 from attribution.scores.classes import Of
+from attribution.techniques.cam.family import CAM
 from benchmarks.devices import on_host
 from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
@@ -125,6 +138,23 @@ def _filters(label: str, count: int, steps: int, size: int = 128) -> Question:
     )
 
 
+def _cam(kind: type[CAM]) -> Question:
+    """What one more CAM costs, on the models that its peers are asked about."""
+    return Question(
+        f"{kind.name}, 1 target",
+        lambda subject: kind(layers=(subject.late,)),
+        models={"smoke": ("SqueezeNet 1.1",), "full": ("ResNet-18", "SqueezeNet 1.1")},
+    )
+
+
+def _eigen(layer: str, *, smoke: tuple[str, ...] = ()) -> Question:
+    return Question(
+        f"eigen_cam, {layer}",
+        lambda _: EigenCAM(layers=(layer,)),
+        models={"smoke": smoke, "full": ("ResNet-18",)},
+    )
+
+
 def _tiled(_: Subject, *, window: int) -> Technique:
     return Occlusion(window=window, stride=window)
 
@@ -179,6 +209,11 @@ QUESTIONS: tuple[Question, ...] = (
         timed_targets=8,
         whole=(),
     ),
+    _cam(LayerCAM),
+    _cam(HiResCAM),
+    _cam(XGradCAM),
+    _eigen("layer1"),
+    _eigen("layer4", smoke=("ResNet-18",)),
     _occlusion(40, 20, 224, smoke=("SqueezeNet 1.1",)),
     _occlusion(16, 8, 224, whole=("ResNet-18", "MobileNetV2", "SqueezeNet 1.1")),
     _occlusion(16, 16, 448, full=("ResNet-50", "SqueezeNet 1.1"), whole=()),

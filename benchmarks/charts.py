@@ -1,7 +1,8 @@
-"""Pictures of the results: ratios with their intervals, and how time and memory grow."""
+"""Pictures of the results: ratios, and how time and memory grow."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ SCALING = "scaling"
 """Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
 
 _TICKS = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5)]
+_DEVICES = {"cpu": "#1f77b4", "cuda": "#2ca02c"}
 _COLOURS = {"hooks": "#1f77b4", "captum": "#d62728"}
 _AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
     ("windows", "windows", lambda result: result.row.windows),
@@ -24,26 +26,32 @@ _AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
 )
 
 
-def ratios(results: Sequence[Result], path: Path, title: str) -> None:
-    """One bar per raced row, with its 95 % interval, on a logarithmic axis with 1 marked."""
-    raced = [(r, r.duel) for r in results if r.duel and not r.row.question.startswith(SCALING)]
-    figure = Figure(figsize=(9, 1.2 + 0.24 * len(raced)), layout="constrained")
+def strip(races: Mapping[str, Mapping[str, Sequence[Duel]]], path: Path, title: str) -> None:
+    """A line per opponent with a dot for each race and a bar at the median, on a logarithmic axis with 1 marked.
+
+    Args:
+        races: By opponent, then by kind of device.
+        path: Of the picture.
+        title: Of the chart.
+    """
+    lines = [(other, device, duels) for other, found in races.items() for device, duels in found.items()]
+    figure = Figure(figsize=(7, 0.95 + 0.26 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
-    for position, (_, duel) in enumerate(reversed(raced)):
-        error = [[max(duel.ratio - duel.low, 0)], [max(duel.high - duel.ratio, 0)]]
-        colour = "#2ca02c" if duel.low > 1 else "#d62728" if duel.high < 1 else "#999999"
-        axes.barh(position, duel.ratio, xerr=error, color=colour, height=0.7, error_kw={"lw": 1})
-    axes.set_yticks(range(len(raced)), [_name(result, duel) for result, duel in reversed(raced)], fontsize=7)
-    axes.axvline(1, color="black", lw=0.8)
+    for position, (_, device, duels) in enumerate(reversed(lines)):
+        found = [duel.ratio for duel in duels]
+        axes.plot(found, [position] * len(found), "o", ms=4, alpha=0.6, mew=0, color=_DEVICES.get(device, "#555555"))
+        axes.plot([median(found)] * 2, [position - 0.32, position + 0.32], color="black", lw=1.6)
+    axes.set_yticks(range(len(lines)), [f"{other} · {device}" for other, device, _ in reversed(lines)], fontsize=8)
+    axes.axvline(1, color="black", lw=0.8, ls=":")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     ticks = [tick for tick in _TICKS if low <= tick <= high]
     ticks = ticks if len(ticks) < 8 else [tick for tick in ticks if np.log10(tick) % 1 == 0]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
     axes.minorticks_off()
-    axes.set_ylim(-0.6, len(raced) - 0.4)
-    figure.supxlabel("times as fast (median of interleaved pairs, 95 % interval)", fontsize=10)
-    axes.set_title(title, fontsize=10)
+    axes.set_ylim(-0.6, len(lines) - 0.4)
+    axes.set_xlabel("times as fast; a dot is a race, a bar the median", fontsize=8)
+    axes.set_title(title, fontsize=9)
     _save(figure, path)
 
 
@@ -78,11 +86,6 @@ def _line(axes: Axes, rows: Sequence[Result], x: Callable[[Result], int], y: Cal
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
-
-
-def _name(result: Result, duel: Duel) -> str:
-    row = result.row
-    return f"{row.question} · {row.model} · b{row.batch} · {row.dtype}: {duel.ours} vs {duel.other}"
 
 
 def _save(figure: Figure, path: Path) -> None:

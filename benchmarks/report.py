@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import charts, launches
+from benchmarks import charts, launches, summary
 from benchmarks.schema import Result, ResultsFile, read
 
 _HEAD = """# Benchmarks
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = "\n".join(
         [
             _HEAD.format(files=named),
+            summary.section(files, pictures),
             *(launches.section(*found) for found in counted.values()),
+            "## All rows\n",
             *(_section(file, pictures) for file in files),
         ]
     )
@@ -48,7 +50,7 @@ def _section(file: ResultsFile, pictures: Path) -> str:
     first = file.results[0].row
     cpu = file.machine.get("cpu", {})
     lines = [
-        f"## {file.name}",
+        f"### {file.name}",
         "",
         f"{file.date} · {first.device} · {cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count', '?')} cores · "
         + " · ".join(f"{key} {value}" for key, value in first.environment.items()),
@@ -56,13 +58,12 @@ def _section(file: ResultsFile, pictures: Path) -> str:
         _verdict(file.results),
         "",
     ]
-    charts.ratios(file.results, pictures / f"benchmark-ratios-{file.name}.png", file.name)
-    lines += [f"![Ratios](pictures/benchmark-ratios-{file.name}.png)", ""]
     if charts.growth(file, pictures / f"benchmark-growth-{file.name}.png", f"{file.name}, SqueezeNet 1.1"):
         lines += [f"![Growth](pictures/benchmark-growth-{file.name}.png)", ""]
     for technique in dict.fromkeys(result.row.technique for result in file.results):
         rows = [result for result in file.results if result.row.technique == technique]
-        lines += [f"### {technique}", "", *_table(file, rows), ""]
+        lines += ["<details>", f"<summary>{technique}: {len(rows)} rows</summary>", "", *_table(file, rows), ""]
+        lines += ["</details>", ""]
     return "\n".join(lines)
 
 

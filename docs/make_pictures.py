@@ -7,16 +7,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 
 from attribution import (
     Activations,
+    EigenCAM,
+    ElementWiseCAM,
     FilterVisualization,
+    FinerScore,
     GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
     InputXGradient,
     IntegratedGradients,
+    LayerCAM,
     Occlusion,
     Saliency,
+    XGradCAM,
     compare,
     explain,
     plots,
@@ -38,6 +46,8 @@ def main() -> None:
     espresso, seen = loaded.index("espresso"), loaded.picture(inputs)
 
     write(explain(model, inputs, GradCAM(), target=espresso).figure(seen, loaded.labels), "grad_cam.jpg")
+    write(cams(loaded, inputs, "features.12"), "cams.jpg", widest=1400)
+    write(cams(loaded, inputs, "features.7"), "cams_early.jpg", widest=1400)
     write(explain(model, inputs, Occlusion(), target=espresso).figure(seen, loaded.labels), "occlusion.jpg")
     write(explain(model, inputs, Saliency(), target=espresso).figure(seen, loaded.labels), "saliency.jpg")
     write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
@@ -58,13 +68,29 @@ def main() -> None:
     write(figure, "difference.jpg")
 
 
-def write(figure: "Figure", name: str) -> None:
+def cams(loaded: zoo.LoadedModel, inputs: torch.Tensor, layer: str) -> "Figure":
+    """Every CAM of one layer, Finer-CAM, and a mean over layers, each by its own largest value."""
+    model, espresso, layers = loaded.model, loaded.index("espresso"), (layer,)
+    found = {
+        cls.__name__: explain(model, inputs, cls(layers=layers), target=espresso if cls.needs_target else None).map
+        for cls in (GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, ElementWiseCAM, LayerCAM, EigenCAM)
+    }
+    found["GradCAM, FinerScore"] = explain(model, inputs, GradCAM(layers=layers), target=FinerScore(espresso)).map
+    several = LayerCAM(layers=("features.5", "features.8", layer))
+    found["LayerCAM, fused"] = explain(model, inputs, several, target=espresso).fused().map
+    maps = torch.cat([map_ / map_.amax(dim=(2, 3), keepdim=True) for map_ in found.values()], dim=1)
+    titles = list(found)
+    return plots.heatmap_figure({"input": maps}, image=loaded.picture(inputs), titles=titles, title=layer)
+
+
+def write(figure: "Figure", name: str, *, widest: int = 4000) -> None:
     """Save a figure by the project's own function, then smaller: photos as JPEG, small squares with a palette."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "figure.png")
         plots.save(figure, path)
         with Image.open(path) as image:
             colours = image.convert("RGB")
+    colours.thumbnail((widest, widest))
     if name.endswith(".jpg"):
         colours.save(FOLDER / name, quality=85, subsampling=0, optimize=True)
     else:

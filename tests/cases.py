@@ -38,6 +38,10 @@ OF_LAYERS: dict[str, Technique] = {
 """Those that look at layers that the user names."""
 
 
+OF_RECTIFIERS = ("deconvolution", "guided_backprop", "guided_grad_cam")
+"""Those that refuse a net without a ReLU, and by Captum also one whose rectifiers are no ``nn.ReLU``: the depthwise."""
+
+
 def placed(technique: Technique, names: Mapping[str, str]) -> Technique:
     """The same technique, asked of a model that calls its layers otherwise; two that become one are asked once."""
     changes: dict[str, Any] = {}

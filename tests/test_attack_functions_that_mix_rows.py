@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Occlusion, Saliency, TargetError, explain
+from attribution import (
+    ClassScore,
+    DifferenceScore,
+    Occlusion,
+    Saliency,
+    SimilarityScore,
+    TargetError,
+    ValueScore,
+    explain,
+)
+from attribution.scores.score import Score
 from tests.conftest import BACKENDS, noise
 
 X = noise(3, 4, dtype=torch.float64)
@@ -65,3 +75,34 @@ def test_a_function_that_writes_into_the_output_is_asked_once_of_each(examples: 
     scores = explain(model, X[:examples], Saliency(), target=lambda y: y.mul_(2)[:, 1]).scores
     assert scores is not None
     assert torch.equal(scores[:, 0], 2 * model(X[:examples])[:, 1])
+
+
+SELECT: dict[str, Callable[[Callable[[Tensor], Tensor]], Score]] = {
+    "classes": lambda f: ClassScore(1, output=f),
+    "the predicted class": lambda f: ClassScore(output=f),
+    "a value": lambda f: ValueScore(1, output=f),
+    "similarity": lambda f: SimilarityScore(REFERENCE, output=f),
+    "a side": lambda f: DifferenceScore(ClassScore(1, output=f), ClassScore(0)),
+}
+
+
+@BACKENDS
+@pytest.mark.parametrize("examples", [1, 3])
+@pytest.mark.parametrize("make", SELECT.values(), ids=SELECT)
+def test_a_selector_that_mixes_rows_is_refused(
+    make: Callable[[Callable[[Tensor], Tensor]], Score], examples: int, backend: str
+) -> None:
+    def centred(output: Tensor) -> Tensor:
+        return output - output.mean(0)
+
+    def doubled(output: Tensor) -> Tensor:
+        return 2 * output
+
+    technique = Saliency(channels="none", absolute=False)
+    with pytest.raises(TargetError, match=r"Score.output gives a row .* mixes examples"):
+        explain(linear(), X[:examples], technique, backend=backend, target=make(centred))
+    found = explain(linear(), X[:examples], technique, backend=backend, target=make(doubled))
+    alone = torch.cat(
+        [explain(linear(), x, technique, backend=backend, target=make(doubled)).map for x in X[:examples].split(1)]
+    )
+    assert (found.map - alone).abs().max() <= 1e-12

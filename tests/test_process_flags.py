@@ -36,7 +36,7 @@ class Reader(nn.Module):
 
     def __init__(self, recurrent: type[nn.Module] = nn.LSTM) -> None:
         super().__init__()
-        self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(6, 5)
+        self.stem, self.relu, self.head = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Linear(6, 5)
         self.reader: Any = recurrent(4, 6, batch_first=True) if recurrent is not nn.Linear else nn.Linear(4, 6)
         self.fails = False
 
@@ -45,7 +45,7 @@ class Reader(nn.Module):
         Reader.followed.append(x.requires_grad)
         if self.fails:
             raise ValueError("no")
-        columns = self.stem(x).mean(2).transpose(1, 2)
+        columns = self.relu(self.stem(x)).mean(2).transpose(1, 2)
         Reader.followed.append(columns.requires_grad)
         read = self.reader(columns)
         return self.head((read[0] if isinstance(read, tuple) else read)[:, -1])  # type: ignore[no-any-return]

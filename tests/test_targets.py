@@ -1,5 +1,6 @@
 """What may be called a target, and what is said to the rest."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_good(target: Any, expected: list[list[int]]) -> None:
     assert found.tolist() == expected
 
 
-@pytest.mark.parametrize(("target", "says"), BAD, ids=[repr(target)[:40] for target, _ in BAD])
+@pytest.mark.parametrize(("target", "says"), BAD, ids=[re.sub(r" at 0x\w+", "", repr(bad)[:40]) for bad, _ in BAD])
 def test_bad(target: Any, says: str) -> None:
     with pytest.raises(TargetError, match=f"(?s){says}"):
         check(target, 2)

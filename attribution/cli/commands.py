@@ -26,7 +26,16 @@ _Model = Annotated[
     ),
 ]
 _Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="State dict to load into the model.")]
-_Technique = Annotated[str, typer.Option("--technique", "-t", metavar="NAME", help="`attribution list` has all.")]
+_Techniques = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--technique",
+        "-t",
+        metavar="NAME",
+        help="Repeatable; `attribution list` has all. Default: grad_cam.",
+        show_default=False,
+    ),
+]
 _Backend = Annotated[
     str, typer.Option("--backend", "-b", metavar="NAME", help="Who computes: hooks, captum or a plugin.")
 ]
@@ -55,7 +64,12 @@ _Output = Annotated[
 ]
 _Parameters = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", metavar="NAME=VALUE", help="Of the technique, in TOML: -p window=48. Repeatable."),
+    typer.Option(
+        "--param",
+        "-p",
+        metavar="NAME=VALUE",
+        help="Of the technique, in TOML: -p window=48; of one of several: -p occlusion.window=48. Repeatable.",
+    ),
 ]
 _Device = Annotated[
     str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto takes CUDA where there is some.")
@@ -65,6 +79,25 @@ _Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder f
 
 _MODEL = "bundled:squeezenet1_1"
 _OUT = Path("attribution-out")
+_TECHNIQUES = ("grad_cam",)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        packages = ("torch-attribution", "torch", "torchvision", "captum")
+        typer.echo(", ".join(f"{package} {version(package)}" for package in packages))
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions of the packages, and out.")
+    ] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command()
@@ -90,7 +123,7 @@ def demo(
 @app.command()
 def explain(
     images: _Images = None,
-    technique: _Technique = "grad_cam",
+    technique: _Techniques = None,
     backend: _Backend = "hooks",
     model: _Model = _MODEL,
     weights: _Weights = None,
@@ -103,12 +136,14 @@ def explain(
     stretch: _Stretch = False,
     out: _Out = _OUT,
 ) -> None:
-    """One technique on one or more images: a picture and the maps for each."""
+    """One or more techniques on one or more images: a picture and the maps for each."""
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
-    asked = question.parse(technique, backend, images or [], layer or [], target or [], param or [], score, output)
+    asked = question.parse(
+        technique or _TECHNIQUES, backend, images or [], layer or [], target or [], param or [], score, output
+    )
     with result_folder(out) as folder:
         question.explain(asked, Setting.of(model, weights, device, stretch), backend, folder)
 
@@ -116,7 +151,7 @@ def explain(
 @app.command()
 def compare(
     image: _OneImage = None,
-    technique: _Technique = "grad_cam",
+    technique: _Techniques = None,
     model: _Model = _MODEL,
     weights: _Weights = None,
     layer: _Layers = None,
@@ -128,13 +163,15 @@ def compare(
     stretch: _Stretch = False,
     out: _Out = _OUT,
 ) -> None:
-    """One technique by every installed backend, and whether they agree; exit code 1 if not."""
+    """One or more techniques by every installed backend, and whether they agree; exit code 1 if not."""
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     images = [image] if image else []
-    asked = question.parse(technique, None, images, layer or [], target or [], param or [], score, output)
+    asked = question.parse(
+        technique or _TECHNIQUES, None, images, layer or [], target or [], param or [], score, output
+    )
     with result_folder(out) as folder:
         agreed = question.compare(asked, Setting.of(model, weights, device, stretch), folder)
     if not agreed:

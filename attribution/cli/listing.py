@@ -5,14 +5,24 @@ from PIL import Image
 from attribution import registry
 from attribution.cli.setting import Setting
 from attribution.cli.text import table
-from attribution.errors import ModelError
+from attribution.errors import BackendNotInstalledError, ModelError
 from attribution.layers import Stop, survey
 
 
 def attributors() -> str:
     """A table of techniques, backends and the distributions that bring them."""
-    rows = [(name, backend, registry.distribution(name, backend)) for name, backend in registry.available()]
-    return table([("technique", "backend", "distribution"), *rows])
+    rows = [(*pair, registry.distribution(*pair), "") for pair in registry.available()]
+    rows += [(*pair, registry.distribution(*pair), _reference(*pair)) for pair in registry.references()]
+    return table([("technique", "backend", "distribution", ""), *sorted(rows)])
+
+
+def _reference(technique: str, backend: str) -> str:
+    """That it is one, and whether its library is there."""
+    try:
+        registry.get(technique, backend)
+    except BackendNotInstalledError as error:
+        return f"reference, not installed: {error}"
+    return "reference"
 
 
 def layers(setting: Setting) -> str:

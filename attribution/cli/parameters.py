@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
 
@@ -51,6 +51,42 @@ def technique(kind: type[Technique], settings: Sequence[str], layers: Sequence[s
         raise
     except Exception as error:  # the technique may be a plugin's
         raise InputError(f"{kind.name} refuses its parameters: {error}") from error
+
+
+def shared_out(
+    kinds: Mapping[str, type[Technique]], settings: Sequence[str], layers: Sequence[str]
+) -> dict[str, tuple[list[str], Sequence[str]]]:
+    """Settings and layers of each technique, as `technique` takes them.
+
+    Args:
+        kinds: the techniques' classes by name.
+        settings: ``NAME=VALUE``, or ``TECHNIQUE.NAME=VALUE``, which is needed where several have such a parameter.
+        layers: for all techniques that take layers.
+
+    Raises:
+        InputError: a setting may be of several techniques, or is of none.
+    """
+    known = {name: {field.name for field in fields(kind) if field.init} for name, kind in kinds.items()}
+    takers = [name for name, own in known.items() if own & set(_LAYER_FIELDS)] or list(kinds)[:1]
+    found: dict[str, tuple[list[str], Sequence[str]]] = {name: ([], layers if name in takers else ()) for name in kinds}
+    for setting in settings:
+        typed, equals, value = setting.partition("=")
+        owner, dot, parameter = typed.strip().partition(".")
+        if dot and owner in kinds:
+            found[owner][0].append(f"{parameter}{equals}{value}")
+            continue
+        parameter = typed.strip()
+        owners = [name for name, own in known.items() if parameter in own]
+        if len(owners) > 1:
+            raise InputError(
+                f"-p {parameter} may be of {' or '.join(owners)}; say of which: -p {owners[0]}.{parameter}={value}"
+            )
+        if not owners and len(kinds) > 1 and equals and parameter != "score":
+            names = {f"{name}.{each}" for name, own in known.items() for each in own}
+            every = {*names, *(each for own in known.values() for each in own)}
+            raise InputError(f"no technique asked for has a parameter {parameter!r}{nearest(parameter, every)}")
+        found[(owners or list(kinds))[0]][0].append(setting)
+    return found
 
 
 def layers_of(technique: Technique) -> tuple[str, ...]:

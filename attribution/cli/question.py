@@ -1,8 +1,8 @@
-"""``attribution explain`` and ``attribution compare``: one technique, asked about images."""
+"""``attribution explain`` and ``attribution compare``: techniques, asked about images."""
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,24 +18,26 @@ from attribution.cli.setting import Setting
 from attribution.cli.text import summary
 from attribution.errors import InputError, TargetError
 from attribution.inputs.inputs import Inputs
+from attribution.result import Attribution
 from attribution.scores.reading import Asked
 from attribution.scores.score import Score
+from attribution.side_by_side import side_by_side
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked, read and checked as far as that goes without the model."""
+    """What was asked, read and checked as far as that goes without the model; techniques by their own names."""
 
-    technique: Technique
+    techniques: Mapping[str, Technique]
     paths: tuple[Path, ...]
     targets: tuple[str, ...]
     score: scores.TypedScore
 
 
 def parse(
-    name: str,
+    names: Sequence[str],
     backend: str | None,
     paths: Sequence[Path],
     layer_names: Sequence[str],
@@ -47,7 +49,7 @@ def parse(
     """Understand a command line.
 
     Args:
-        name: of the technique.
+        names: of the techniques.
         backend: who computes; ``None``: all that are installed, at least two.
         paths: of the images; one given twice counts once.
         layer_names: ``--layer``.
@@ -62,21 +64,37 @@ def parse(
             makes its own.
         TargetError: a target or score for a technique that explains none, or a score that is none.
     """
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"--technique {repeated[0]} is given twice; give it once")
+    kinds = {name: _kind(name, backend) for name in names}
+    own = parameters.shared_out(kinds, settings, layer_names)
+    techniques = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
+    for name, kind in kinds.items():
+        if kind.needs_inputs and not paths:
+            raise InputError(f"{name} needs an image; give the path of one")
+        if not kind.needs_inputs and len(kinds) > 1:
+            raise InputError(f"{name} makes its own images; ask it alone")
+        if not kind.needs_inputs and paths:
+            raise InputError(f"{name} makes its own images; leave {paths[0]} out")
+    for option, given in (("--target", targets), ("--score", score), ("--output", output)):
+        if given and not any(kind.needs_target for kind in kinds.values()):
+            raise TargetError(f"{' and '.join(names)} explain{'s' * (len(names) == 1)} no score; leave {option} out")
+    typed = scores.parse(score, output, targets=bool(targets))
+    distinct = {_identity(path): path for path in paths}
+    return Question(techniques, tuple(distinct.values()), tuple(targets), typed)
+
+
+def _kind(name: str, backend: str | None) -> type[Technique]:
+    """The technique of a name.
+
+    Raises:
+        UnknownAttributorError: there is none, or not by this backend.
+        InputError: it is to be compared, and has one backend.
+    """
     installed = registry.backends(name)
     if backend is None and len(installed) == 1:
         raise InputError(f"{name} has one backend, {installed[0]}; comparing needs two: install another")
-    kind = registry.get(name, backend or next(iter(installed), "hooks")).technique_type
-    technique = parameters.technique(kind, settings, layer_names)
-    if kind.needs_inputs and not paths:
-        raise InputError(f"{name} needs an image; give the path of one")
-    if not kind.needs_inputs and paths:
-        raise InputError(f"{name} makes its own images; leave {paths[0]} out")
-    for option, given in (("--target", targets), ("--score", score), ("--output", output)):
-        if given and not kind.needs_target:
-            raise TargetError(f"{name} explains no score; leave {option} out")
-    typed = scores.parse(score, output, targets=bool(targets))
-    distinct = {_identity(path): path for path in paths}
-    return Question(technique, tuple(distinct.values()), tuple(targets), typed)
+    return registry.get(name, backend or next(iter(installed), "hooks")).technique_type
 
 
 def _identity(path: Path) -> str:
@@ -88,60 +106,108 @@ def _identity(path: Path) -> str:
 
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
-    """Answer for each image, and write ``STEM.TECHNIQUE.png`` and ``.safetensors``."""
-    technique, target = setting.fitted(question.technique), _checked(question, setting)
+    """Answer for each image, and write ``STEM.TECHNIQUE.safetensors`` and the pictures; see `_draw`."""
+    techniques, target = _fitted(question, setting), _checked(question, setting)
     for stem, inputs, picture in _asked(question, setting):
-        result = api.explain(
-            setting.model, inputs, technique, backend=backend, target=target, execution=setting.execution
-        )
-        figure = result.figure(picture, setting.loaded.labels)
-        plots.save(figure, folder.stage / f"{stem}{technique.name}.png")
-        result.save(folder.stage / f"{stem}{technique.name}.safetensors")
+        results = _answers(setting, inputs, techniques, backend, target)
+        told = _draw(results, setting, picture, folder.stage, stem)
+        for name, result in results.items():
+            result.save(folder.stage / f"{stem}{name}.safetensors")
+            told[f"{stem}{name}.safetensors"] = summary(result, setting.loaded)
         for path in folder.publish():
-            tqdm.write(f"{path}  {summary(result, setting.loaded)}")
-        if zero := result.provenance.get("zero everywhere"):
-            told = str(zero).replace(" · image 0", "")  # each answer is of one image
-            tqdm.write(f"note: {path}: the map is zero everywhere: {told}", file=sys.stderr)
+            tqdm.write(f"{path}  {told[path.name]}")
+        for name, result in results.items():
+            if zero := result.provenance.get("zero everywhere"):
+                words = str(zero).replace(" · image 0", "")  # each answer is of one image
+                place = folder.path / f"{stem}{name}.safetensors"
+                tqdm.write(f"note: {place}: the map is zero everywhere: {words}", file=sys.stderr)
+
+
+def _answers(
+    setting: Setting, inputs: Tensor | None, techniques: Mapping[str, Technique], backend: str, target: Asked
+) -> dict[str, Attribution]:
+    """Of one image, by technique."""
+    model, execution = setting.model, setting.execution
+    if len(techniques) > 1:
+        return api.explain_many(model, inputs, techniques, backend=backend, target=target, execution=execution)
+    ((name, technique),) = techniques.items()
+    return {name: api.explain(model, inputs, technique, backend=backend, target=target, execution=execution)}
+
+
+def _draw(
+    results: Mapping[str, Attribution], setting: Setting, picture: np.ndarray | None, stage: Path, stem: str
+) -> dict[str, str]:
+    """Write ``STEM.techniques.png`` where there are several heatmaps, and ``STEM.TECHNIQUE.png`` for whatever else.
+
+    Returns:
+        What each file shows, by its name.
+    """
+    loaded, told = setting.loaded, {}
+    heatmaps = {name: result for name, result in results.items() if result.technique.kind == "heatmap"}
+    if len(heatmaps) > 1:
+        plots.save(side_by_side(heatmaps, picture, loaded.labels), stage / f"{stem}techniques.png")
+        told[f"{stem}techniques.png"] = ", ".join(heatmaps)
+    else:
+        heatmaps = {}
+    for name, result in results.items():
+        if name not in heatmaps:
+            plots.save(result.figure(picture, loaded.labels), stage / f"{stem}{name}.png")
+            told[f"{stem}{name}.png"] = summary(result, loaded)
+    return told
 
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
-    technique, target = setting.fitted(question.technique), _checked(question, setting)
+    techniques, target = _fitted(question, setting), _checked(question, setting)
     ((stem, inputs, picture),) = _asked(question, setting)
-    found = comparison.compare(setting.model, inputs, technique, target=target, execution=setting.execution)
-    typer.echo(found.table())
-    for names in found.agreements:
-        a, b = (found.attributions[name].raw for name in names)
-        figure = plots.difference_figure(a, b, names, image=picture)
-        plots.save(figure, folder.stage / f"{stem}{technique.name}.{'-'.join(names)}.png")
+    model, execution = setting.model, setting.execution
+    if len(techniques) > 1:
+        found = comparison.compare(model, inputs, techniques, target=target, execution=execution)
+    else:
+        ((single, technique),) = techniques.items()
+        found = {single: comparison.compare(model, inputs, technique, target=target, execution=execution)}
+    for name, each in found.items():
+        typer.echo(f"{name}\n{each.table()}" if len(found) > 1 else each.table())
+        for names in each.agreements:
+            a, b = (each.attributions[backend].raw for backend in names)
+            figure = plots.difference_figure(a, b, names, image=picture)
+            plots.save(figure, folder.stage / f"{stem}{name}.{'-'.join(names)}.png")
     for path in folder.publish():
         typer.echo(path)
-    verdict = "agree" if found.holds else "DISAGREE"
-    typer.echo(f"{', '.join(found.attributions)}: {verdict}, largest scaled difference {found.largest:.1e}")
-    return found.holds
+    for name, each in found.items():
+        own = f"{name}: " if len(found) > 1 else ""
+        verdict = f"{'agree' if each.holds else 'DISAGREE'}, largest scaled difference {each.largest:.1e}"
+        typer.echo(f"{own}{', '.join(each.attributions)}: {verdict}")
+    return all(each.holds for each in found.values())
+
+
+def _fitted(question: Question, setting: Setting) -> dict[str, Technique]:
+    return {name: setting.fitted(technique) for name, technique in question.techniques.items()}
 
 
 def _checked(question: Question, setting: Setting) -> Asked:
     """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
-    technique = question.technique
-    if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
-        for name in parameters.layers_of(technique):
-            layers.find(setting.model, name)
+    for technique in question.techniques.values():
+        if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
+            for name in parameters.layers_of(technique):
+                layers.find(setting.model, name)
     target = question.score.asked(setting.target(question.targets))
     if isinstance(target, Score) and target.of_layer is not None:
         layers.find(setting.model, target.of_layer)
     for path in question.paths:
-        question.technique.check(Inputs.of(setting.inputs(images.read(path))))
+        inputs = Inputs.of(setting.inputs(images.read(path)))
+        for technique in question.techniques.values():
+            technique.check(inputs)
     return target
 
 
 def _asked(question: Question, setting: Setting) -> Iterator[tuple[str, Tensor | None, np.ndarray | None]]:
     """Per image the beginning of its results' names, the model's inputs and what the model sees."""
-    if not question.technique.needs_inputs:
+    if not question.paths:
         yield "", None, None
         return
     names = zip(question.paths, stems(question.paths), strict=True)
     silent = None if len(question.paths) > 1 else True  # None: silent where nobody watches
-    for path, stem in tqdm(list(names), desc=question.technique.name, unit="image", disable=silent):
+    for path, stem in tqdm(list(names), desc=", ".join(question.techniques), unit="image", disable=silent):
         inputs = setting.inputs(images.read(path))
         yield f"{stem}.", inputs, setting.picture(inputs)

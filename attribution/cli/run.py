@@ -49,7 +49,7 @@ def parse(
         backend: Who computes.
         layer_names: ``--layer``, for the techniques that take layers.
         targets: ``--target``.
-        settings: ``-p``; with several techniques ``TECHNIQUE.NAME=VALUE``.
+        settings: ``-p``; ``TECHNIQUE.NAME=VALUE`` where several have such a parameter.
         score: ``--score``.
         output: ``--output``.
 
@@ -60,18 +60,9 @@ def parse(
     """
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise InputError(f"-t {twice[0]} is given twice; give it once, or run twice")
-    kinds = {name: registry.get(name, backend).technique_type for name in names}
-    kinds = {
-        name: kind if getattr(kind, "name", None) == name else registry.technique(name) for name, kind in kinds.items()
-    }
-    given = _settings(list(kinds), settings)
-    takes = [name for name, kind in kinds.items() if {"layer", "layers"} & set(kind.__dataclass_fields__)]
-    if layer_names and not takes:
-        raise InputError(f"{', '.join(names)} takes no layers; leave --layer out")
-    found = {
-        name: parameters.technique(kind, given[name], layer_names if name in takes else [])
-        for name, kind in kinds.items()
-    }
+    kinds = {name: _kind(name, backend) for name in names}
+    own = parameters.shared_out(kinds, settings, layer_names)
+    found = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
         raise InputError(f"{made[0]} makes its own images; take `attribution explain` or `attribution atlas`")
     for option, value in (("--target", targets), ("--score", score), ("--output", output)):
@@ -154,18 +145,10 @@ def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
     return runs.of_folder(source, transform, told=told, without=out)
 
 
-def _settings(names: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
-    """The settings of each technique, freed of its name."""
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for text in settings:
-        owner, dot, rest = text.partition(".")
-        if dot and owner.strip() in found and "=" not in owner:
-            found[owner.strip()].append(rest)
-        elif len(names) == 1:
-            found[names[0]].append(text)
-        else:
-            raise InputError(f"-p {text!r} is of one technique; say which: -p {names[0]}.{text.strip()}")
-    return found
+def _kind(name: str, backend: str) -> type[Technique]:
+    """The technique of a name; an attributor may compute a family of them."""
+    kind: type[Technique] = registry.get(name, backend).technique_type
+    return kind if getattr(kind, "name", None) == name else registry.technique(name)
 
 
 def _labels(path: Path) -> ClassNames:

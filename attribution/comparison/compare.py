@@ -1,15 +1,19 @@
 """One question to several backends, and whether their answers agree."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, overload
 
 from torch import nn
 
 from attribution import registry
 from attribution.agreement import Agreement, all_hold, table
-from attribution.errors import InputError
+from attribution.api import checked, targets_of
+from attribution.attributor import Attributor
+from attribution.calls import answers
+from attribution.errors import BackendNotInstalledError, InputError, named
+from attribution.members import Member
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
@@ -23,10 +27,12 @@ class Comparison:
     Attributes:
         attributions: By backend.
         agreements: By pair of backends, one verdict per layer × image × target.
+        left_out: Where no backends were named, those of which a library is missing, and which.
     """
 
     attributions: dict[str, Attribution]
     agreements: dict[tuple[str, str], list[Agreement]]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -40,9 +46,11 @@ class Comparison:
 
     def table(self) -> str:
         """The verdicts as text, one line each."""
-        return "\n".join(f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items())
+        pairs = [f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items()]
+        return "\n".join([*pairs, *(f"{name} left out: {why}" for name, why in self.left_out.items())])
 
 
+@overload
 def compare(
     model: nn.Module,
     inputs: Any,
@@ -51,30 +59,101 @@ def compare(
     backends: Sequence[str] | None = None,
     target: Asked = None,
     execution: Execution = Execution(),
-) -> Comparison:
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    model: nn.Module,
+    inputs: Any,
+    technique: Mapping[str, Technique],
+    *,
+    backends: Sequence[str] | None = None,
+    target: Asked = None,
+    execution: Execution = Execution(),
+) -> dict[str, Comparison]: ...
+
+
+def compare(
+    model: nn.Module,
+    inputs: Any,
+    technique: Technique | Mapping[str, Technique],
+    *,
+    backends: Sequence[str] | None = None,
+    target: Asked = None,
+    execution: Execution = Execution(),
+) -> Comparison | dict[str, Comparison]:
     """Ask several backends the same question and hold their raw maps against each other.
 
     Args:
         model: As for `explain`.
         inputs: As for `explain`.
-        technique: As for `explain`.
-        backends: At least two; ``None``: all that are installed for this technique.
+        technique: As for `explain`; or several by name, as for `explain_many`, which each backend is then asked
+            together.
+        backends: At least two; ``None``: all that are installed for a technique, but for references, which say what
+            another library says (`Attributor.reference`), and for those of which a library is missing.
         target: As for `explain`; what the first backend predicts is asked of the others.
         execution: As for `explain`.
 
+    Returns:
+        A comparison, or one for each name.
+
     Raises:
         InputError: Fewer than two backends, or one named twice.
+        BackendNotInstalledError: A library that a named backend needs is missing.
     """
-    names = list(registry.backends(technique.name) if backends is None else backends)
+    if not isinstance(technique, Mapping):
+        return _compared(model, inputs, {"": technique}, backends, {"": target}, execution)[""]
+    asked = checked(technique)
+    targets = targets_of(asked, target)
+    return _compared(model, inputs, asked, backends, targets, execution)
+
+
+def _compared(
+    model: nn.Module,
+    inputs: Any,
+    asked: Mapping[str, Technique],
+    backends: Sequence[str] | None,
+    targets: dict[str, Asked],
+    execution: Execution,
+) -> dict[str, Comparison]:
+    """Backend by backend, in the order in which techniques name them; each is asked what the first one settled."""
+    askers: dict[str, dict[str, Attributor[Any]]] = {}
+    left_out: dict[str, dict[str, str]] = {label: {} for label in asked}
+    for label, technique in asked.items():
+        with named(label):
+            for name, cls in _classes(technique, backends, left_out[label]).items():
+                askers.setdefault(name, {})[label] = cls(model, technique, execution)
+    found: dict[str, dict[str, Attribution]] = {label: {} for label in asked}
+    for name, together in askers.items():
+        members = [Member(asker, targets[label], label) for label, asker in together.items()]
+        for label, answer in zip(together, answers(members, inputs), strict=True):
+            found[label][name] = answer
+            if answer.score is not None:
+                targets[label] = answer.score  # what the clean output settled is asked of the others
+    return {
+        label: Comparison(
+            own, {(a, b): own[a].technique.agreement(own[a], own[b]) for a, b in combinations(own, 2)}, left_out[label]
+        )
+        for label, own in found.items()
+    }
+
+
+def _classes(
+    technique: Technique, backends: Sequence[str] | None, left_out: dict[str, str]
+) -> dict[str, type[Attributor[Any]]]:
+    """The attributors by backend, at least two; ``left_out`` is told of those of which a library is missing."""
+    if backends is None:
+        found = {}
+        for name in registry.backends(technique.name):
+            try:
+                found[name] = registry.get(technique, name)
+            except BackendNotInstalledError as error:
+                left_out[name] = str(error)
+        names = list(found)
+    else:
+        names = list(backends)
+        found = {name: registry.get(technique, name) for name in names} if len(names) > 1 else {}
     if len(names) < 2 or len(set(names)) < len(names):
         raise InputError(f"comparing needs two different backends; found {names} for {technique.name}")
-    classes = [registry.get(technique, name) for name in names]
-    attributions: dict[str, Attribution] = {}
-    for name, cls in zip(names, classes, strict=True):
-        attributions[name] = cls(model, technique, execution).attribute(inputs, target)
-        if attributions[name].score is not None:
-            target = attributions[name].score  # what the clean output settled is asked of the others
-    agreements = {
-        (a, b): attributions[a].technique.agreement(attributions[a], attributions[b]) for a, b in combinations(names, 2)
-    }
-    return Comparison(attributions, agreements)
+    return found

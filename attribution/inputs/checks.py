@@ -18,7 +18,7 @@ _CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv
 
 
 def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
-    """The inputs, if what is explained in them are float tensors on the model's device and in its dtype.
+    """The inputs, if what is explained in them are floats in the model's dtype, or integers, on its device.
 
     Whether they are finite is for `Guards` to look at; `not_finite` says where they are not.
 
@@ -43,7 +43,7 @@ def _rank(model: nn.Module) -> int:
     return next((_CONVOLUTIONS[type(module)] for module in model.modules() if type(module) in _CONVOLUTIONS), 0)
 
 
-def _check_form(inputs: Tensor, rank: int = 0) -> None:
+def _check_form(inputs: Tensor, rank: int = 0, *, named: bool = False) -> None:
     if inputs.is_nested or inputs.layout != torch.strided:
         form = "nested" if inputs.is_nested else f"of layout {inputs.layout}"
         remedy = "pad or crop the images to one size" if inputs.is_nested else "use inputs.to_dense()"
@@ -54,12 +54,31 @@ def _check_form(inputs: Tensor, rank: int = 0) -> None:
         expected = _FORMS if not rank else f"(N, C, {', '.join('DHW'[5 - rank :]) if rank > 3 else 'T'})"
         hint = "; for one example use inputs[None]" if inputs.ndim == (rank or 4) - 1 else ""
         raise InputError(f"inputs have shape {tuple(inputs.shape)}; expected {expected}{hint}")
-    if not inputs.dtype.is_floating_point:
-        raise InputError(f"inputs are {inputs.dtype}; give floats, transformed as the model was trained")
+    if not inputs.dtype.is_floating_point and not named:
+        raise InputError(
+            f"inputs are {inputs.dtype}; give floats, transformed as the model was trained, or where the model takes "
+            "integers say what their axes are: Inputs.of((ids,), axes={0: 'n f'})"
+        )
+
+
+def floats_only(inputs: Inputs, technique: str) -> None:
+    """Refuse explained integers, of which there is no gradient.
+
+    Raises:
+        InputError: There are some.
+    """
+    for name in inputs.explained:
+        if not inputs.values[name].is_floating_point():
+            raise InputError(
+                f"{name!r} holds {inputs.values[name].dtype}, and {technique} explains floats; integers are for "
+                "Occlusion and Activations"
+            )
 
 
 def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
-    _check_form(inputs)
+    _check_form(inputs, named=True)
+    if inputs.is_complex() or inputs.is_quantized:
+        raise InputError(f"inputs are {inputs.dtype}; give floats or integers")
     if 0 in inputs.shape:
         raise InputError(
             f"inputs have shape {tuple(inputs.shape)}: an axis is empty; give at least one image of one pixel"
@@ -69,6 +88,8 @@ def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
         raise InputError(
             f"inputs are on {inputs.device}, the model on {reference.device}; use inputs.to({str(reference.device)!r})"
         )
+    if not inputs.is_floating_point():  # bools and integers, which the user named
+        reference = None
     if reference is not None and not autocast and reference.dtype != inputs.dtype:
         dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
         if inputs.dtype not in dtypes:

@@ -45,7 +45,8 @@ class Inputs:
         Args:
             value: What the model takes.
             axes: By index or keyword, where another reading is meant: ``"n"`` for a tensor that goes along and is not
-                explained, ``""`` for a constant.
+                explained, ``""`` for a constant, and ``"n f"``, ``"n c h w"`` and the like for integers and bools that
+                are explained.
 
         Raises:
             InputError: Nothing in it can be explained, the explained tensors have different numbers of examples, or

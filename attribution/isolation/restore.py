@@ -198,9 +198,15 @@ class Whole(nn.Module):
         self._buffers.update(model.named_buffers())
         vars(self)["_inner"] = model  # no child
 
+    @property
+    def inner(self) -> nn.Module:
+        """The model."""
+        found: nn.Module = vars(self)["_inner"]
+        return found
+
     def forward(self, x: Tensor) -> object:
         """Whatever the model returns."""
-        return vars(self)["_inner"](x)
+        return self.inner(x)
 
     def __deepcopy__(self, memo: object) -> "Whole":
         raise TypeError("TorchScript has no modules to take apart")

@@ -21,6 +21,9 @@ MIXED = "the model's answer to an image depends on the images beside it"
 
 FAILS = "the model fails on an image alone"
 
+ONE_ROW = "the model gives one row for several images"
+"""Of a user's several images that is an error of the scores, not a reason."""
+
 NO_ROOM = "three images at once do not fit into memory"
 
 CROWD = 4
@@ -89,7 +92,7 @@ def mixing(
             return NO_ROOM  # next time there may be
         tensors = tuple(tensor for tensor in model.parameters() if not tensor.is_inference())
         proof = known[key] = _Proof(reason, tensors, _versions(tensors))
-    return proof.reason
+    return None if proof.reason is ONE_ROW and len(inputs) > 1 else proof.reason
 
 
 def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
@@ -98,7 +101,9 @@ def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 def _reason(model: nn.Module, inputs: Inputs, execution: Execution, together: int) -> str | None:
     places = torch.arange(len(inputs), device=inputs.device)
-    moderate = inputs.first.flatten(1).abs().amax(dim=1).argmin()  # a range that the whole batch decides shows on it
+    first = inputs.first
+    first = first.byte() if first.dtype == torch.bool else first
+    moderate = first.flatten(1).abs().amax(dim=1).argmin()  # a range that the whole batch decides shows on it
     inputs = inputs[torch.where(places == moderate, -1, places).argsort()]
     for inside in (False, True):  # what a model returns may not tell images apart: a loss, or nothing
         answers = _answers(model, inputs, pairs=execution.batch_size == 2, inside=inside)
@@ -107,6 +112,8 @@ def _reason(model: nn.Module, inputs: Inputs, execution: Execution, together: in
         if isinstance(answers, str):
             return answers
         alone, batches = answers
+        if not inside and () in alone.rows and not any(() in rows for batch in batches for rows in batch):
+            return ONE_ROW
         shared = [place for place in alone.rows if all(place in rows for batch in batches for rows in batch)]
         if shared:
             coarsest = coarser(*{p.dtype for p in model.parameters()}, inputs.dtype, execution.autocast, tf32(inputs))
@@ -234,6 +241,10 @@ def _neighbours(inputs: Inputs) -> Iterator[tuple[Inputs, Inputs, Inputs]]:
 def _unlike(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Three tensors (1, …) unlike the first row: beyond its range; for a model that refuses such ones, within it."""
     x, last = inputs[:1], inputs[-1:]
+    if not x.is_floating_point():  # indices, often: no others than those that the model was given
+        a, d = (inputs.flatten()[_drawn(x, seed) % inputs.numel()] for seed in (0, 1))
+        yield a, torch.where((last != x).any(), last, x.flip(-1)), d
+        return
     size = x.abs().max()
     size = torch.where(size == 0, torch.ones_like(size), size)
     source = torch.Generator("cpu").manual_seed(0)
@@ -243,6 +254,12 @@ def _unlike(inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     yield 2 * x.flip(-1) + 2 * noise[0] * size, b, -x.flip(-2) + 3 * noise[1] * size
     low, high = x.aminmax()
     yield x.flip(-2), (noise[0] + 0.5) * (high - low) + low, x.flip(-1)
+
+
+def _drawn(like: Tensor, seed: int) -> Tensor:
+    """Integers of this shape, the same in every call."""
+    source = torch.Generator("cpu").manual_seed(seed)
+    return upload(torch.randint(2**31, like.shape, generator=source, device="cpu"), like.device)
 
 
 def _largest(rows: list[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
     """
     undo.add(partial(torch_internals.set_gradients, torch.is_grad_enabled()))
     undo.add(partial(_leave_transforms, torch_internals.transforms()))
+    undo.add(partial(_leave_function_modes, torch_internals.function_modes()))
     if torch.is_inference_mode_enabled():
         outside = torch_internals.InferenceMode(False)
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
@@ -121,6 +122,12 @@ def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Ten
             yield module.set_rng_state, module.get_rng_state()
         elif module is not None:
             yield partial(module.set_rng_state, device=device), module.get_rng_state(device)
+
+
+def _leave_function_modes(depth: int) -> None:
+    """An interrupted one stays on a stack of torch's."""
+    while torch_internals.function_modes() > depth:
+        torch_internals.leave_function_mode()
 
 
 def _leave_transforms(depth: int) -> None:

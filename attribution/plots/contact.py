@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribution.errors import InputError
 from attribution.plots.pixels import Pixels, array, pattern
+from attribution.plots.sheet import empty as blank
 from attribution.plots.sheet import printable
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ def contact_sheet(
         raise InputError(f"pictures of shape {tuple(images.shape)}; expected (K, C, H, W) with at least one")
     if len(titles) != len(images) or len(empty) not in (0, len(images)):
         raise InputError(f"{len(titles)} titles and {len(empty)} marks for {len(images)} pictures; expected one each")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     title, titles = printable(title), [printable(text) for text in titles]
     height, width = images.shape[2:]
     columns = max(1, min(len(images), round(math.sqrt(len(images) * _PAGE * (height + _LABEL) / width))))
@@ -55,8 +53,7 @@ def contact_sheet(
     tiles = [_shrunk(pattern(each) if scaled else np.moveaxis(each, 0, -1), shrink) for each in drawn]
     page, places = _page(tiles, columns, list(empty) or [False] * len(tiles))
     head = 40 if title else _GAP
-    figure = Figure(figsize=(page.shape[1] / _DPI, (page.shape[0] + head) / _DPI), dpi=_DPI)
-    FigureCanvasAgg(figure)
+    figure = blank(page.shape[1] / _DPI, (page.shape[0] + head) / _DPI, dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, page.shape[0] / (page.shape[0] + head)))
     axes.set_axis_off()
     axes.imshow(page, interpolation="nearest", aspect="auto", extent=(0, page.shape[1], page.shape[0], 0))
@@ -78,10 +75,10 @@ def _page(tiles: Sequence[Pixels], columns: int, empty: Sequence[bool]) -> tuple
     rows = -(-len(tiles) // columns)
     page = np.ones((rows * (height + _LABEL + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3))
     places = []
-    for index, (tile, blank) in enumerate(zip(tiles, empty, strict=True)):
+    for index, (tile, crossed) in enumerate(zip(tiles, empty, strict=True)):
         row, column = divmod(index, columns)
         top, left = row * (height + _LABEL + _GAP) + _GAP, column * (width + _GAP) + _GAP
-        drawn = _crossed(height, width) if blank else tile
+        drawn = _crossed(height, width) if crossed else tile
         page[top : top + height, left : left + width] = drawn if drawn.ndim == 3 else drawn[..., None]
         places.append((top, left))
     return page, places

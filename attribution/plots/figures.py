@@ -1,4 +1,4 @@
-"""One figure per kind of map, and one for the difference of two answers."""
+"""Figures of activations and of pictures that a technique made, and one for the difference of two answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from attribution.errors import InputError
-from attribution.plots.pixels import Picture, Pixels, array, overlay, pattern, pictures, strip
-from attribution.plots.sheet import Panel, draw
+from attribution.plots.backdrops import Picture, pictures
+from attribution.plots.panels import Panel
+from attribution.plots.pixels import Pixels, array, pattern, strip
+from attribution.plots.sheet import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CHANNELS = 8
-_TARGETS = 40
-_COLUMNS = 6
 
 
 def activation_figure(maps: Mapping[str, Tensor], *, channels: int = 8, title: str = "") -> "Figure":
@@ -44,51 +44,6 @@ def activation_figure(maps: Mapping[str, Tensor], *, channels: int = 8, title: s
             lines.append(panels[start : start + _CHANNELS])
             labels.append("" if start else f"{layer}\n{size}")
     return draw(lines, width=1.3, title=title, labels=labels)
-
-
-def heatmap_figure(
-    maps: Mapping[str, Tensor],
-    *,
-    image: "Picture | None" = None,
-    signed: bool = False,
-    titles: Sequence[str] = (),
-    title: str = "",
-) -> "Figure":
-    """Heatmaps, a line per image and layer: the picture (where given), then one panel per target.
-
-    Args:
-        maps: layer or ``"input"`` → (N, T, h, w).
-        image: what the model saw: (H, W, 3) or (N, H, W, 3) float in [0, 1], or a PIL image of 8 or 16 bits.
-        signed: False: jet, 0.55 picture + 0.45 colour. True: red for positive and blue for negative values,
-            symmetric about 0, over a grey copy of the picture, with a colour bar in the map's unit.
-        titles: of the targets: T, the same for all images, or N·T, image by image.
-        title: of the whole figure.
-
-    Raises:
-        InputError: no maps, a wrong shape, or a number of pictures or titles that does not fit.
-        NonFiniteError: NaN or infinity in a map.
-    """
-    count, targets = next(iter(_checked(maps, rank=4).values())).shape[:2]
-    if any(map.shape[:2] != (count, targets) for map in maps.values()):
-        raise InputError("the maps differ in images or targets; expected (N, T, h, w) with one N and one T")
-    if len(titles) not in (0, targets, count * targets):
-        raise InputError(f"{len(titles)} titles for {count} images × {targets} targets; expected one each")
-    names = list(titles) or [f"target {t}" if targets > 1 else "" for t in range(targets)]
-    backdrops = [None] * count if image is None else pictures(image, count)
-    drawn = min(targets, _TARGETS)
-    lines: list[list[Panel]] = []
-    for n, backdrop in enumerate(backdrops):
-        for key, map in maps.items():
-            panels = []
-            if backdrop is not None:
-                panels.append(Panel(pixels=backdrop, title=f"image {n}" if count > 1 else "image"))
-            for t in range(drawn):
-                parts = ["" if key == "input" else key, names[(n * targets + t) % len(names)]]
-                panels.append(_heatmap(map[n, t], backdrop, signed, " · ".join(filter(None, parts)) or key))
-            lines += [panels[i : i + _COLUMNS] for i in range(0, len(panels), _COLUMNS)]
-    if drawn < targets:
-        title = f"{title} (the first {drawn} of {targets} targets)".strip()
-    return draw(lines, width=2.2, title=title)
 
 
 def image_figure(maps: Mapping[str, Tensor], *, titles: Sequence[str] = (), title: str = "") -> "Figure":
@@ -135,7 +90,7 @@ def difference_figure(
             slices of targets, (N, T, C, h, w), are drawn one by one.
         b: the same keys and shapes.
         names: what the two columns are called.
-        image: (H, W, 3) float in [0, 1] or a PIL image, whose grey copy shades the maps.
+        image: see `plots.pictures`; its grey copy shades the maps.
 
     Raises:
         InputError: no maps, or keys or shapes that differ.
@@ -164,16 +119,6 @@ def _checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str
             expected = f"{rank} axes; draw series, volumes and features from .maps" if rank else "a leading image axis"
             raise InputError(f"the map of {key!r} has shape {tuple(map.shape)}; expected {expected}")
     return maps
-
-
-def _heatmap(map: Tensor, backdrop: Pixels | None, signed: bool, title: str) -> Panel:
-    values = array(map)
-    if signed:
-        reach = float(abs(values).max()) or 1.0
-        return Panel(pixels=values, title=title, cmap="RdBu_r", limits=(-reach, reach), backdrop=backdrop, bar="{:.3g}")
-    if backdrop is not None:
-        return Panel(pixels=overlay(backdrop, map), title=title)
-    return Panel(pixels=values, title=title, cmap="jet", limits=(0.0, max(float(values.max()), 0.0) or 1.0))
 
 
 def _compared(pair: tuple[Pixels, Pixels], names: tuple[str, str], where: str, backdrop: Pixels | None) -> list[Panel]:

@@ -18,6 +18,12 @@ transforms = torch._C._functorch.get_dynamic_layer_stack_depth
 leave_transforms = torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth
 """Close those above a depth."""
 
+function_modes = torch._C._len_torch_function_stack
+"""How many modes that see torch's functions are on in this thread."""
+
+leave_function_mode = torch._C._pop_torch_function_stack
+"""Take the latest one off."""
+
 has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 """Whether an operation (``"aten::relu"``) has a kernel for a dispatch key."""
 

@@ -116,7 +116,7 @@ class DifferenceScore(Score):
 
     def names(self, columns: Tensor) -> tuple[tuple[str, ...], ...]:
         """``"class 3 − class 5"``."""
-        a, b = (_names(side, columns) for side in self.sides)
+        a, b = (class_names(side, columns) for side in self.sides)
         return tuple(
             tuple(f"{one[t % len(one)]} − {other[t % len(other)]}" for t in range(columns.shape[1]))
             for one, other in zip(a, b, strict=True)
@@ -126,7 +126,8 @@ class DifferenceScore(Score):
         return f"{self.a} − {self.b}"
 
 
-def _names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
+def class_names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
+    """Those of a score inside another one, of which the columns are not those of classes."""
     if isinstance(score, ClassScore):
         classes = score.target if isinstance(score.target, Tensor) else torch.arange(columns.shape[1])
         return score.names(classes if classes.ndim == 2 else classes.expand(len(columns), -1))

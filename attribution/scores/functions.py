@@ -2,22 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from attribution.errors import AttributionError, ModelError, TargetError
 from attribution.running.execution import out_of_memory
-from attribution.scores.moved import Unmoved, moved, taken
 from attribution.scores.outputs import described
+from attribution.scores.own_rows import mixed
 from attribution.scores.score import Finding, Output, Score
 
 HINT = "Let it take (output, examples) and look its data up by examples, the place of each row in the batch"
-
-ROUNDING = 64
-"""Units in the last place of the largest value that a sum may be off at another place of the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +32,19 @@ class FunctionScore(Score):
         function: Of whatever the model returns, and of ``examples`` where it takes two positional arguments, or its
             second is called so.
         name: In figures, files and reports; ``None``: the function's own.
+        layer: A layer whose output the function takes in place of the model's; the forward ends there.
 
     Raises:
-        TargetError: It is no function, or takes another number of arguments. When run: see above.
+        TargetError: It is no function, or takes another number of arguments, or ``layer`` is no name. When run: see
+            above.
+        LayerError: The model has no such layer. When run: it never runs, or runs several times.
         ModelError: When run: it fails on the output, or does not return one row of floats per example.
     """
 
     function: Callable[..., Tensor]
     name: str | None = None
+    _: KW_ONLY
+    layer: str | None = None
     _first: int = field(default=0, init=False, repr=False, compare=False)
     """The place of a part's first example in the batch."""
 
@@ -52,8 +53,15 @@ class FunctionScore(Score):
             raise TargetError(f"FunctionScore.function is {self.function!r}; give a function of the model's output")
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise TargetError(f"FunctionScore.name is {self.name!r}; give a text, or leave it out")
+        if self.layer is not None and (not isinstance(self.layer, str) or not self.layer):
+            raise TargetError(f"FunctionScore.layer is {self.layer!r}; give a name of model.named_modules()")
         object.__setattr__(self, "name", self.name or called(self.function))
         _takes_examples(self.function)
+
+    @property
+    def of_layer(self) -> str | None:
+        """The layer whose output the function takes."""
+        return self.layer
 
     def rows(self, part: slice) -> Self:
         """The function is told the places in the whole batch."""
@@ -63,39 +71,8 @@ class FunctionScore(Score):
         """The values of a function of one argument do not move with the rows."""
         if _takes_examples(self.function):
             return ()
-        rows = len(examples)
-        if rows == 1:
-            return self._beside_another(output, examples)
-        orders = ([*range(rows)], [rows - 1, *range(rows - 1)], [0] * rows, [rows - 1] * rows)
-        try:
-            given = [moved(output, order) for order in orders]
-        except Unmoved:
-            return ()
-        with torch.no_grad():
-            plain, *others = (self.values(each, examples).nan_to_num(0.0) for each in given)
-            eps = torch.finfo(plain.dtype).eps
-            allowed = eps**0.5 * plain.abs() + ROUNDING * eps * plain.abs().amax()
-            off = torch.stack(
-                [
-                    (taken(plain, order) - other).abs() > taken(allowed, order)
-                    for order, other in zip(orders[1:], others, strict=True)
-                ]
-            ).any()
-        return (Finding(off, self._uses_more),)
-
-    def _beside_another(self, output: Output, examples: Tensor) -> Sequence[Finding]:
-        """The only row has another value behind a row that is unlike it; a tensor's rows can be made."""
-        if not isinstance(output, Tensor) or output.is_nested or str(output.layout) != "torch.strided":
-            return ()
-        with torch.no_grad():
-            alone = self.values(output.clone(), examples)  # a function may write into what it gets
-            try:
-                found = self.function(torch.cat([3 * output + 1, output]))
-                beside = found[1:].reshape(alone.shape) if len(found) == 2 else alone
-            except Exception:  # a function of a single row, which fails on others wherever they come
-                return ()
-            off = ((beside - alone).abs() > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs()).any()
-        return (Finding(off, self._uses_more),)
+        off = mixed(lambda each, rows: self.values(each, examples.new_zeros(rows)), output, len(examples))
+        return () if off is None else (Finding(off, self._uses_more),)
 
     def _uses_more(self) -> TargetError:
         return TargetError(

@@ -10,6 +10,7 @@ from attribution.errors import TargetError
 from attribution.scores.boxes import BoxScore
 from attribution.scores.classes import ClassScore
 from attribution.scores.difference import DifferenceScore
+from attribution.scores.finer import FinerScore
 from attribution.scores.functions import called
 from attribution.scores.layers import LayerScore
 from attribution.scores.regions import RegionScore
@@ -19,7 +20,7 @@ from attribution.scores.values import ValueScore
 
 _KNOWN: dict[str, type[Score]] = {
     cls.__name__: cls
-    for cls in (BoxScore, ClassScore, DifferenceScore, LayerScore, RegionScore, SimilarityScore, ValueScore)
+    for cls in (BoxScore, ClassScore, DifferenceScore, FinerScore, LayerScore, RegionScore, SimilarityScore, ValueScore)
 }
 
 

@@ -45,6 +45,10 @@ class LoadedModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", class_names.every(self.labels))
 
+    def __repr__(self) -> str:
+        classes = "labels unknown" if self.labels is None else f"{len(self.labels)} classes"
+        return f"<LoadedModel {self.name}: {type(self.model).__name__}, {classes}>"
+
     @property
     def spread(self) -> float:
         """Standard deviation of photos in model-input units, taking a quarter of black to white for it in [0, 1]."""

@@ -1,7 +1,8 @@
 """Activations by Captum's ``LayerActivation``."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from captum.attr import LayerActivation
@@ -33,27 +34,8 @@ class CaptumActivations(Attributor[Activations]):
 
     def compute(self, run: Run[Activations]) -> Maps:
         """Every layer's output or input, which Captum clones before the network goes on, or its mean."""
-        found = places(run.model, run.technique.layers, run.inputs)
-        values: Maps = {}
-        for entries in (False, True):  # one forward for the outputs, one for the inputs
-            some = [(name, module) for name, module in found if name.entry is entries]
-            if some:
-                values |= self._values(run, some, entries=entries)
+        values = layer_values(run, run.technique.layers)
         return {name: self._whole(run, name, values[name]) for name in run.technique.layers}
-
-    def _values(self, run: Run[Activations], some: list[tuple[LayerName, nn.Module]], *, entries: bool) -> Maps:
-        """What Captum gives for layers."""
-        asked = list(dict.fromkeys(module for _, module in some))
-        fails = layers.survey(run.model, run.inputs).failure is not None
-        # Captum takes several layers for replicas of one if they are on several devices
-        apart = len(devices_of(run.model)) > 1
-        given: dict[nn.Module, Tensor | tuple[Tensor, ...]] = {}
-        with typed():
-            for part in [[module] for module in asked] if apart else [asked]:
-                method = LayerActivation(Truncated(run, part) if fails else partial(forward, run), part)
-                held = method.attribute(explained(run), attribute_to_layer_input=entries)
-                given |= zip(part, held, strict=True)
-        return {name.text: item(name, given[module]) for name, module in some}
 
     def _whole(self, run: Run[Activations], name: str, value: Tensor) -> Tensor:
         """The map of all examples, or its mean over places."""
@@ -65,3 +47,33 @@ class CaptumActivations(Attributor[Activations]):
             return value
         run.note(f"axes {name}", "(L, N, D), given as (N, L, D)")
         return value.transpose(0, axes.examples)
+
+
+def layer_values(run: Run[Any], names: Sequence[str]) -> Maps:
+    """What ``LayerActivation`` gives for layers, outputs or inputs, by name.
+
+    Raises:
+        LayerError: See `places`.
+        ModelError: Captum fails.
+    """
+    found = places(run.model, names, run.inputs)
+    values: Maps = {}
+    for entries in (False, True):  # one forward for the outputs, one for the inputs
+        some = [(name, module) for name, module in found if name.entry is entries]
+        if some:
+            values |= _values(run, some, entries=entries)
+    return values
+
+
+def _values(run: Run[Any], some: list[tuple[LayerName, nn.Module]], *, entries: bool) -> Maps:
+    asked = list(dict.fromkeys(module for _, module in some))
+    fails = layers.survey(run.model, run.inputs).failure is not None
+    # Captum takes several layers for replicas of one if they are on several devices
+    apart = len(devices_of(run.model)) > 1
+    given: dict[nn.Module, Tensor | tuple[Tensor, ...]] = {}
+    with typed():
+        for part in [[module] for module in asked] if apart else [asked]:
+            method = LayerActivation(Truncated(run, part) if fails else partial(forward, run), part)
+            held = method.attribute(explained(run), attribute_to_layer_input=entries)
+            given |= zip(part, held, strict=True)
+    return {name.text: item(name, given[module]) for name, module in some}

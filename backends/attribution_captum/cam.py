@@ -57,10 +57,10 @@ class CaptumCAM(Attributor[C], ABC):
         maps: Maps = {}
         for (text, grid), (name, module) in zip(grids.items(), asked, strict=True):
             columns: list[Tensor] = []
-            with _shown(name, module, grid) as (layer, shown):
+            with detoured(name, module, grid) as (layer, shown):
                 while run.target is None or len(columns) < run.target.shape[1]:
                     score = ScoreOfOne(run, column=len(columns))
-                    with typed(), connected(_without_influence(name)), _unwritten(name, module):
+                    with typed(), connected(without_influence(name)), unwritten(name, module):
                         columns.append(self.column(score, layer, tensors, shown).detach())
             maps[text] = torch.stack(columns, dim=1)
         for key, note in run.technique.notes(grids, run.inputs).items():
@@ -68,9 +68,9 @@ class CaptumCAM(Attributor[C], ABC):
         return maps
 
 
-def held(method: Any, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
+def held(method: Any, inputs: tuple[Tensor, ...], name: LayerName, **options: bool) -> Tensor:
     """What a method of Captum gives for a layer's output, or for what it is given, by the name of the layer."""
-    return item(name, method.attribute(inputs, attribute_to_layer_input=name.entry))
+    return item(name, method.attribute(inputs, attribute_to_layer_input=name.entry, **options))
 
 
 class CaptumGradCAM(CaptumCAM[GradCAM]):
@@ -79,8 +79,10 @@ class CaptumGradCAM(CaptumCAM[GradCAM]):
     technique_type: ClassVar[type[GradCAM]] = GradCAM
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
-        """Captum's own sum over axis 1, which it keeps."""
-        return held(LayerGradCam(score, layer), inputs, name)[:, 0]
+        """Captum's own sum over axis 1, which it keeps, or its terms."""
+        apart = score.run.technique.by_channel
+        found = held(LayerGradCam(score, layer), inputs, name, attr_dim_summation=not apart)
+        return found if apart else found[:, 0]
 
 
 class CaptumLayerCAM(CaptumCAM[LayerCAM]):
@@ -102,9 +104,9 @@ class CaptumHiResCAM(CaptumCAM[HiResCAM]):
     technique_type: ClassVar[type[HiResCAM]] = HiResCAM
 
     def column(self, score: "ScoreOfOne", layer: nn.Module, inputs: tuple[Tensor, ...], name: LayerName) -> Tensor:
-        """The mean over channels, times their number."""
+        """The mean over channels, times their number, or Captum's product itself."""
         evidence = held(LayerGradientXActivation(score, layer), inputs, name)
-        return evidence.mean(dim=1) * evidence.shape[1]
+        return evidence if score.run.technique.by_channel else evidence.mean(dim=1) * evidence.shape[1]
 
 
 class CaptumElementWiseCAM(CaptumCAM[ElementWiseCAM]):
@@ -149,7 +151,7 @@ class CaptumGradCAMPlusPlus(CaptumCAM[GradCAMPlusPlus]):
 
 
 @contextmanager
-def _shown(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.Module, LayerName]]:
+def detoured(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.Module, LayerName]]:
     """A layer that gives, or is given, (N, D, *places) inside the network, and its name; no hook outlives the block.
 
     Raises:
@@ -185,7 +187,7 @@ def _shown(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[nn.
             handle.remove()
 
 
-def _without_influence(name: LayerName) -> LayerError:
+def without_influence(name: LayerName) -> LayerError:
     """Captum takes the gradients of all items of a tuple at once, and fails where one of them has none."""
     if not name.keys:
         return layers.no_influence(name.text)
@@ -196,25 +198,34 @@ def _without_influence(name: LayerName) -> LayerError:
 
 
 @contextmanager
-def _unwritten(name: LayerName, module: nn.Module) -> Iterator[None]:
+def unwritten(name: LayerName, module: nn.Module, *, runs: int | None = None) -> Iterator[None]:
     """Notice who writes into a tensor that Captum keeps, or into the copy that it hands on of a layer's input.
+
+    Args:
+        name: The layer.
+        module: It.
+        runs: In how many of its first runs with gradients; ``None``: in all.
 
     Raises:
         LayerError: Somebody did, so that neither the value nor the gradient is the layer's.
     """
     kept: list[tuple[Tensor, int]] = []
-    written = False
+    written, done = False, 0
+
+    def looking() -> bool:  # without gradients Captum asks for the values, of which it makes a copy at once
+        return torch.is_grad_enabled() and (runs is None or done < runs)
 
     def keep(values: Any) -> None:
-        if torch.is_grad_enabled():  # else Captum asks for the values, of which it makes a copy at once
+        if looking():
             kept.extend((tensor, tensor._version) for tensor in nested.tensors(values))
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal written
+        nonlocal written, done
         if name.entry:
-            written |= torch.is_grad_enabled() and any(tensor._version for tensor in nested.tensors(args))
+            written |= looking() and any(tensor._version for tensor in nested.tensors(args))
         else:
             keep(output)
+        done += torch.is_grad_enabled()
 
     handles = [module.register_forward_hook(look)]
     if name.entry:

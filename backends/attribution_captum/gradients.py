@@ -25,7 +25,7 @@ T = TypeVar("T", bound=AveragedGradient)
 Tensors = tuple[Tensor, ...]
 
 
-class _Score:
+class Score:
     """One target's score of each row: the forward function that Captum is given, with ``examples`` as the last one.
 
     The model runs with the default device that was set when this was made, whatever Captum runs with.
@@ -37,19 +37,20 @@ class _Score:
         self._device = torch.get_default_device()
 
     def __call__(self, *given: Tensor) -> Tensor:
+        """(B,)."""
         *tensors, examples = given
         inputs = self._run.inputs[examples]
         shown = inputs.replaced(dict(zip(inputs.explained, tensors, strict=True)))
-        with _default(self._device):
+        with with_default(self._device):
             return self._run.scores(self._run.forward(shown), examples)[:, self._column]
 
 
-def _default(device: torch.device) -> AbstractContextManager[Any]:
+def with_default(device: torch.device) -> AbstractContextManager[Any]:
     """``device`` by default; nothing is entered where it is so already."""
     return nullcontext() if torch.get_default_device() == device else device
 
 
-class _PerTarget(Attributor[T], ABC):
+class PerTarget(Attributor[T], ABC):
     """One call of Captum's class per target, for as many examples as go through the model at once."""
 
     backend: ClassVar[str] = "captum"
@@ -67,7 +68,7 @@ class _PerTarget(Attributor[T], ABC):
         columns = []
         with typed():
             for t in range(run.settled[1].shape[1]):
-                found = [self.ask(run, _Score(run, t), run.inputs[each], each) for each in parts]
+                found = [self.ask(run, Score(run, t), run.inputs[each], each) for each in parts]
                 columns.append([torch.cat(each).detach() for each in zip(*found, strict=True)])
         keys = [run.inputs.key(name) for name in run.inputs.explained]
         maps = {key: torch.stack(each, dim=1) for key, *each in zip(keys, *columns, strict=True)}
@@ -75,7 +76,7 @@ class _PerTarget(Attributor[T], ABC):
         return maps
 
     @abstractmethod
-    def ask(self, run: Run[T], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+    def ask(self, run: Run[T], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """Captum's answer for one target and some examples, for each explained input."""
 
     def tell(self, run: Run[T], maps: Maps) -> None:
@@ -94,35 +95,36 @@ class _PerTarget(Attributor[T], ABC):
         return parts
 
 
-def _leaves(inputs: Inputs) -> Tensors:
+def leaves(inputs: Inputs) -> Tensors:
+    """What Captum is given of some examples, as the beginning of its graph."""
     return tuple(inputs.values[name].detach().requires_grad_() for name in inputs.explained)
 
 
-class CaptumSaliency(_PerTarget[Saliency]):
+class CaptumSaliency(PerTarget[Saliency]):
     """By ``Saliency``, which leaves the channels as they are."""
 
     technique_type: ClassVar[type[Saliency]] = Saliency
 
-    def ask(self, run: Run[Saliency], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+    def ask(self, run: Run[Saliency], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call, with its own absolute value."""
         method, absolute = captum.attr.Saliency(score), run.technique.absolute
-        found: Tensors = method.attribute(_leaves(inputs), abs=absolute, additional_forward_args=(examples,))
+        found: Tensors = method.attribute(leaves(inputs), abs=absolute, additional_forward_args=(examples,))
         return found
 
 
-class CaptumInputXGradient(_PerTarget[InputXGradient]):
+class CaptumInputXGradient(PerTarget[InputXGradient]):
     """By ``InputXGradient``."""
 
     technique_type: ClassVar[type[InputXGradient]] = InputXGradient
 
-    def ask(self, run: Run[InputXGradient], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+    def ask(self, run: Run[InputXGradient], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call."""
         method = captum.attr.InputXGradient(score)
-        found: Tensors = method.attribute(_leaves(inputs), additional_forward_args=(examples,))
+        found: Tensors = method.attribute(leaves(inputs), additional_forward_args=(examples,))
         return found
 
 
-class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
+class CaptumIntegratedGradients(PerTarget[IntegratedGradients]):
     """By ``IntegratedGradients``, which weighs in float32 whatever it is given.
 
     Its ``riemann_trapezoid`` has weights that add up to (steps − 1) / steps. The map is Captum's all the same.
@@ -132,12 +134,12 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
     technique_type: ClassVar[type[IntegratedGradients]] = IntegratedGradients
     computes_in: ClassVar[torch.dtype | None] = torch.float32
 
-    def ask(self, run: Run[IntegratedGradients], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+    def ask(self, run: Run[IntegratedGradients], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call, of as many points at once as rows go through the model."""
-        technique, points = run.technique, (_leaves(inputs), _start(run, examples))
+        technique, points = run.technique, (leaves(inputs), _start(run, examples))
         rows, method = max(self.rows(run), len(examples)), captum.attr.IntegratedGradients(score)
         manner = {"n_steps": technique.steps, "method": technique.rule, "internal_batch_size": rows}
-        with _default(torch.device("cpu")):
+        with with_default(torch.device("cpu")):
             found: Tensors = method.attribute(*points, additional_forward_args=(examples,), **manner)
         return found
 
@@ -145,16 +147,16 @@ class CaptumIntegratedGradients(_PerTarget[IntegratedGradients]):
         """The gap to completeness is Captum's convergence delta."""
         gaps = []
         for t in range(run.settled[1].shape[1]):
-            delta = captum.attr.IntegratedGradients(_Score(run, t)).compute_convergence_delta
+            delta = captum.attr.IntegratedGradients(Score(run, t)).compute_convergence_delta
             for each in self.parts(run):
                 own = tuple(map_[each, t] for map_ in maps.values())
-                gaps.append(delta(own, _start(run, each), _leaves(run.inputs[each]), additional_forward_args=(each,)))
+                gaps.append(delta(own, _start(run, each), leaves(run.inputs[each]), additional_forward_args=(each,)))
         total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
         gap = torch.cat(gaps).view_as(total.T).T
         run.extras.update(run.technique.told(gap, total - gap))
 
 
-class CaptumSmoothGrad(_PerTarget[SmoothGrad]):
+class CaptumSmoothGrad(PerTarget[SmoothGrad]):
     """By ``NoiseTunnel`` of ``Saliency``, which repeats the examples, and has the statistics.
 
     The tunnel's own noise is that of torch's global generator, and takes other values in other batches. It is told to
@@ -163,7 +165,7 @@ class CaptumSmoothGrad(_PerTarget[SmoothGrad]):
 
     technique_type: ClassVar[type[SmoothGrad]] = SmoothGrad
 
-    def ask(self, run: Run[SmoothGrad], score: _Score, inputs: Inputs, examples: Tensor) -> Tensors:
+    def ask(self, run: Run[SmoothGrad], score: Score, inputs: Inputs, examples: Tensor) -> Tensors:
         """One call, of as many samples at once as go through the model beside each other."""
         draws, names = run.technique.draws(inputs), inputs.explained
 

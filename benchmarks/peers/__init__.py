@@ -14,6 +14,11 @@ from benchmarks.peers.torchcam import TorchCAM
 
 _ACTIVATIONS = ("activations, one early layer", "activations, one middle layer")
 _GRAD_CAM = ("grad_cam, 1 target",)
+_CAMS = (
+    *_GRAD_CAM,
+    *("layer_cam, 1 target", "hires_cam, 1 target", "xgrad_cam, 1 target"),
+    *("eigen_cam, layer1", "eigen_cam, layer4"),
+)
 _OCCLUSION = ("occlusion, 224 px, window 40, stride 20",)
 _QUICK = ("ResNet-50", "MobileNetV2", "SqueezeNet 1.1")
 _FLOORS = (
@@ -38,7 +43,7 @@ PEERS: tuple[Peer, ...] = (
     CaptumGradCAM(tier="default", questions=_GRAD_CAM, models=_QUICK),
     CaptumGradCAM(tier="tuned", questions=_GRAD_CAM, models=_QUICK),
     CaptumGradCAM(tier="compiled", questions=_GRAD_CAM, models=("ResNet-50",)),
-    PytorchGradCAM(tier="default", questions=_GRAD_CAM),
+    PytorchGradCAM(tier="default", questions=_CAMS),
     TorchCAM(tier="default", questions=_GRAD_CAM),
     CaptumOcclusion(tier="default", questions=_OCCLUSION, models=_QUICK),
     CaptumOcclusion(tier="tuned", questions=_OCCLUSION, models=_QUICK),

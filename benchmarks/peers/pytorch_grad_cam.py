@@ -1,4 +1,4 @@
-"""pytorch-grad-cam's ``GradCAM``."""
+"""pytorch-grad-cam's CAMs."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -7,12 +7,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attribution import Attribution
+from attribution import Attribution, EigenCAM, GradCAM
 from attribution.agreement import Agreement, agree, all_hold
+from attribution.techniques.cam.family import CAM
 from benchmarks.cases import Case
 from benchmarks.peers.peer import Check, Contestant, Peer, classes, largest, no_numpy, own, tolerance
 from benchmarks.peers.tap import grad_cam, tap
 from benchmarks.rows import subject_of
+
+METHODS = {
+    "grad_cam": "GradCAM",
+    "layer_cam": "LayerCAM",
+    "hires_cam": "HiResCAM",
+    "xgrad_cam": "XGradCAM",
+    "eigen_cam": "EigenCAM",
+}
+"""Its classes by our names."""
 
 _SCALED = "pytorch-grad-cam scales each map to 0…1 twice, on the host; ours was put through the same before comparing"
 
@@ -34,8 +44,8 @@ class PytorchGradCAM(Peer):
         targets_ = import_module("pytorch_grad_cam.utils.model_targets")
         model, inputs = subject_of(case, device)
         model = own(model)
-        method = library.GradCAM(model=model, target_layers=[model.get_submodule(case.subject.late)])
-        targets = [targets_.ClassifierOutputTarget(index) for index in classes(case)]
+        method = getattr(library, METHODS[case.technique.name])(model, [model.get_submodule(_layer(case))])
+        targets = [targets_.ClassifierOutputTarget(index) for index in classes(case)] or None
         return Contestant(lambda: torch.from_numpy(method(input_tensor=inputs, targets=targets)).to(device), model)
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
@@ -44,13 +54,17 @@ class PytorchGradCAM(Peer):
         Where the next module overwrites the layer's output in place, the library's stored activation is the
         overwritten one on the CPU, with the gradient from before: then the same is done with ours.
         """
-        raw = ours.raw[case.subject.late]
+        raw = ours.raw[_layer(case)]
         compared = (
             "maps of 0…1 against ours after ReLU, min–max and bilinear resize, within the dtype's tolerance × "
             "2 · max|raw| / max(ReLU(raw))"
         )
         direct = _compare(raw, answer, ours)
-        if all_hold(direct):
+        if isinstance(case.technique, EigenCAM) and not all_hold(direct):
+            pairs = zip(direct, _compare(-raw, answer, ours), strict=True)
+            nearer = [min(pair, key=lambda agreement: agreement.difference) for pair in pairs]
+            return Check(nearer, compared, f"{_SCALED}. Its sign is LAPACK's: here the other one")
+        if all_hold(direct) or not isinstance(case.technique, GradCAM):
             return Check(direct, compared, _SCALED)
         model, inputs = subject_of(case, device)
         assert inputs is not None
@@ -66,6 +80,12 @@ class PytorchGradCAM(Peer):
             f"activation is overwritten while its gradient is not; its maps are off by {largest(direct):.0%} of the "
             "maximum, and agree once ours are computed from the overwritten activation",
         )
+
+
+def _layer(case: Case) -> str:
+    assert isinstance(case.technique, CAM)
+    (layer,) = case.technique.layers
+    return layer
 
 
 def _compare(raw: Tensor, answer: Tensor, ours: Attribution) -> list[Agreement]:

@@ -85,7 +85,7 @@ def test_the_interval_holds_the_median_and_shrinks_to_a_constant() -> None:
 
 def test_full_size_asks_every_question_of_every_model() -> None:
     asked = {(case.question.label, case.model) for case in cases("full", "cuda")}
-    some = ("scaling", "occlusion, 448 px", "activations, one middle layer")
+    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", "eigen", "layer_cam", "hires", "xgrad")
     everywhere = [q for q in QUESTIONS if "full" in q.models and not q.label.startswith(some)]
     assert {(question.label, model) for question in everywhere for model in SUBJECTS} <= asked
     assert ("occlusion, 448 px, window 16, stride 16", "ResNet-50") in asked
@@ -170,7 +170,10 @@ def test_a_report_is_built_from_a_results_file(tmp_path: Path) -> None:
     page = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "1.50 [1.40, 1.60] vs captum" in page
     assert "Of 1 races our backends won 1, lost 0" in page
-    assert (tmp_path / "docs" / "pictures" / "benchmark-ratios-machine.png").stat().st_size > 1000
+    technique = read(_file(tmp_path)).results[0].row.technique
+    assert (tmp_path / "docs" / "pictures" / f"benchmark-{technique}.png").stat().st_size > 1000
+    assert f"| {technique} | our captum backend | **1.5**, 1 / 0 / 0 |" in page
+    assert page.index("## In short") < page.index("<summary>")
 
 
 def test_counts_have_a_table_of_their_own(tmp_path: Path) -> None:

@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM, Occlusion, Technique, explain
+from attribution import (
+    Activations,
+    Attribution,
+    EigenCAM,
+    FilterVisualization,
+    GradCAM,
+    HiResCAM,
+    Occlusion,
+    Technique,
+    XGradCAM,
+    explain,
+)
 from attribution.agreement import all_hold
 from attribution.techniques.filter_visualization import FIRST_STEP
 from attribution.testing import small_residual
@@ -136,6 +147,19 @@ def test_an_overwritten_activation_is_stated_and_anything_else_is_refused(
     assert all_hold(explained.agreements)
     assert "in place" in explained.stated
     for mutant in (0.99 * seen(True, case), seen(False, case).roll(1, dims=-1)):
+        assert not all_hold(peer.check(case, "cpu", mutant, _ours(case)).agreements)
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [EigenCAM(layers=("body_relu",)), HiResCAM(layers=("body_relu",)), XGradCAM(layers=("body_relu",))],
+    ids=lambda t: t.name,
+)
+def test_other_cams_of_pytorch_grad_cam_are_compared_after_its_scaling(technique: Technique) -> None:
+    case, peer = _case(technique), PytorchGradCAM(tier="default", questions=())
+    answer, _ = first(peer.enter(case, "cpu", sweep=False).call, "cpu")
+    assert all_hold(peer.check(case, "cpu", answer, _ours(case)).agreements)
+    for mutant in (0.99 * answer, answer.roll(1, dims=-1)):
         assert not all_hold(peer.check(case, "cpu", mutant, _ours(case)).agreements)
 
 

@@ -78,7 +78,7 @@ def test_parameters_layers_targets_labels_and_lists(
 ) -> None:
     (tmp_path / "list.csv").write_text("path,target\nphotos/0.png,cup\nphotos/2.png,1\n")
     words = ["run", tmp_path / "list.csv", "--model", spec, "-t", "grad_cam", "-t", "occlusion", "--layer", "body"]
-    words += ["-p", "occlusion.window=5", "-p", "occlusion.stride=5", "--precision", "bf16-mixed"]
+    words += ["-p", "window=5", "-p", "occlusion.stride=5", "--precision", "bf16-mixed"]
     assert attribution(*words, "--out", out).code == 0
     for item, target in ((0, 2), (1, 1)):
         for answer in runs.open(out)[item].values():
@@ -106,7 +106,7 @@ def test_refusals(photos: Path, spec: str, out: Path, tmp_path: Path, refused: C
         (no("-t", "grad_cm"), "nearest: 'grad_cam"),
         (no("-t", "grad_cam", "-t", "grad_cam"), "given twice"),
         (no("-t", "filter_visualization", "--layer", "body", "-p", "channels=[0]"), "makes its own images"),
-        (no("-t", "grad_cam", "-t", "occlusion", "-p", "window=5"), "say which: -p grad_cam.window=5"),
+        (no("-t", "grad_cam", "-t", "layer_cam", "-p", "relu=true"), "say of which: -p grad_cam.relu=true"),
         (no("-t", "saliency", "--layer", "body"), "takes no layers"),
         (no("-t", "activations", "--layer", "body", "--target", "cup"), "explains no score"),
         (no("-t", "grad_cam", "--layer", "bodi"), "no layer 'bodi'"),

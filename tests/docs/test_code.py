@@ -65,7 +65,7 @@ def understand(words: list[str]) -> None:
         images = [options["image"]] if options.get("image") else options.get("images") or []
         layers, targets, settings = (options[key] or [] for key in ("layer", "target", "param"))
         score = None if ".py:" in str(options["score"]) else options["score"]  # the pages bring no such files
-        named, output = options["technique"], options["output"]
+        named, output = options["technique"] or ["grad_cam"], options["output"]
         question.parse(named, options.get("backend"), images, layers, targets, settings, score, output)
 
 

@@ -1,5 +1,6 @@
 """Links lead somewhere, pictures are shown, and pages keep to their form."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-DECISIONS = sorted((ROOT / "docs/decisions").glob("*.md"))
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
 PICTURES = sorted(path for path in (ROOT / "docs/pictures").iterdir() if path.suffix in (".jpg", ".png"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -62,7 +63,7 @@ def test_every_rule_has_an_anchor_of_its_own() -> None:
 def test_every_picture_is_shown_and_every_page_found() -> None:
     shown = {place for page in PAGES for place in targets(page)}
     assert [picture.name for picture in PICTURES if picture not in shown] == []
-    listed = {ROOT / "README.md", *DECISIONS}
+    listed = {ROOT / "README.md", *(ROOT / "docs").rglob("index.md"), *DECISIONS}
     assert [page.name for page in PAGES if page not in shown | listed] == []
 
 
@@ -93,3 +94,14 @@ def test_decisions_are_short_and_complete(page: Path) -> None:
 
 def test_decisions_are_numbered_without_gaps() -> None:
     assert [int(page.name[:4]) for page in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs/make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run docs/make_reference.py"
+    public = {name for name in (ROOT / "tests/public_names.txt").read_text().split() if not name.startswith("_")}
+    assert {name for names in made.names().values() for name in names} == public

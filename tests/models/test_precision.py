@@ -19,7 +19,7 @@ from tests.models.kinds import INPUTS, PAIRS, ask
 # Occlusion covers most of the image with something glaring: changes that are small against the scores are rounding.
 # Gradients at the input have no bound: a ReLU or a pool that half precision turns over changes a pixel by a whole path.
 BOUNDED: dict[str, Technique] = {
-    **cases.OF_LAYERS,
+    **{name: each for name, each in cases.OF_LAYERS.items() if name not in cases.OF_RECTIFIERS},  # input gradients
     "activations": Activations(layers=("stem", "body", "head")),
     "grad_cam": GradCAM(layers=("stem", "body"), relu=False),
     "occlusion": Occlusion(window=(13, 17), stride=4, baseline=-4.0),

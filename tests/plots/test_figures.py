@@ -15,7 +15,7 @@ from torch import Tensor
 from attribution import plots
 from attribution.errors import InputError, OutputError
 
-JET = matplotlib.colormaps["jet"]
+INFERNO = matplotlib.colormaps["inferno"]
 RED_BLUE = matplotlib.colormaps["RdBu_r"]
 
 
@@ -100,7 +100,8 @@ def test_signed_heatmaps_print_the_true_values_at_their_bar() -> None:
 def test_signed_heatmaps_shade_the_picture_and_keep_the_hue() -> None:
     image = np.ones((2, 2, 3))
     image[1] = 0.0
-    figure = plots.heatmap_figure({"input": torch.full((1, 1, 2, 2), 2.0)}, image=image, signed=True, titles=["cat"])
+    map = torch.tensor([[2.0, 2.0], [2.0, 1.0]])
+    figure = plots.heatmap_figure({"input": map[None, None]}, image=image, signed=True, titles=["cat"])
     colours = shown(figure, "cat")
     np.testing.assert_allclose(colours[0, 0], RED_BLUE(1.0)[:3])
     np.testing.assert_allclose(colours[1, 0], 0.5 * np.array(RED_BLUE(1.0)[:3]))
@@ -110,7 +111,7 @@ def test_signed_heatmaps_shade_the_picture_and_keep_the_hue() -> None:
 @pytest.mark.parametrize("image", [None, picture()])
 def test_a_zero_map_is_drawn_without_nan(signed: bool, image: np.ndarray | None, tmp_path: Path) -> None:
     figure = plots.heatmap_figure({"input": torch.zeros(1, 1, 4, 4)}, image=image, signed=signed, titles=["cat"])
-    assert np.isfinite(shown(figure, "cat")).all()
+    assert np.isfinite(shown(figure, "cat · zero everywhere")).all()
     plots.save(figure, tmp_path / "zero.png")
 
 
@@ -171,7 +172,13 @@ def test_a_difference_of_other_shapes_is_an_error() -> None:
     ("draw", "words"),
     [
         (lambda: plots.heatmap_figure({}), "no maps"),
-        (lambda: plots.heatmap_figure({"a": noise(2, 3, 3)}), "expected 4 axes"),
+        (lambda: plots.heatmap_figure({"a": noise(3)}), "expected (N, T, h, w)"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, scale="all"), "scale is 'all'"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, scale=(1, 0)), "scale is (1, 0)"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, columns=0), "columns is 0"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, size=0), "size is 0"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, aspect=0), "aspect is 0"),
+        (lambda: plots.heatmap_figure({"a": noise(1, 1, 3, 3)}, cmap="jte"), "nearest: 'jet'"),
         (lambda: plots.heatmap_figure({"a": noise(1, 2, 3, 3)}, titles=["one"]), "1 titles for 1 images × 2"),
         (lambda: plots.heatmap_figure({"a": noise(1, 2, 3, 3), "b": noise(1, 1, 3, 3)}), "differ in images"),
         (lambda: plots.heatmap_figure({"a": noise(2, 1, 3, 3)}, image=picture()), "1 pictures for 2 maps"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from attribution import Attribution, GradCAM, InputError, plots
@@ -89,7 +90,10 @@ RAMP = np.linspace(0, 65535, 5 * 7).reshape(5, 7).astype(np.uint16)
 
 def drawn(image: Any) -> np.ndarray:
     """What the figure shows in place of the picture."""
-    figure = plots.heatmap_figure({"input": torch.ones(1, 1, 5, 7)}, image=image)
+    return first(plots.heatmap_figure({"input": torch.ones(1, 1, 5, 7)}, image=image))
+
+
+def first(figure: Figure) -> np.ndarray:
     return np.asarray(figure.axes[0].images[0].get_array())
 
 
@@ -113,12 +117,58 @@ def test_other_pictures_of_pillow() -> None:
             drawn(Image.fromarray(RAMP.astype(np.int32 if mode == "I" else np.float32)))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "white"), [(np.uint8, "255"), (np.uint16, "65535"), (np.int32, "its white"), (bool, "its white")]
-)
-def test_arrays_of_integers_say_what_white_is(dtype: Any, white: str) -> None:
-    with pytest.raises(InputError, match=f"such as image / {white}$"):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_of_8_and_16_bits_know_their_white(dtype: Any) -> None:
+    values = RAMP.astype(np.float64) / 65535
+    array = np.round(values * np.iinfo(dtype).max).astype(dtype)
+    for image in (array, array[..., None], np.dstack([array] * 3), torch.from_numpy(array.copy())):
+        np.testing.assert_allclose(drawn(image), np.dstack([values] * 3), atol=0.5 / np.iinfo(dtype).max)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, bool])
+def test_other_integers_have_no_white(dtype: Any) -> None:
+    with pytest.raises(InputError, match=r"dtype .*; expected floats in \[0, 1\], uint8 or uint16"):
         drawn(np.dstack([RAMP] * 3).astype(dtype))
+
+
+def test_what_the_model_saw_is_drawn_as_the_photo_was() -> None:
+    photo = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), [0.2, 0.3, 0.1]
+    seen = (photo - mean[:, None, None]) / torch.tensor(std)[:, None, None]
+    expected = photo[0].permute(1, 2, 0).numpy()
+    for given in (seen[0], seen[:1], seen[:1].double()):
+        figure = plots.heatmap_figure({"input": torch.ones(1, 1, 5, 7)}, image=given, mean=mean, std=std)
+        np.testing.assert_allclose(first(figure), expected, atol=1e-6)
+    two = plots.heatmap_figure({"input": torch.ones(2, 1, 5, 7)}, image=seen, mean=mean, std=std)
+    second = np.asarray(next(axes for axes in two.axes if axes.get_title() == "image 1").images[0].get_array())
+    np.testing.assert_allclose(second, photo[1].permute(1, 2, 0).numpy(), atol=1e-6)
+    with pytest.raises(InputError, match="give mean= and std="):
+        drawn(seen[0])
+    with pytest.raises(InputError, match=r"std is None; expected a number for each of 3 channels"):
+        plots.heatmap_figure({"input": torch.ones(1, 1, 5, 7)}, image=seen[:1], mean=mean)
+
+
+def test_bands_are_chosen() -> None:
+    image = torch.rand(1, 6, 5, 7, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(InputError, match="image has 6 channels; say which are shown"):
+        drawn(image)
+    maps = {"input": torch.ones(1, 1, 5, 7)}
+    three = first(plots.heatmap_figure(maps, image=image, bands=(4, 0, 2)))
+    np.testing.assert_allclose(three, image[0, [4, 0, 2]].permute(1, 2, 0))
+    grey = first(plots.heatmap_figure(maps, image=image, bands=5))
+    np.testing.assert_allclose(grey, image[0, [5, 5, 5]].permute(1, 2, 0))
+    for bands in (6, (0, 1), (0, 1, 6), "rgb"):
+        with pytest.raises(InputError, match="expected one or three channels of 0 to 5"):
+            plots.heatmap_figure(maps, image=image, bands=bands)  # type: ignore[arg-type]
+
+
+def test_a_list_has_one_picture_for_each_image() -> None:
+    photos = [Image.fromarray(np.full((5, 7, 3), value, np.uint8)) for value in (0, 51)]
+    figure = plots.heatmap_figure({"input": torch.ones(2, 1, 5, 7)}, image=photos)
+    levels = [np.asarray(axes.images[0].get_array()).mean() for axes in figure.axes if "image" in axes.get_title()]
+    np.testing.assert_allclose(levels, [0.0, 0.2])
+    with pytest.raises(InputError, match="2 pictures for 1 maps"):
+        drawn(photos)
 
 
 def test_names_that_no_font_can_draw(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from attribution import plots
 from attribution.errors import InputError, NonFiniteError
 
-JET = matplotlib.colormaps["jet"]
+INFERNO = matplotlib.colormaps["inferno"]
 
 
 def picture(height: int = 17, width: int = 23) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_normalise_of_a_negative_map_keeps_nothing_unless_signed() -> None:
 def test_overlay_is_055_picture_and_045_colour_to_the_pixel() -> None:
     image, map = picture(2, 3), torch.tensor([[0.0, 1.0, 2.0], [4.0, 3.0, 0.5]])
     expected = np.stack(
-        [[0.55 * image[y, x] + 0.45 * np.array(JET(float(map[y, x]) / 4)[:3]) for x in range(3)] for y in range(2)]
+        [[0.55 * image[y, x] + 0.45 * np.array(INFERNO(float(map[y, x]) / 4)[:3]) for x in range(3)] for y in range(2)]
     )
     np.testing.assert_allclose(plots.overlay(image, map), expected, rtol=0, atol=1e-12)
 
@@ -44,14 +44,14 @@ def test_overlay_is_055_picture_and_045_colour_to_the_pixel() -> None:
 def test_overlay_resizes_bilinearly_without_aligned_corners() -> None:
     # 1 × 2 → 1 × 4: samples at -0.25, 0.25, 0.75, 1.25 of the old pixels, clamped at the border
     result = plots.overlay(np.zeros((1, 4, 3)), torch.tensor([[0.0, 8.0]]), alpha=1.0)
-    np.testing.assert_allclose(result[0], [JET(v)[:3] for v in (0.0, 0.25, 0.75, 1.0)], atol=1e-12)
+    np.testing.assert_allclose(result[0], [INFERNO(v)[:3] for v in (0.0, 0.25, 0.75, 1.0)], atol=1e-12)
 
 
 def test_overlay_tells_height_from_width_and_up_from_down() -> None:
     map = torch.zeros(2, 3)
     map[0, 2] = 1.0
     result = plots.overlay(np.zeros((2, 3, 3)), map, alpha=1.0)
-    assert result[0, 2].tolist() == list(JET(1.0)[:3])
+    assert result[0, 2].tolist() == list(INFERNO(1.0)[:3])
     for mutant in (map.T, map.flip(0), map.flip(1)):
         assert not np.allclose(plots.overlay(np.zeros((2, 3, 3)), mutant.contiguous(), alpha=1.0), result)
 
@@ -59,7 +59,7 @@ def test_overlay_tells_height_from_width_and_up_from_down() -> None:
 @pytest.mark.parametrize(("value", "level"), [(0.0, 0.0), (3.0, 1.0), (-1.0, 0.0)])
 def test_overlay_of_a_constant_map_is_finite(value: float, level: float) -> None:
     result = plots.overlay(np.full((2, 2, 3), 0.5), torch.full((2, 2), value))
-    np.testing.assert_allclose(result[0, 0], 0.275 + 0.45 * np.array(JET(level)[:3]), atol=1e-12)
+    np.testing.assert_allclose(result[0, 0], 0.275 + 0.45 * np.array(INFERNO(level)[:3]), atol=1e-12)
 
 
 def test_overlay_takes_a_pil_image_and_other_colour_maps() -> None:
@@ -71,10 +71,11 @@ def test_overlay_takes_a_pil_image_and_other_colour_maps() -> None:
 @pytest.mark.parametrize(
     ("image", "map", "options", "words"),
     [
-        (picture() * 255, torch.ones(2, 2), {}, "expected float in [0, 1]"),
-        (np.full((2, 2, 3), np.nan), torch.ones(2, 2), {}, "expected float in [0, 1]"),
-        ((picture() * 255).astype(np.uint8), torch.ones(2, 2), {}, "image / 255"),
-        (picture()[..., 0], torch.ones(2, 2), {}, "expected (H, W, 3)"),
+        (picture() * 255, torch.ones(2, 2), {}, "expected floats in [0, 1]"),
+        (np.full((2, 2, 3), np.nan), torch.ones(2, 2), {}, "expected floats in [0, 1]"),
+        ((picture() * 255).astype(np.int32), torch.ones(2, 2), {}, "dtype int32; expected floats"),
+        (picture()[0, 0], torch.ones(2, 2), {}, "expected (H, W), (H, W, C)"),
+        (np.dstack([picture()] * 2), torch.ones(2, 2), {}, "image has 6 channels; say which are shown"),
         (np.stack([picture()] * 2), torch.ones(2, 2), {}, "2 pictures for 1 maps"),
         ("coffee.jpg", torch.ones(2, 2), {}, "image is a str"),
         (picture(), torch.ones(1, 2, 2), {}, "expected (h, w)"),

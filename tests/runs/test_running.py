@@ -28,6 +28,7 @@ from attribution import (
     Occlusion,
     Saliency,
     explain,
+    explain_many,
     runs,
 )
 from attribution.errors import InputError, OutputError, ResourceError, TargetError
@@ -57,7 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ran(tmp_path_factory.mktemp("whole")).folder.root
 
 
-def test_results_are_those_of_explain_to_the_bit(whole: Path) -> None:
+def test_results_are_those_of_explain_many_to_the_bit(whole: Path) -> None:
     model, found = small_cnn(), list(runs.open(whole))
     assert [(entry.number, entry.name, name) for entry, name, _ in found] == [
         (item, str(item), name) for item in range(11) for name in ("cam", "saliency")
@@ -65,7 +66,7 @@ def test_results_are_those_of_explain_to_the_bit(whole: Path) -> None:
     for entry, name, answer in found:
         first = entry.number // 4 * 4
         images = torch.stack([Noise(11)[item][0] for item in range(first, min(first + 4, 11))])
-        expected = explain(model, images, TECHNIQUES[name])
+        expected = explain_many(model, images, TECHNIQUES)[name]
         row = slice(entry.number - first, entry.number - first + 1)
         assert answer.maps.keys() == expected.maps.keys()
         assert all(torch.equal(answer.maps[key], expected.maps[key][row]) for key in expected.maps)
@@ -235,7 +236,7 @@ def test_targets_of_all_kinds(tmp_path: Path) -> None:
     for number, (asked, told) in enumerate(cases):
         techniques = {"cam": cam, "activations": Activations(layers=("stem",))}
         found = ran(tmp_path / str(number), 3, techniques=techniques, target=asked)
-        expected = explain(small_cnn(), images, cam, target=told)
+        expected = explain_many(small_cnn(), images, techniques, target=told)["cam"]
         maps = [answer.map for _, name, answer in found if name == "cam"]
         assert torch.equal(torch.cat(maps), expected.map), asked
         assert all(answer.map.shape == (1, 6, 13, 17) for _, name, answer in found if name == "activations")
@@ -600,5 +601,6 @@ def test_occlusion_and_captum_in_one_run(tmp_path: Path) -> None:
     technique = Occlusion(window=5, stride=4)
     found = ran(tmp_path, 3, techniques=[technique, GradCAM(layers=("body",))], backend="captum", target=1)
     images = torch.stack([Noise(3)[item][0] for item in range(3)])
-    expected = explain(small_cnn(), images, technique, backend="captum", target=1).map
+    both = {"occlusion": technique, "grad_cam": GradCAM(layers=("body",))}
+    expected = explain_many(small_cnn(), images, both, backend="captum", target=1)["occlusion"].map
     assert torch.equal(torch.cat([answer.map for _, name, answer in found if name == "occlusion"]), expected)

@@ -31,6 +31,18 @@ def best(row: Tensor) -> int:
     return max(range(len(row)), key=lambda k: number(row[k]))
 
 
+def near(clean: Tensor, k: int, count: int) -> list[int]:
+    """The classes whose logits on the clean input are nearest to that of class k."""
+    others = [d for d in range(len(clean)) if d != k]
+    return sorted(others, key=lambda d: abs(number(clean[d]) - number(clean[k])))[:count]
+
+
+def finer(row: Tensor, k: int, others: list[int], strength: float, *, soft: bool = False) -> Tensor:
+    total = sum((row[d].exp() for d in others), row.new_zeros(()))
+    weights = [row[d].exp() / total if soft else row.new_tensor(1 / len(others)) for d in others]
+    return row[k] - strength * dot(torch.stack(weights), torch.stack([row[d] for d in others]))
+
+
 def number(value: Tensor) -> float:
     return float(value.detach())
 

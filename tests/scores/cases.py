@@ -13,13 +13,14 @@ from attribution import (
     BoxScore,
     ClassScore,
     DifferenceScore,
+    FinerScore,
     FunctionScore,
     LayerScore,
     RegionScore,
     SimilarityScore,
     ValueScore,
 )
-from tests.scores.by_hand import best, cosine, dot, in_mask, number, overlap, predicted, sigmoid, softmax
+from tests.scores.by_hand import best, cosine, dot, finer, in_mask, near, number, overlap, predicted, sigmoid, softmax
 from tests.scores.net import SIZE, Finish, Truth
 
 Pair = namedtuple("Pair", ["scores", "hidden"])
@@ -113,9 +114,16 @@ def second_head(output: Tensor) -> Tensor:
     return output[:, 1]
 
 
+def energy(features: Tensor) -> Tensor:
+    """(N, 2) of a layer's output."""
+    return features[:, :2].square().mean((2, 3))
+
+
 def product(output: tuple[Tensor, Tensor]) -> Tensor:
     return output[1][:, 0] * output[0].amax(dim=(1, 2, 3))
 
+
+ENTRIES = [(1, 3), (0, -2), (3, 0)]
 
 CASES: dict[str, Case] = {
     "region, common": Case(
@@ -141,6 +149,11 @@ CASES: dict[str, Case] = {
     "value (N, 1)": Case(lambda m: m[:, :1].mean(dim=(2, 3)), lambda n: ValueScore(), lambda o, n, c: [o[0, 0]]),
     "entry of (N, K, L)": Case(
         lambda m: m.mean(dim=3), lambda n: ValueScore(index=(1, 3)), lambda o, n, c: [o[0, 1, 3]]
+    ),
+    "entries of (N, K, L), one of each": Case(
+        lambda m: m.mean(dim=3),
+        lambda n: ValueScore(index=ENTRIES[:n]),
+        lambda o, n, c: [o[0, ENTRIES[n][0], ENTRIES[n][1]]],
     ),
     "one unit, both classes": Case(
         lambda m: pooled(m)[:, :1],
@@ -213,6 +226,28 @@ CASES: dict[str, Case] = {
         lambda n: DifferenceScore(ClassScore("all", of="probability"), ClassScore(0, of="probability")),
         lambda o, n, c: [softmax(o[0], k) - softmax(o[0], 0) for k in range(4)],
     ),
+    "finer, predicted": Case(
+        lambda m: pooled(m),
+        lambda n: FinerScore(references=2),
+        lambda o, n, c: [finer(o[0], best(c[0]), near(c[0], best(c[0]), 2), 0.6)],
+    ),
+    "finer, by softmax": Case(
+        lambda m: {"logits": pooled(m)},
+        lambda n: FinerScore([[2, 0], [0, 3], [1, 2]][:n], references=2, strength=1, weights="softmax"),
+        lambda o, n, c: [
+            finer(o["logits"][0], k, near(c["logits"][0], k, 2), 1.0, soft=True) for k in [[2, 0], [0, 3], [1, 2]][n]
+        ],
+    ),
+    "finer, all others": Case(
+        lambda m: pooled(m),
+        lambda n: FinerScore(1, references=9),
+        lambda o, n, c: [finer(o[0], 1, [0, 2, 3], 0.6)],
+    ),
+    "finer, named": Case(
+        lambda m: {"a": [pooled(m)]},
+        lambda n: FinerScore(ClassScore([2, 0, 3][:n], output="a.0"), references=(1,), strength=0.25),
+        lambda o, n, c: [finer(o["a"][0][0], [2, 0, 3][n], [1], 0.25)],
+    ),
     "difference of regions": Case(
         lambda m: m,
         lambda n: DifferenceScore(RegionScore(2, MASKS[:n]), RegionScore(2)),
@@ -237,6 +272,12 @@ CASES: dict[str, Case] = {
         lambda m: pooled(m),
         lambda n: LayerScore("body", 3, position=(2, 5)),
         lambda o, n, c: [o[0, 3, 2, 5]],
+        layer="body",
+    ),
+    "function of a layer": Case(
+        lambda m: pooled(m),
+        lambda n: FunctionScore(energy, layer="body"),
+        lambda o, n, c: [o[0, 0].square().mean(), o[0, 1].square().mean()],
         layer="body",
     ),
     "difference of units": Case(

@@ -45,6 +45,8 @@ MAKERS: list[Callable[[], Score]] = [
     lambda: ValueScore(),
     lambda: ValueScore(1),
     lambda: ValueScore((1,)),
+    lambda: ValueScore([(1,), (2,)]),
+    lambda: ValueScore([(2,), (1,)]),
     lambda: RegionScore(1),
     lambda: RegionScore(2),
     lambda: RegionScore(1, MASKS[0]),
@@ -71,6 +73,7 @@ MAKERS: list[Callable[[], Score]] = [
     lambda: FunctionScore(pooled),
     lambda: FunctionScore(pooled, "means"),
     lambda: FunctionScore(second_head),
+    lambda: FunctionScore(pooled, layer="body"),
 ]
 
 

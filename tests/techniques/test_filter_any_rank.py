@@ -176,7 +176,7 @@ def test_an_image_on_which_a_channel_sleeps_is_shaken() -> None:
 @pytest.mark.parametrize("size", [(9,), (4, 5, 7), (5, 4, 6)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_spectrum_of_any_rank_stands_for_one_image(size: tuple[int, ...], channels: int) -> None:
-    space = Fourier(size, spread=2.0, dtype=torch.float64)
+    space = Fourier(size=size, decorrelated=True, spread=2.0, dtype=torch.float64)
     images = 0.5 * noise(2, channels, *size, dtype=torch.float64)
     spectrum = space.encode(images)
     assert spectrum.shape[1:] == space.shape((channels, *size))

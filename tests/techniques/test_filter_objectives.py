@@ -1,5 +1,6 @@
 """Objectives of one's own: by both backends as by a plain loop."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,7 @@ ASKED: dict[str, tuple[Any, Measure]] = {
     "dot": (DirectionObjective(V, by="dot"), lambda a: means(a) @ V),
     "cosine": (DirectionObjective(tuple(V.tolist())), cosine),
     "sign": (-ChannelsObjective(2), lambda a: -means(a)[2]),
+    "numbers": (1 - ChannelsObjective(1) / 4 + 0.5, lambda a: 1.5 - means(a)[1] / 4),
     "sum": (2 * ChannelsObjective(1) - DirectionObjective(V, by="dot"), lambda a: 2 * means(a)[1] - means(a) @ V),
     "sum with a function": (
         ChannelsObjective(1) + FunctionObjective(largest),
@@ -171,7 +173,7 @@ def test_the_backends_agree_at_the_defaults() -> None:
         ({"objectives": ()}, "give at least one channel"),
         ({"channels": (0,), "penalty": 3.0}, r"FilterVisualization\.penalty is 3\.0"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_fields_that_do_not_fit(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
@@ -190,6 +192,11 @@ def test_fields_that_do_not_fit(fields: dict[str, Any], says: str) -> None:
         lambda: FunctionObjective(3),  # type: ignore[arg-type]
         lambda: SumObjective((ChannelsObjective(1),), (1.0, 2.0)),
         lambda: ChannelsObjective(1) * float("inf"),
+        lambda: ChannelsObjective(1) / 0,
+        lambda: ChannelsObjective(1) / ChannelsObjective(2),  # type: ignore[operator]
+        lambda: ChannelsObjective(1) * ChannelsObjective(2),  # type: ignore[operator]
+        lambda: ChannelsObjective(1) + float("nan"),
+        lambda: ChannelsObjective(1) + "2",  # type: ignore[operator]
     ],
 )
 def test_objectives_that_are_none(make: Callable[[], Objective]) -> None:
@@ -234,7 +241,7 @@ def test_a_file_keeps_objectives_and_images(tmp_path: Any) -> None:
     from attribution import load
 
     model, image = build("cnn"), noise(3, *SIZE)
-    objectives = (ChannelsObjective(slice(0, 3)), -DirectionObjective(V) + 2 * ChannelsObjective(1), largest)
+    objectives = (ChannelsObjective(slice(0, 3)), -DirectionObjective(V) + 2 * ChannelsObjective(1) - 3, largest)
     technique = ask(objectives=objectives, initial=image, penalty=lambda x: x.flatten(1).sum(dim=1))
     result = explain(model, None, technique)
     read = load(result.save(tmp_path / "filters.safetensors"))

@@ -31,6 +31,7 @@ class ElementWiseCAM(CAM):
     """
 
     name: ClassVar[str] = "element_wise_cam"
+    title: ClassVar[str] = "Element-wise CAM"
 
     @property
     def signed(self) -> bool:

@@ -16,7 +16,7 @@ from attribution.techniques.cam import reading
 from attribution.techniques.cam.tokens import Grid, Tokens, checked
 from attribution.techniques.parameters import flag, layer_names
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +38,11 @@ class CAM(Technique):
             register tokens, which have no place in the map. ``("sequence_first", leading, h, w)``: the same as
             (leading + h·w, N, D). ``("channels_first", h, w)``: (N, D, h·w). One size or three stand for h, w in series
             and volumes. ``None``: inferred per layer, and recorded in the provenance. Grids are channels first, unless
-            the model computes on their last axes and the image's aspect fits there. Of three axes, those of series are
-            (N, D, T). Where there is an image, `attribution.layers.axes` says which axis is the channels': (N, L, D),
-            or (L, N, D) where axis 1 is that of the examples, L = h·w or 1 + h·w (else up to 8 leading tokens) for
-            square patches that divide the image, or the steps of a series beside it; (N, D, h·w) where the model
-            flattens a grid to that; else (N, D, T), as of a convolution over steps.
+            the model computes on their last axes and the image's aspect fits there. Of three axes,
+            `attribution.layers.axes` says which is the channels': (N, L, D), or (L, N, D) where axis 1 is that of the
+            examples, with the steps of a series as L, or L = h·w or 1 + h·w (else up to 8 leading tokens) for square
+            patches that divide the image; (N, D, h·w) where the model flattens a grid to that; else (N, D, T), as of a
+            convolution over steps.
 
     Raises:
         InputError: A field is of the wrong type.
@@ -122,4 +122,4 @@ class CAM(Technique):
 def _enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
     axes = map_.ndim - 2
     size = reading.places_of(inputs, axes) if axes else ()
-    return F.interpolate(map_, size=size, mode=_MODES[axes], align_corners=False) if size else map_
+    return F.interpolate(map_, size=size, mode=MODES[axes], align_corners=False) if size else map_

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attribution.techniques.cam.family import CAM
+from attribution.techniques.cam.by_channel import CAMByChannel
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradCAM(CAM):
+class GradCAM(CAMByChannel):
     r"""Channels of a layer, weighted by the mean gradient of the score and summed.
 
     α[k] = mean over places p of ∂score / ∂A[k, p];  raw[p] = Σ over k of α[k] · A[k, p];
@@ -21,6 +21,7 @@ class GradCAM(CAM):
         relu: Keep positive evidence only, as the paper does, before upsampling.
         upsample: To the size of the inputs.
         tokens: How the layers' outputs cover the input; ``None``: inferred.
+        channels: ``"none"``: the terms of the sum, (N, T, D, …); see `CAMByChannel`.
 
     Raises:
         InputError: A field is of the wrong type.
@@ -31,3 +32,4 @@ class GradCAM(CAM):
     """
 
     name: ClassVar[str] = "grad_cam"
+    title: ClassVar[str] = "Grad-CAM"

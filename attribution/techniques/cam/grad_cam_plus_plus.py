@@ -35,3 +35,8 @@ class GradCAMPlusPlus(CAM):
     """
 
     name: ClassVar[str] = "grad_cam_plus_plus"
+    title: ClassVar[str] = "Grad-CAM++"
+
+    def unit_of(self, score: str) -> str:
+        """None: see above."""
+        return ""

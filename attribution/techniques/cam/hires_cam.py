@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from attribution.techniques.cam.family import CAM
+from attribution.techniques.cam.by_channel import CAMByChannel
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiResCAM(CAM):
+class HiResCAM(CAMByChannel):
     r"""Every value of a layer, weighted by its own gradient, and summed over channels.
 
     raw[p] = Σ over k of ∂score / ∂A[k, p] · A[k, p];  map = upsample(ReLU(raw)), without aligned corners.
@@ -22,6 +22,7 @@ class HiResCAM(CAM):
         relu: Keep positive evidence only, before upsampling.
         upsample: To the size of the inputs.
         tokens: How the layers' outputs cover the input; ``None``: inferred.
+        channels: ``"none"``: the terms of the sum, (N, T, D, …); see `CAMByChannel`.
 
     Raises:
         InputError: A field is of the wrong type.
@@ -33,3 +34,4 @@ class HiResCAM(CAM):
     """
 
     name: ClassVar[str] = "hires_cam"
+    title: ClassVar[str] = "HiResCAM"

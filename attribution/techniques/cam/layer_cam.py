@@ -32,3 +32,4 @@ class LayerCAM(CAM):
     """
 
     name: ClassVar[str] = "layer_cam"
+    title: ClassVar[str] = "Layer-CAM"

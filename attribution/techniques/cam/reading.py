@@ -72,8 +72,6 @@ def _of_three(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: In
         found = [Grid("sequence_first", lead, side) for lead, side in _patches(shape[0], images)]
         return _single(owner, layer, shape, [*found, *[Grid("sequence_first", 0, shape[:1]) for _ in steps[:1]]])
     series = Grid("channels_first", 0, shape[2:])
-    if steps and not images:
-        return series
     flattened = _flattened(shape, model, inputs, {len(places) for places in images})
     if side == "first":
         return _single(owner, layer, shape, flattened or [series])

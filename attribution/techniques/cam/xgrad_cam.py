@@ -34,3 +34,4 @@ class XGradCAM(CAM):
     """
 
     name: ClassVar[str] = "xgrad_cam"
+    title: ClassVar[str] = "XGrad-CAM"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from attribution import numbers
 from attribution.errors import InputError
 from attribution.techniques.filter_visualization import objectives, starts
-from attribution.techniques.parameters import axis, choice, integer, layer_names, real
+from attribution.techniques.parameters import axis, choice, flag, integer, layer_names, real
 
 OWNER = "FilterVisualization"
 
@@ -36,6 +36,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("step_size", "noise", "tv", "l2", "rotate"):
         found[name] = real(OWNER, name, given[name], zero=name != "step_size")
     found["scale"] = real(OWNER, "scale", given["scale"], zero=True, below=1.0)
+    if given["decorrelate"] is not None:
+        found["decorrelate"] = flag(OWNER, "decorrelate", given["decorrelate"])
     if given["in_channels"] is not None:
         found["in_channels"] = integer(OWNER, "in_channels", given["in_channels"], least=1)
     if given["spread"] is not None:

@@ -18,8 +18,8 @@ from attribution.techniques.parameters import choice, integer
 class Objective(ABC):
     """One number per image, from a layer's output; it is made large.
 
-    Objectives are compared by value, and can be added, subtracted, negated and multiplied by numbers:
-    ``2 * ChannelsObjective(3) - DirectionObjective(v)``.
+    Objectives are compared by value, and can be added, subtracted, negated, and multiplied and divided by numbers:
+    ``2 * ChannelsObjective(3) - DirectionObjective(v) / 4``. A number that is added moves no image.
     """
 
     reads_output: bool = False
@@ -43,16 +43,29 @@ class Objective(ABC):
     def __str__(self) -> str:
         """A few words: in figures, files and reports."""
 
-    def __add__(self, other: "Objective") -> "SumObjective":
-        return SumObjective((self, other))
+    def __add__(self, other: "Objective | float") -> "SumObjective":
+        if isinstance(other, Objective):
+            return SumObjective((self, other))
+        return SumObjective((self,), constant=other)
 
-    def __sub__(self, other: "Objective") -> "SumObjective":
-        return SumObjective((self, other), (1.0, -1.0))
+    __radd__ = __add__
+
+    def __sub__(self, other: "Objective | float") -> "SumObjective":
+        return self + -other
+
+    def __rsub__(self, other: float) -> "SumObjective":
+        return -self + other
 
     def __mul__(self, factor: float) -> "SumObjective":
         return SumObjective((self,), (factor,))
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "SumObjective":
+        number = numbers.real(divisor)
+        if not number:
+            raise InputError(f"an objective is divided by {divisor!r}; give a number other than 0")
+        return SumObjective((self,), (1 / number,))
 
     def __neg__(self) -> "SumObjective":
         return SumObjective((self,), (-1.0,))
@@ -202,11 +215,12 @@ class FunctionObjective(Objective):
 
 @dataclass(frozen=True)
 class SumObjective(Objective):
-    """Σ weight · part.
+    """Σ weight · part + constant.
 
     Args:
         parts: Objectives.
         weights: One per part; empty: 1 for each.
+        constant: A number that is added.
 
     Raises:
         InputError: A field is of another form, or the numbers of parts and weights differ.
@@ -214,15 +228,21 @@ class SumObjective(Objective):
 
     parts: tuple[Objective, ...]
     weights: tuple[float, ...] = ()
+    constant: float = 0.0
 
     def __post_init__(self) -> None:
         parts = numbers.items(self.parts) or ()
         found = [numbers.real(weight) for weight in numbers.items(self.weights) or ()] or [1.0] * len(parts)
         weights = tuple(weight for weight in found if weight is not None and weight - weight == 0)
-        if not parts or not all(isinstance(part, Objective) for part in parts) or len(weights) != len(parts):
-            raise InputError(f"SumObjective takes objectives and a finite weight for each; found {self!r}")
+        constant = numbers.real(self.constant)
+        finite = constant is not None and constant - constant == 0
+        if not parts or not all(isinstance(p, Objective) for p in parts) or len(weights) != len(parts) or not finite:
+            raise InputError(
+                f"SumObjective takes objectives, a finite weight for each and a finite number; found {self!r}"
+            )
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "constant", constant)
 
     @property
     def reads_output(self) -> bool:  # type: ignore[override]  # by its parts
@@ -232,13 +252,17 @@ class SumObjective(Objective):
     def values(self, layer: str, output: Tensor, activation: Tensor) -> Tensor:
         """See the class."""
         found = [part.values(layer, output, activation) for part in self.parts]
-        return torch.stack([weight * value for weight, value in zip(self.weights, found, strict=True)]).sum(dim=0)
+        return (
+            torch.stack([weight * value for weight, value in zip(self.weights, found, strict=True)]).sum(dim=0)
+            + self.constant
+        )
 
     def __str__(self) -> str:
-        return " + ".join(
+        parts = [
             str(part) if weight == 1 else f"{weight:g} · ({part})"
             for weight, part in zip(self.weights, self.parts, strict=True)
-        )
+        ]
+        return " + ".join([*parts, f"{self.constant:g}"] if self.constant else parts)
 
 
 def checked(owner: str, objectives: object) -> tuple[Objective, ...]:

@@ -34,10 +34,35 @@ class Parametrization(Protocol):
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """image = spread · parameters."""
+class _Coloured:
+    """Three channels of images and volumes, mixed from decorrelated ones by M where ``decorrelated``."""
 
     spread: float
+    decorrelated: bool
+    dtype: torch.dtype = torch.float32
+    device: torch.device | None = None
+
+    def _mixed(self, flat: Tensor) -> Tensor:
+        return _mixed(flat, self._mixing) if self.decorrelated else flat
+
+    def _unmixed(self, images: Tensor) -> Tensor:
+        return _mixed(images, self._unmixing) if self.decorrelated else images
+
+    @cached_property
+    def _mixing(self) -> Tensor:
+        """(3, 3): from decorrelated to model channels. The axes are the same for RGB and BGR."""
+        return upload(_colours(), self.device, self.dtype)
+
+    @cached_property
+    def _unmixing(self) -> Tensor:
+        """Its inverse, taken on the host: a device would be asked whether there is one."""
+        return upload(_colours().to(self.dtype).inverse(), self.device)
+
+
+@dataclass(frozen=True)
+class Pixels(_Coloured):
+    """image = spread · M · parameters, with M as in `Fourier`, or none."""
+
     floor: ClassVar[float] = 0.1  # a pixel shows as it is what rounding makes of a gradient near zero
 
     def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
@@ -46,15 +71,15 @@ class Pixels:
 
     def decode(self, parameters: Tensor) -> Tensor:
         """Scaled."""
-        return parameters * self.spread
+        return self._mixed(parameters) * self.spread
 
     def encode(self, images: Tensor) -> Tensor:
         """Scaled back."""
-        return images / self.spread
+        return self._unmixed(images / self.spread)
 
 
-@dataclass(frozen=True)
-class Fourier:
+@dataclass(frozen=True, kw_only=True)
+class Fourier(_Coloured):
     """image = spread · L · tanh(M · irfft(s · parameters) / L), with L = `LIMIT`, over all axes of places.
 
     s falls as 1 / frequency, as the spectrum of photos does; M mixes decorrelated colours (three channels of images and
@@ -63,9 +88,6 @@ class Fourier:
     """
 
     size: tuple[int, ...]
-    spread: float
-    dtype: torch.dtype = torch.float32
-    device: torch.device | None = None
     floor: ClassVar[float] = 1e-3  # a coefficient spreads it over all pixels
 
     def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,13 +98,13 @@ class Fourier:
         """From spectrum to image."""
         spectrum = torch.view_as_complex(parameters * self._scale[..., None])
         flat = torch.fft.irfftn(spectrum, s=self.size, dim=self._places, norm="ortho")
-        return self.spread * LIMIT * torch.tanh(_mixed(flat, self._mixing) / LIMIT)
+        return self.spread * LIMIT * torch.tanh(self._mixed(flat) / LIMIT)
 
     def encode(self, images: Tensor) -> Tensor:
         """From image to spectrum; values beyond the limit are cut to it."""
         most = 1 - 1e-6
         mixed = LIMIT * torch.atanh((images / (self.spread * LIMIT)).clamp(-most, most))
-        spectrum = torch.fft.rfftn(_mixed(mixed, self._unmixing), dim=self._places, norm="ortho")
+        spectrum = torch.fft.rfftn(self._unmixed(mixed), dim=self._places, norm="ortho")
         return torch.view_as_real(spectrum) / self._scale[..., None]
 
     @property
@@ -98,16 +120,6 @@ class Fourier:
             for columns in (torch.fft.fftfreq, torch.fft.rfftfreq)
         )
         return upload(half / (2 * every.square().mean()).sqrt(), self.device, self.dtype)
-
-    @cached_property
-    def _mixing(self) -> Tensor:
-        """(3, 3): from decorrelated to model channels. The axes are the same for RGB and BGR."""
-        return upload(_colours(), self.device, self.dtype)
-
-    @cached_property
-    def _unmixing(self) -> Tensor:
-        """Its inverse, taken on the host: a device would be asked whether there is one."""
-        return upload(_colours().to(self.dtype).inverse(), self.device)
 
 
 def _distance(along: list[Tensor]) -> Tensor:

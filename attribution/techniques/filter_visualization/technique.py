@@ -48,8 +48,10 @@ class FilterVisualization(Technique):
             layer's output for one image, (1, …) → (1,).
         neuron: Excite one position of the map: (row, column), one index per axis of places, or ``"center"``; ``None``:
             the mean over all.
-        parametrization: ``"fourier"``: amplitudes fall as 1 / frequency and colours are decorrelated, as in photos,
-            and values stay within ± 2.5 spreads. ``"pixel"``: the values themselves, without limit; so are features.
+        parametrization: ``"fourier"``: amplitudes fall as 1 / frequency, as in photos, and values stay within ± 2.5
+            spreads. ``"pixel"``: the values themselves, without limit; so are features.
+        decorrelate: Climb in colours that are decorrelated in photos, where there are three channels; ``None``: in
+            spectra, and not in pixels.
         optimizer: ``"adam"`` (β 0.9, 0.999), or ``"normalized"``: x ← x + step_size · g / (std(g) + 1e-8), std
             unbiased over each image.
         steps: ≥ 1.
@@ -94,6 +96,7 @@ class FilterVisualization(Technique):
     objectives: Sequence[Objective | Callable[[Tensor], Tensor]] = ()
     neuron: tuple[int, ...] | Literal["center"] | None = None
     parametrization: Literal["fourier", "pixel"] = "fourier"
+    decorrelate: bool | None = None
     optimizer: Literal["adam", "normalized"] = "adam"
     steps: int = 64
     step_size: float = 0.05
@@ -182,10 +185,12 @@ class FilterVisualization(Technique):
 
     def space(self, like: Tensor) -> Parametrization:
         """What is optimised of images (…, C, *places), on their device, in their dtype or float32 if that is finer."""
-        if self.parametrization == "pixel" or like.ndim == 2:
-            return Pixels(self.unit)
+        pixels = self.parametrization == "pixel"
+        colours = self.unit, not pixels if self.decorrelate is None else self.decorrelate
         dtype = torch.promote_types(like.dtype, torch.float32)
-        return Fourier(tuple(like.shape[2:]), self.unit, dtype, like.device)
+        if pixels or like.ndim == 2:
+            return Pixels(*colours, dtype, like.device)
+        return Fourier(*colours, dtype, like.device, size=tuple(like.shape[2:]))
 
     def of_logits(self, model: nn.Module) -> bool:
         """Whether ``layer`` means the model's own output, rather than a module of that name."""

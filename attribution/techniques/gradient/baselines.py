@@ -1,6 +1,7 @@
 """Where a path to the inputs begins: one number, one per channel, or a tensor."""
 
 from collections.abc import Mapping
+from functools import partial
 from math import isfinite
 
 import numpy as np
@@ -16,16 +17,16 @@ One = float | tuple[float, ...] | Tensor
 Baseline = One | Mapping[str, One]
 
 
-def checked(owner: str, value: object) -> Baseline:
+def checked(owner: str, value: object, field: str = "baseline") -> Baseline:
     """One baseline, or one for each explained input by its name or index.
 
     Raises:
         InputError: It is none of these.
     """
-    return each_input.checked(owner, "baseline", value, _one)
+    return each_input.checked(owner, field, value, partial(_one, field))
 
 
-def _one(owner: str, value: object) -> One:
+def _one(field: str, owner: str, value: object) -> One:
     """A finite number, a tuple of them, or a detached float64 tensor of them on the host.
 
     Raises:
@@ -42,7 +43,7 @@ def _one(owner: str, value: object) -> One:
     except (TypeError, ValueError, RuntimeError):
         usable = False
     if not usable:
-        raise InputError(f"{owner}.baseline is {value!r}; give a finite number, one per channel, or a tensor of them")
+        raise InputError(f"{owner}.{field} is {value!r}; give a finite number, one per channel, or a tensor of them")
     return tuple(map(float, found.tolist())) if found.ndim == 1 else found
 
 
@@ -55,11 +56,28 @@ def laid(owner: str, baseline: Baseline, inputs: Inputs) -> dict[str, Tensor]:
     found = {}
     for name in inputs.explained:
         one: One = each_input.named(owner, "baseline", baseline, name, inputs)
-        found[name] = _laid(owner, one, name, inputs.values[name])
+        found[name] = _laid(f"{owner}.baseline", one, name, inputs.values[name], rows=(1, len(inputs)))
     return found
 
 
-def _laid(owner: str, baseline: One, name: str, x: Tensor) -> Tensor:
+def several(owner: str, baselines: Baseline, inputs: Inputs) -> dict[str, Tensor]:
+    """Of each explained input B baselines, in its dtype, (B, …) with the shape of one example or 1 along each axis.
+
+    Raises:
+        InputError: They do not fit one of the inputs, or two inputs have different numbers of them, neither 1.
+    """
+    found = {}
+    for name in inputs.explained:
+        one: One = each_input.named(owner, "baselines", baselines, name, inputs)
+        rows = (len(one),) if isinstance(one, Tensor) else (1,)
+        found[name] = _laid(f"{owner}.baselines", one, name, inputs.values[name], rows=(1, *rows))
+    if len(counts := {len(each) for each in found.values()} - {1}) > 1:
+        raise InputError(f"{owner}.baselines has {sorted(counts)} rows for the inputs; give as many for each, or one")
+    return found
+
+
+def _laid(field: str, baseline: One, name: str, x: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """With one of so many ``rows`` along the first axis."""
     if isinstance(baseline, float):
         return x.new_full((1,) * x.ndim, baseline)
     found = torch.as_tensor(baseline).to(x.device, x.dtype)
@@ -67,11 +85,12 @@ def _laid(owner: str, baseline: One, name: str, x: Tensor) -> Tensor:
         found = found.reshape(1, -1, *[1] * (x.ndim - 2))
     elif found.ndim == x.ndim - 1:
         found = found[None]
-    fits = found.ndim == x.ndim and all(a in (1, b) for a, b in zip(found.shape, x.shape, strict=True))
+    fits = found.ndim == x.ndim and len(found) in rows
+    fits = fits and all(a in (1, b) for a, b in zip(found.shape[1:], x.shape[1:], strict=True))
     if not fits:
         given = f"{len(baseline)} values" if isinstance(baseline, tuple) else f"shape {tuple(baseline.shape)}"
         raise InputError(
-            f"{owner}.baseline has {given}, {name!r} has shape {tuple(x.shape)}; give a number, one per channel, or a "
+            f"{field} has {given}, {name!r} has shape {tuple(x.shape)}; give a number, one per channel, or a "
             "tensor of that shape, with or without the axis of the examples"
         )
     return found

@@ -1,7 +1,7 @@
 """``AveragedGradient``: a weighted sum of gradients of the score, taken at points in input space."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, Self
 
@@ -54,6 +54,8 @@ class AveragedGradient(Technique, ABC):
     compares_scores: ClassVar[bool] = False
     moments: ClassVar[tuple[int, ...]] = (1,)
     """Powers of the gradients whose sums a backend hands to the technique's formula: (1, 2) for a variance."""
+    formula: ClassVar[tuple[str, ...]] = ("channels",)
+    """Fields that say what becomes of the sums: techniques of one class that differ in nothing else share them."""
 
     channels: Channels = "none"
 
@@ -81,6 +83,13 @@ class AveragedGradient(Technique, ABC):
             return self
         return each_input.of_part(self, "baseline", part, inputs, inputs.explained)
 
+    def told(self, gap: Tensor, change: Tensor) -> dict[str, Tensor]:
+        """The extras of a technique whose maps add up to a change of the score, but for a gap; both (N, T).
+
+        A gap beside no change at all is infinite.
+        """
+        return {"gap": gap, "relative_gap": torch.where(gap == 0, gap, gap / change.abs())}
+
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Channels as ``channels`` says, the same for every backend."""
         axes = {inputs.key(name): inputs.axes[name].split() for name in inputs.explained}
@@ -99,9 +108,14 @@ class AveragedGradient(Technique, ABC):
     def __hash__(self) -> int:
         return hash((type(self), self._held()))
 
-    def _held(self) -> tuple[object, ...]:
+    @property
+    def sums(self) -> Hashable:
+        """Equal for techniques that take the same sums of gradients at the same points."""
+        return type(self), self._held(without=self.formula)
+
+    def _held(self, without: Sequence[str] = ()) -> tuple[object, ...]:
         """The fields; a baseline may be a tensor, which compares by value."""
-        return tuple(comparable(getattr(self, field.name)) for field in fields(self))
+        return tuple(comparable(getattr(self, field.name)) for field in fields(self) if field.name not in without)
 
     @staticmethod
     def _reduced(map_: Tensor, axes: list[str], channels: Channels) -> Tensor:

@@ -30,6 +30,7 @@ class InputXGradient(AveragedGradient):
     """
 
     name: ClassVar[str] = "input_x_gradient"
+    title: ClassVar[str] = "Input × gradient"
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The inputs, which are the factor too."""

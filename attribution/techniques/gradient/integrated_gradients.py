@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
@@ -45,6 +44,7 @@ class IntegratedGradients(AveragedGradient):
     """
 
     name: ClassVar[str] = "integrated_gradients"
+    title: ClassVar[str] = "Integrated gradients"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
 
     steps: int = 50
@@ -77,10 +77,6 @@ class IntegratedGradients(AveragedGradient):
         way = {name: inputs.values[name] - b for name, b in start.items()}
         for at, weight in nodes(self.rule, self.steps):
             yield Point(inputs.replaced({name: b + at * way[name] for name, b in start.items()}), weight, way)
-
-    def told(self, gap: Tensor, change: Tensor) -> dict[str, Tensor]:
-        """The extras, from the gap and S(x) − S(b), both (N, T). A gap beside no change at all is infinite."""
-        return {"gap": gap, "relative_gap": torch.where(gap == 0, gap, gap / change.abs())}
 
     @classmethod
     def example(cls) -> Self:

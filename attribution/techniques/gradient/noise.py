@@ -9,13 +9,13 @@ from attribution.inputs.inputs import Inputs
 from attribution.running.upload import upload
 
 
-def draws(inputs: Inputs, *, samples: int, part: float, seed: int) -> Iterator[dict[str, Tensor]]:
+def draws(inputs: Inputs, *, samples: int, part: float, source: torch.Generator) -> Iterator[dict[str, Tensor]]:
     """Of each sample, by explained input, what is added: ``part`` · (max x − min x) of each example, times z.
 
     z is standard normal, of the shape of one example, drawn on the host in float64, one explained input after the
-    other. It is the same for all examples.
+    other, when the sample is asked for. It is the same for all examples.
     """
-    source, explained = torch.Generator("cpu").manual_seed(seed), inputs.explained
+    explained = inputs.explained
     flat = {name: inputs.values[name].flatten(1) for name in explained}
     sizes = {name: part * (x.amax(dim=1) - x.amin(dim=1)) for name, x in flat.items()}
     for _ in range(samples):

@@ -32,6 +32,7 @@ class Saliency(AveragedGradient):
     """
 
     name: ClassVar[str] = "saliency"
+    formula: ClassVar[tuple[str, ...]] = ("channels", "absolute")
 
     channels: Channels = "max"
     absolute: bool = True
@@ -44,6 +45,10 @@ class Saliency(AveragedGradient):
     def signed(self) -> bool:
         """Only without ``absolute``."""
         return not self.absolute
+
+    def unit_of(self, score: str) -> str:
+        """A gradient's."""
+        return f"{score} per unit of the input"
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The inputs."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
@@ -46,8 +47,10 @@ class SmoothGrad(AveragedGradient):
     """
 
     name: ClassVar[str] = "smooth_grad"
+    title: ClassVar[str] = "SmoothGrad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
     moments: ClassVar[tuple[int, ...]] = (1, 2)
+    formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
     noise: float = 0.15
@@ -67,9 +70,14 @@ class SmoothGrad(AveragedGradient):
         """Only the mean."""
         return self.statistic == "mean"
 
+    def unit_of(self, score: str) -> str:
+        """A gradient's, or its square."""
+        return f"{score} per unit of the input" if self.signed else f"({score} per unit of the input)²"
+
     def draws(self, inputs: Inputs) -> Iterator[dict[str, Tensor]]:
         """What is added to each explained input, sample by sample."""
-        return draws(inputs, samples=self.samples, part=self.noise, seed=self.seed)
+        source = torch.Generator("cpu").manual_seed(self.seed)
+        return draws(inputs, samples=self.samples, part=self.noise, source=source)
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The noisy copies, all explained inputs at once."""

@@ -73,13 +73,19 @@ def _tensor(owner: str, value: object) -> Tensor:
     return tensor
 
 
-def check(owner: str, baseline: One, name: str, shape: torch.Size) -> None:
-    """Refuse a baseline that does not fit an input of this shape.
+def check(owner: str, baseline: One, name: str, covered: Tensor) -> None:
+    """Refuse a baseline that does not fit an input.
 
     Raises:
-        InputError: It has another number of values than the input has channels (features of (N, F)), or it cannot be
-            broadcast to the input.
+        InputError: It has another number of values than the input has channels (features of (N, F)), cannot be
+            broadcast to the input, or is no integer where the input holds integers.
     """
+    shape = covered.shape
+    if not covered.is_floating_point() and not _whole(baseline, covered.dtype):
+        given = f"of {baseline.dtype}" if isinstance(baseline, Tensor) else repr(baseline)
+        raise InputError(
+            f"{owner}.baseline is {given}, and {name!r} holds {covered.dtype}; give integers that it can hold"
+        )
     if isinstance(baseline, tuple) and len(baseline) != shape[1]:
         what = "channels" if len(shape) > 2 else "features"
         raise InputError(
@@ -94,6 +100,14 @@ def check(owner: str, baseline: One, name: str, shape: torch.Size) -> None:
             f"{owner}.baseline has shape {tuple(baseline.shape)}, {name!r} {tuple(shape)}; give a tensor whose axes, "
             "counted from the last, are those of the input or 1"
         )
+
+
+def _whole(baseline: One, dtype: torch.dtype) -> bool:
+    """Whether a dtype without fractions holds these values."""
+    if isinstance(baseline, str):
+        return False
+    values = torch.as_tensor(baseline, dtype=None if isinstance(baseline, Tensor) else torch.float64, device="cpu")
+    return bool((values == values.to(dtype).to(values.dtype)).all())
 
 
 def cover(baseline: One, inputs: Tensor, spread: tuple[float, ...]) -> Tensor:

@@ -82,8 +82,8 @@ class Perturbation(Technique, ABC):
     def check(self, inputs: Inputs) -> None:
         """The input that is named exists, and the baseline fits each that is covered."""
         for name in self.covered(inputs):
-            own, shape = type(self).__name__, inputs.values[name].shape
-            baselines.check(own, each_input.named(own, "baseline", self.baseline, name, inputs), name, shape)
+            own, covered = type(self).__name__, inputs.values[name]
+            baselines.check(own, each_input.named(own, "baseline", self.baseline, name, inputs), name, covered)
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
         """A baseline that has one row for each example is cut to those of the part.

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from attribution.errors import AttributionError
+from attribution.errors import AttributionError, ModelError
 from attribution.testing.checks.subject import Subject
 
+T = TypeVar("T")
 Body = Callable[[Subject], None]
 PAGE = "docs/conventions.md"
 """Where the rules are, in the project's documentation."""
@@ -38,6 +40,14 @@ def raises(kinds: type[BaseException] | tuple[type[BaseException], ...], act: Ca
     except Exception as error:
         raise _Refuted(f"found {case}: {type(error).__name__}: {_line(error)}; expected {names}") from error
     raise _Refuted(f"found {case}: no error; expected {names}")
+
+
+def unless_refused(act: Callable[[], T]) -> T | None:
+    """Inside a check of many models: what ``act`` gives, or ``None`` where a `ModelError` says why it cannot."""
+    try:
+        return act()
+    except ModelError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,27 @@ from torch.nn import functional as F
 
 from attribution.scores.classes import ClassScore
 from attribution.technique import Technique
-from attribution.techniques import Activations, FilterVisualization, GradCAM, LayerCAM, Occlusion
+from attribution.techniques import (
+    Activations,
+    EigenCAM,
+    ElementWiseCAM,
+    FilterVisualization,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    Occlusion,
+    XGradCAM,
+)
+from attribution.techniques.cam.family import CAM
 from attribution.testing.checks.check import Template, check, require
 from attribution.testing.checks.subject import CLASSES, IMAGES, Subject
 from attribution.testing.models.small import calibrated, small_cnn
 
 _DOUBLE = torch.float64
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+"""Gradient (1, T, K, 1) and activation (N, 1, K, P) → what each channel adds at each place."""
 
 
 def _is(kind: type[Technique]) -> Callable[[Subject], bool]:
@@ -78,6 +93,55 @@ def check_layer_cam_takes_positive_gradients_only(subject: Subject) -> None:
     require(_close(raw, expected, subject), off, "Σ ReLU(w)·A / (h·w)")
 
 
+def _on_a_mean(kind: type[CAM], formula: Formula) -> Template:
+    """On the same network the gradient of a channel is its weight of the linear layer over h·w, at all places."""
+
+    def body(subject: Subject) -> None:
+        model, inputs = subject.on(_cam_model()), subject.noise(dtype=_DOUBLE)
+        raw = subject.ask(model, inputs, "all", technique=kind(layers=("body",))).raw["body"]
+        weight = next(model.get_submodule("head.2").parameters()).detach()
+        with torch.no_grad():
+            a = model.get_submodule("body")(model.get_submodule("stem")(inputs).relu())
+        places = a[0, 0].numel()
+        expected = formula((weight / places)[None, :, :, None], a.flatten(2)[:, None]).sum(dim=2).reshape(raw.shape)
+        off = f"a raw map off by {(raw - expected).abs().max():.3g}"
+        require(_close(raw, expected, subject), off, "the formula for a constant gradient")
+
+    return Template(f"{kind.name}_of_a_global_mean", "LayerCAM: formula", body, _is(kind))
+
+
+def _xgrad(g: Tensor, a: Tensor) -> Tensor:
+    total = a.sum(dim=3, keepdim=True)
+    return g * total / (total + 1e-7) * a
+
+
+def _plus_plus(g: Tensor, a: Tensor) -> Tensor:
+    return a.shape[3] * g.relu() / (2 + a.sum(dim=3, keepdim=True) * g) * a
+
+
+_OF_A_MEAN = (
+    _on_a_mean(HiResCAM, lambda g, a: g * a),
+    _on_a_mean(ElementWiseCAM, lambda g, a: (g * a).relu()),
+    _on_a_mean(XGradCAM, _xgrad),
+    _on_a_mean(GradCAMPlusPlus, _plus_plus),
+)
+
+
+@check("Eigen-CAM: formula", _is(EigenCAM))
+def check_eigen_cam_of_one_pattern_is_that_pattern(subject: Subject) -> None:
+    """Channels that are multiples of one map: its deviation from the mean, times the length of the multiples."""
+    model, inputs = subject.on(_cam_model()), subject.noise(dtype=_DOUBLE)
+    body = model.get_submodule("body")
+    weight = next(body.parameters())
+    multiples = subject.on(torch.tensor([1.5, -0.5, 0.25, 1.0], dtype=_DOUBLE))
+    with torch.no_grad():
+        weight.copy_(multiples[:, None, None, None] * weight[:1].clone())
+        pattern = F.conv2d(model.get_submodule("stem")(inputs).relu(), weight[:1] / multiples[0])
+    expected = (pattern - pattern.mean(dim=(2, 3), keepdim=True)) * multiples.square().sum().sqrt()
+    raw = subject.ask(model, inputs, technique=EigenCAM(layers=("body",))).raw["body"]
+    require(_close(raw, expected, subject), f"a raw map off by {(raw - expected).abs().max():.3g}", "the pattern")
+
+
 @check("Grad-CAM: ReLU, then upsampling", _is(GradCAM))
 def check_grad_cam_is_rectified_before_it_is_enlarged(subject: Subject) -> None:
     """And raw maps keep their negative values."""
@@ -122,6 +186,8 @@ CHECKS: tuple[Template, ...] = (
     check_activations_are_the_layers_output,
     check_grad_cam_is_cam_on_a_global_mean,
     check_layer_cam_takes_positive_gradients_only,
+    *_OF_A_MEAN,
+    check_eigen_cam_of_one_pattern_is_that_pattern,
     check_grad_cam_is_rectified_before_it_is_enlarged,
     check_occlusion_of_a_linear_model_is_the_covered_sum,
     check_filter_images_climb,

@@ -3,9 +3,10 @@
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attribution.errors import InputError, LayerError
+from attribution.result import Attribution
 from attribution.testing.checks.check import Template, check, raises, require
 from attribution.testing.checks.subject import Subject, knows_layers, knows_several_layers
 from attribution.testing.models.awkward import Watch, awkward
@@ -75,7 +76,7 @@ def check_a_numbered_run_is_that_run(subject: Subject) -> None:
             found = subject.ask(subject.on(awkward("reused layer")), technique=subject.asking(name))
         except LayerError:
             continue
-        same = torch.allclose(found.raw[name], expected.raw[twin], rtol=1e-4, atol=1e-6)
+        same = torch.allclose(_of(found, name), _of(expected, twin), rtol=1e-4, atol=1e-6)
         require(
             same,
             f"{name}: another run's map",
@@ -102,7 +103,7 @@ def check_an_item_of_a_tuple_is_that_item(subject: Subject) -> None:
         found = subject.ask(model, technique=subject.asking("body.pair[0]"))
     except LayerError:
         return
-    a, b = found.raw["body.pair[0]"], expected.raw["body.pair.conv"]
+    a, b = _of(found, "body.pair[0]"), _of(expected, "body.pair.conv")
     require(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-6), "another map", "that of the item")
 
 
@@ -130,14 +131,19 @@ def check_a_layer_that_never_runs_is_refused(subject: Subject) -> None:
 def check_wrapper_prefixes_are_accepted(subject: Subject) -> None:
     """``module.body`` and ``body`` name the same layer, with and without the wrapper."""
     model = subject.on(small_cnn())
-    expected = subject.ask(model, technique=subject.asking("body")).raw["body"]
+    expected = _of(subject.ask(model, technique=subject.asking("body")), "body")
     for layer, shown in (
         ("module.body", model),
         ("body", nn.DataParallel(model)),
         ("module.body", nn.DataParallel(model)),
     ):
-        found = subject.ask(shown, technique=subject.asking(layer)).raw[layer]
+        found = _of(subject.ask(shown, technique=subject.asking(layer)), layer)
         require(torch.equal(found, expected), f"another map for {layer!r}", "that of 'body'")
+
+
+def _of(result: Attribution, layer: str) -> Tensor:
+    """The map of a layer, or of the input where the technique looks at the layer on the way to it."""
+    return result.raw[layer] if layer in result.raw else result.raw["input"]
 
 
 CHECKS: tuple[Template, ...] = (

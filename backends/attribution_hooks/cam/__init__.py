@@ -1,5 +1,6 @@
 """CAMs from one forward: in closed form where the tail is linear, else by batched gradients."""
 
+from attribution_hooks.cam.eigen_cam import HooksEigenCAM as HooksEigenCAM
 from attribution_hooks.cam.element_wise_cam import HooksElementWiseCAM as HooksElementWiseCAM
 from attribution_hooks.cam.grad_cam import HooksGradCAM as HooksGradCAM
 from attribution_hooks.cam.grad_cam_plus_plus import HooksGradCAMPlusPlus as HooksGradCAMPlusPlus

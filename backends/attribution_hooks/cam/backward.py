@@ -1,6 +1,6 @@
 """Gradients of many targets through the tail of the network at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,9 @@ FEW_TARGETS = 3
 COPIES = 4
 """How often the gradients of a chunk of targets are held at once where a technique combines them place by place."""
 
+NOTES = {"backward", "targets per backward"}
+"""What a `Tail` notes."""
+
 ROUNDING = 64
 """How many ``eps`` of its size the sum of a batched backward's gradients may be away from the gradient of the sum."""
 
@@ -35,7 +38,7 @@ class Tail:
     """The network from the layers to the logits, as the forward's graph holds it.
 
     Args:
-        run: Is told how the gradients were had.
+        run: Is told how the gradients were had. Its layers are not looked at.
         logits: (N, K).
         outputs: Of the layers.
         grids: Where the outputs' values lie.
@@ -75,10 +78,8 @@ class Tail:
             self._told(target, size)
         return found
 
-    def maps(
-        self, target: Tensor, size: int, activations: Mapping[str, Tensor], combine: Callable[[Tensor, Tensor], Tensor]
-    ) -> dict[str, Tensor]:
-        """(N, T, *places): what ``combine`` makes of activations (N, 1, D, *places) and the gradients of a chunk.
+    def proved(self, target: Tensor, size: int) -> Iterator[Mapping[str, Tensor]]:
+        """Gradients (t, N, *layer) of each layer, ``size`` targets at a time.
 
         Each chunk is proved by a plain backward of its own, place by place, since no mean of it is kept.
 
@@ -86,18 +87,15 @@ class Tail:
             LayerError: A target does not depend on a layer.
         """
         self._batched = min(size, target.shape[1]) > FEW_TARGETS
-        parts: dict[str, list[Tensor]] = {name: [] for name in self._outputs}
         for columns in target.split(size if self._batched else 1, dim=1):
-            found = self._mapped(columns)
+            found = self._whole(columns)
             if self._batched:
-                flat = {name: gradient.flatten(2) for name, gradient in found.items()}
+                flat = {name: self._grids[name].map(part).movedim(0, 1).flatten(2) for name, part in found.items()}
                 if not self._proved(columns, flat, lambda grid, gradient: grid.map(gradient).flatten(1)):
                     self._refuted()
-                    found = self._mapped(columns)
-            for name, gradient in found.items():
-                parts[name].append(combine(activations[name], gradient).to(self._logits.device))
+                    found = self._whole(columns)
+            yield found
         self._told(target, size)
-        return {name: part[0] if len(part) == 1 else torch.cat(part, dim=1) for name, part in parts.items()}
 
     def _refuted(self) -> None:
         self._batched = False
@@ -106,10 +104,6 @@ class Tail:
     def _told(self, target: Tensor, size: int) -> None:
         if target.shape[1] > 1:
             self._run.note("targets per backward", min(size, target.shape[1]) if self._batched else 1)
-
-    def _mapped(self, columns: Tensor) -> dict[str, Tensor]:
-        """(N, t, D, *places) by layer."""
-        return {name: self._grids[name].map(part).movedim(0, 1) for name, part in self._whole(columns).items()}
 
     def _in_chunks(self, target: Tensor, size: int) -> dict[str, Tensor]:
         parts = [

@@ -1,10 +1,10 @@
 """``CamAttributor``: one forward for all layers and targets, gradients of many targets together."""
 
 from abc import ABC
-from collections.abc import Mapping
-from typing import ClassVar, TypeVar, final
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
 from attribution import layers
@@ -13,12 +13,10 @@ from attribution.errors import PluginError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques.cam.family import CAM
-from attribution.techniques.cam.tokens import Grid
 from attribution_hooks.cam import backward, memory
-from attribution_hooks.cam.backward import Tail, chunk
-from attribution_hooks.cam.closed_form import class_maps, flat
-from attribution_hooks.cam.forward import Forward, forward
 from attribution_hooks.cam.graphs import replayed
+from attribution_hooks.cam.one_pass import layers_of, maps_of
+from attribution_hooks.cam.one_pass import weighted as weighted
 
 C = TypeVar("C", bound=CAM)
 
@@ -46,21 +44,36 @@ class CamAttributor(Attributor[C], ABC):
         """(N, T, *places), the maps of some of the targets.
 
         Args:
-            activation: (N, 1, D, *places), detached.
+            activation: (N, 1, D, *places), detached. It must not be written into, and neither must the gradient, which
+                other techniques may read.
             gradient: (N, T, D, *places), of each target's score.
         """
         raise NotImplementedError
 
+    def terms(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """(N, T, D, *places), which `combine` adds up over D; of techniques whose channels can be kept."""
+        raise NotImplementedError
+
     @property
-    def _by_mean(self) -> bool:
+    def by_mean(self) -> bool:
+        """Whether the mean gradient is all that it needs."""
         return type(self).weights is not CamAttributor.weights
 
     def image_bytes(self, model: nn.Module, technique: C, inputs: Inputs) -> int:
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""
         names = technique.layers
-        gradients = memory.gradient_bytes(model, inputs, names, kept=1 if self._by_mean else backward.COPIES)
+        gradients = memory.gradient_bytes(model, inputs, names, kept=1 if self.by_mean else backward.COPIES)
         graph = memory.forward_bytes(model, inputs, names) + gradients
         return max(graph, 2 * layers.peak_bytes(model, inputs)) if graph else 0  # four maps meet where branches do
+
+    @classmethod
+    def bytes_of_many(cls, asked: Sequence[tuple[Any, Any]], model: nn.Module, inputs: Inputs) -> int:
+        """The same from the first of all their layers on."""
+        names = layers_of(technique for _, technique in asked)
+        needed: list[int] = [
+            each.image_bytes(model, replace(technique, layers=names), inputs) for each, technique in asked
+        ]
+        return max(needed)
 
     @final
     def compute(self, run: Run[C]) -> Maps:
@@ -69,56 +82,26 @@ class CamAttributor(Attributor[C], ABC):
         Raises:
             PluginError: The subclass implements neither `weights` nor `combine`, or both.
         """
-        if self._by_mean is (type(self).combine is not CamAttributor.combine):
-            raise PluginError(f"{type(self).__name__} implements weights or combine, one of the two")
+        self._check()
         if run.execution.graphs:
-            return replayed(run, run.technique, self._plainly)
-        return self._plainly(run)
+            return replayed(run, run.technique, lambda run: maps_of([(self, run)])[0])
+        return maps_of([(self, run)])[0]
 
-    def _plainly(self, run: Run[C]) -> Maps:
-        names = run.technique.layers
-        ran = forward(run, names)
-        (score, target), outputs = run.settled, ran.outputs
-        scores = score.score_of(ran.logits)
-        grids = {
-            name: run.technique.grid(name, tuple(output.shape), run.model, run.inputs)
-            for name, output in outputs.items()
-        }
-        if not scores.requires_grad:
-            raise layers.no_influence(*names)
-        with torch.no_grad(), torch.autocast(scores.device.type, enabled=False):
-            maps = self._maps(run, ran, scores, target, grids)
-        for key, note in run.technique.notes(grids, run.inputs).items():
-            run.note(key, note)
-        return {name: maps[name] for name in names}
+    @property
+    def shared(self) -> Hashable:
+        """How tokens are read."""
+        return self.technique.tokens
 
-    def _maps(
-        self, run: Run[C], ran: Forward, scores: Tensor, target: Tensor, grids: Mapping[str, Grid]
-    ) -> dict[str, Tensor]:
-        found = {name: grids[name].map(output.detach()) for name, output in ran.outputs.items()}
-        maps: dict[str, Tensor] = {}
-        many = target.shape[1] > backward.FEW_TARGETS
-        if self._by_mean and run.settled[0].logits and many and not ran.edges:
-            for name, output in ran.outputs.items():
-                closed = class_maps(run, scores, output, grids[name], target, self.weights)
-                if closed is not None:
-                    maps[name] = closed
-        rest = {name: output for name, output in ran.outputs.items() if name not in maps}
-        for name in found:
-            run.note(f"engine {name}", "backward" if name in rest else "closed form")
-        if not rest:
-            return maps
-        tail = Tail(run, scores, rest, grids, ran.edges)
-        kept = 1 if self._by_mean else backward.COPIES
-        size = chunk(run, run.technique.layers, kept=kept) if target.shape[1] > 1 else 1
-        if not self._by_mean:
-            return tail.maps(target, size, {name: found[name].unsqueeze(1) for name in rest}, self.combine)
-        means = tail.weights(target, size)
-        return maps | {name: weighted(self.weights(found[name], means[name]), found[name]) for name in rest}
+    @final
+    @classmethod
+    def compute_many(cls, asked: Sequence[tuple[Any, Run[Any]]]) -> list[Maps]:
+        """One forward, with the layers of all techniques, and one backward for each chunk of targets."""
+        for attributor, run in asked:
+            attributor._check()
+            if run.execution.graphs:
+                run.note("graph", "none: several techniques in one pass")
+        return maps_of(asked)
 
-
-def weighted(weights: Tensor, activation: Tensor) -> Tensor:
-    """Σ over channels: (N, T, D) and (N, D, *places) → (N, T, *places)."""
-    maps = activation.new_empty((*weights.shape[:2], *activation.shape[2:]))
-    torch.bmm(weights.to(activation.device), flat(activation), out=flat(maps))
-    return maps  # and no view of what was computed, which would be copied to be nobody else's
+    def _check(self) -> None:
+        if self.by_mean is (type(self).combine is not CamAttributor.combine):
+            raise PluginError(f"{type(self).__name__} implements weights or combine, one of the two")

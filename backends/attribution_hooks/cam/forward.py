@@ -31,8 +31,10 @@ class Forward:
     edges: Mapping[str, GradientEdge]
 
 
-def forward(run: Run[Any], names: Sequence[str]) -> Forward:
+def forward(runs: Sequence[Run[Any]], names: Sequence[str]) -> Forward:
     """The graph begins at the first layer, and at the images only where a layer's readers would be missed.
+
+    Runs are asked about the same score, which is settled for each of them.
 
     The gradient of a layer's output is that of the tensor as plain autograd has it. Who holds the tensor that a layer
     returned reads what is differentiated, since it is the very tensor. Three kinds of readers a graph that begins there
@@ -43,14 +45,20 @@ def forward(run: Run[Any], names: Sequence[str]) -> Forward:
         ModelError: The model fails on these inputs, or does not return logits.
         LayerError: A layer does not exist, never ran, ran several times, or gave no tensor.
     """
+    run = runs[0]
+
+    def logits_of(output: Any) -> Tensor:
+        found = [each.matrix(output) for each in runs]
+        return found[0]
+
     try:
         with torch.no_grad(), capture(run.model, names, gradients="from the layers") as caught:
-            logits = run.matrix(run.forward(run.inputs))
+            logits = logits_of(run.forward(run.inputs))
         if caught.direct and logits.requires_grad:
             return Forward(logits, {name: caught[name] for name in names}, {})
     except ModelError as error:
         if _WRITTEN not in str(error):
             raise
     with torch.enable_grad(), capture(run.model, names, gradients="to the layers") as caught:
-        logits = run.matrix(run.forward(run.inputs.detach().requires_grad_()))
+        logits = logits_of(run.forward(run.inputs.detach().requires_grad_()))
     return Forward(logits, {name: caught[name] for name in names}, caught.edges)

@@ -15,4 +15,8 @@ class HooksHiResCAM(CamAttributor[HiResCAM]):
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Σ over channels of gradient · activation."""
-        return (gradient * activation).sum(dim=2)
+        return self.terms(activation, gradient).sum(dim=2)
+
+    def terms(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """The product, channel by channel."""
+        return gradient * activation

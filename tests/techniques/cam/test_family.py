@@ -24,6 +24,9 @@ from tests.techniques.cam.nets import CASES, CLASSES
 
 OF_THE_FAMILY = [each for each in vars(techniques).values() if isinstance(each, type) and issubclass(each, CAM)]
 
+OF_SCORES = [cls for cls in OF_THE_FAMILY if cls.needs_target]
+"""Those that weigh by gradients of a score."""
+
 ATTRIBUTORS = [registry.get(cls.name, backend) for cls in OF_THE_FAMILY for backend in ("captum", "hooks")]
 
 
@@ -71,7 +74,7 @@ def test_and_few_in_a_backend(cls: type) -> None:
 
 
 def test_every_technique_of_the_family_has_both_backends() -> None:
-    assert {cls.name for cls in OF_THE_FAMILY} == set(FORMULAS)
+    assert {cls.name for cls in OF_SCORES} == set(FORMULAS)
     for cls in OF_THE_FAMILY:
         assert {backend for name, backend in available() if name == cls.name} == {"captum", "hooks"}
 
@@ -82,7 +85,7 @@ def test_the_backends_share_no_computation() -> None:
         assert other not in Path(inspect.getfile(family)).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("cls", OF_THE_FAMILY, ids=lambda cls: cls.name)
+@pytest.mark.parametrize("cls", OF_SCORES, ids=lambda cls: cls.name)
 @BACKENDS
 @pytest.mark.parametrize("form", ["vectors", "series", "image", "volume"])
 def test_an_answer_of_any_rank_is_saved_and_read(form: str, backend: str, cls: type[CAM], tmp_path: Path) -> None:

@@ -159,11 +159,15 @@ def test_what_does_not_fit_is_refused(form: str, tokens: Any, words: str, backen
 
 
 @BACKENDS
-def test_of_series_three_axes_are_channels_first_unless_said(backend: str) -> None:
+def test_steps_of_a_linear_layer_are_axis_1_of_series_too(backend: str) -> None:
+    """As `Activations` reads them; an assertion held them to be channels before."""
     x = noise(2, 3, 9, dtype=torch.float64)
     model = seeded(partial(Steps, False))
-    assert raw(model, x, "body", backend).shape == (2, 1, 5), "5 channels, read as places"
+    inferred = raw(model, x, "body", backend)
+    assert inferred.shape == (2, 1, 9)
+    assert raw(model, x, "body", backend, "channels_first").shape == (2, 1, 5), "5 channels, read as places"
     last = raw(model, x, "body", backend, "channels_last")
+    assert torch.equal(inferred, last)
     assert torch.equal(last, raw(model, x, "body", backend, (0, 9)))
     first = raw(seeded(partial(Steps, True)), x, "body", backend)
     assert first.shape == (2, 1, 9), "9 steps of 2 examples: no other reading"

@@ -42,8 +42,9 @@ def test_a_sum_of_the_sums_of_chunks_would_be_seen(monkeypatch: pytest.MonkeyPat
     def apart(self: _Sums, points: Any, places: Any) -> None:
         before, self.totals = self.totals, {}
         add(self, points, places)
-        for name, moments in before.items():
-            self.totals[name] = [a + b for a, b in zip(moments, self.totals[name], strict=True)]
+        for key, by_name in before.items():
+            for name, moments in by_name.items():
+                self.totals[key][name] = [a + b for a, b in zip(moments, self.totals[key][name], strict=True)]
 
     whole = explain(Cubes(), x, question, target="all").map
     monkeypatch.setattr(_Sums, "add", apart)

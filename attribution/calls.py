@@ -1,0 +1,201 @@
+"""``answers``: a call from its inputs to its results, of one technique or of several that share what they can."""
+
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution.agreement import coarser
+from attribution.beginning import Beginning
+from attribution.errors import InputError, named
+from attribution.inputs import checks
+from attribution.inputs.inputs import Inputs
+from attribution.isolation import process_flags
+from attribution.isolation.context import isolate, unwrap
+from attribution.isolation.notes import notes as notes_of
+from attribution.isolation.torch_modes import devices_of, keep_random, note_random, set_modes
+from attribution.isolation.undo import Undo
+from attribution.isolation.unsupported import Weights, accelerator_failed, explained
+from attribution.members import Member
+from attribution.passes import Pass, own
+from attribution.result import Attribution
+from attribution.running.execution import Execution, lost
+from attribution.running.guards import Guards
+from attribution.running.memory import room
+from attribution.running.offload import AcceleratorLane, Offload, copies_beside
+from attribution.running.precision import tf32
+from attribution.running.provenance import provenance
+from attribution.scores.classes import ClassScore
+from attribution.scores.score import Score, whole
+from attribution.zero_maps import labels, zero_maps
+
+
+def answers(members: Sequence[Member], inputs: Any) -> list[Attribution]:
+    """Check, isolate, compute, finish. The model, the inputs and torch's modes are as found on every exit.
+
+    Inputs are read once, and the model is isolated and proved once. Techniques of one family go through the model
+    together; where that fails each is computed alone, so that an error is that of one technique.
+
+    Args:
+        members: At least one, all with the same model and execution.
+        inputs: As the user gave them.
+
+    Raises:
+        AttributionError: Of the first technique that cannot be computed, named where it has a label.
+    """
+    undo = Undo()
+    try:
+        guards = Guards()
+        try:
+            return _answers(undo, guards, members, inputs)
+        except Exception as error:
+            if lost(error):  # wherever it was waited for
+                raise accelerator_failed(error) from error
+            if (first := guards.broken()) is not None:  # what is not finite may have led to the other error
+                raise first from None
+            raise
+        finally:
+            undo.back()
+    finally:
+        undo.back()
+
+
+def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any) -> list[Attribution]:
+    first = members[0].asker
+    inner = unwrap(first.model)
+    shown = _shown(members, inputs, inner)
+    beginning = Beginning(members, shown, guards)
+    devices = devices_of(inner, *([] if shown is None else shown.tensors()))
+    device = devices[0] if devices else torch.device("cpu")
+    guards.late = first.technique.batch_of != "windows" and device.type != "cpu"
+    if shown is not None:
+        for tensor in (shown.values[key] for key in shown.explained):
+            guards.finite(tensor, partial(checks.not_finite, tensor))
+    execution = first.execution.on(device)
+    set_modes(undo, execution, device)
+    weights = Weights()
+    with room(", ".join(member.name for member in members), execution), explained(inner, weights):
+        model, isolation = isolate(undo, first.model, beginning.example)
+        weights.note(model)
+        if any(member.technique.takes_gradients for member in members):
+            process_flags.differentiable(undo, model, device)
+        if len(members) > 1:
+            restart = note_random(undo, devices)
+        else:
+            keep_random(undo, devices)
+        passes = _passes(members, *beginning.of(model), shown)
+        answered: set[Hashable] = notes_of(model).setdefault("answered", set())
+        offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
+        new: set[Hashable] = set()
+        for each in passes:
+            if each is not passes[0]:
+                restart()  # a model that draws random numbers draws what it draws in a call of its own
+            guards.late = each.members[0].technique.batch_of != "windows" and device.type != "cpu"
+            with named(each.label), explained(inner, weights):
+                questions = set(map(partial(_question, each.start), each.members, each.asked))
+                if not questions <= answered:
+                    guards.settle()  # what is found out in the first call of a question is kept
+                new |= questions
+                each.resolve(model)
+                each.compute(model, execution, guards, offload, anew=isolation.startswith("guarded"))
+        if offload is not None:
+            offload.finish()
+        found: dict[int, Attribution] = {}
+        for each in passes:
+            for place, member in enumerate(each.members):
+                with named(member.label):
+                    found[id(member)] = _result(each, place, guards, isolation, offload, execution)
+        answered |= new
+    return [found[id(member)] for member in members]
+
+
+def _shown(members: Sequence[Member], inputs: Any, model: nn.Module) -> Inputs | None:
+    """The user's inputs, checked; ``None`` for techniques that make their own.
+
+    Raises:
+        InputError: They are none, or a technique makes its own.
+    """
+    for member in members:
+        if not member.technique.needs_inputs and inputs is not None:
+            with named(member.label):
+                raise InputError(f"{member.technique.name} makes its own inputs; pass inputs=None")
+    if not any(member.technique.needs_inputs for member in members):
+        return None
+    return checks.check(inputs, model, autocast=members[0].asker.execution.autocast is not None)
+
+
+def _passes(
+    members: Sequence[Member], starts: Sequence[Inputs], asked: Sequence[Score], shown: Inputs | None
+) -> list[Pass]:
+    """Members of one family and score together, in the order of the first of each; each pass has its own inputs."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, (member, score) in enumerate(zip(members, asked, strict=True)):
+        groups.setdefault((member.asker.family, score) if len(members) > 1 else None, []).append(place)
+    found: list[Pass] = []
+    for places in groups.values():
+        start = starts[places[0]]
+        if found and shown is not None:
+            start = shown.detach().clone()
+        found.append(Pass([members[place] for place in places], start, [asked[place] for place in places]))
+    return found
+
+
+def _result(
+    done: Pass, place: int, guards: Guards, isolation: str, offload: Offload | None, execution: Execution
+) -> Attribution:
+    """From the raw maps of one technique to its answer."""
+    member, asked, technique = done.members[place], done.asked[place], done.techniques[place]
+    start, runs = done.start, [part[place] for part in done.runs]
+    parts = [part[place] for part in done.maps]
+    raw = {name: _whole([maps[name] for maps in parts]) for name in parts[0]}
+    dtype = torch.promote_types(start.dtype, torch.float32) if start.dtype.is_floating_point else None
+    with torch.no_grad():
+        shown = start if offload is None else start.cpu()
+        maps = technique.finish({name: map_.to(dtype or map_.dtype) for name, map_ in raw.items()}, shown)
+    notes = {key: value for run in runs for key, value in run.notes.items()}
+    if done.apart is not None:
+        notes["rows"] = f"one by one: {done.apart}"
+    score = None if runs[0].score is None else asked.chosen(whole([run.choices for run in runs]))
+    columns = _joined([run.target for run in runs])
+    target = columns if isinstance(score, ClassScore) else None
+    if blank := zero_maps(maps, technique.kind, partial(labels, asked, score, columns), guards):
+        notes["zero everywhere"] = blank
+    if execution.offload:
+        kind = start.device.type
+        none = "none: the model is on the host" if kind == "cpu" else f"none: {kind} has no streams"
+        notes["offload"] = none if offload is None else "page-locked, two buffers"
+    asker = member.asker
+    return Attribution(
+        maps=maps,
+        technique=technique,
+        backend=asker.backend,
+        target=target,
+        score=score,
+        scores=_joined([run.clean for run in runs]),
+        extras={name: own(_whole([run.extras[name] for run in runs])) for name in runs[0].extras},
+        provenance={**provenance(type(asker), asker.model, start, isolation), **notes},
+        raw=raw,
+        computes_in=coarser(start.dtype, execution.autocast, asker.computes_in, tf32(start)),
+    )
+
+
+def _question(start: Inputs, member: Member, asked: Score) -> Hashable:
+    """What is asked, of images of this kind; equal for equal questions."""
+    asker = member.asker
+    question = (type(asker), asker.technique, asker.execution, type(asked), len(start), start.kind)
+    try:
+        hash(question)
+    except TypeError:  # a plugin's technique may hold what has no hash
+        return object()
+    return question
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return _whole(present) if present else None

@@ -1,0 +1,24 @@
+"""Deconvolution from one forward, and one backward for each target."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from attribution.attributor import Run
+from attribution.inputs.inputs import Inputs
+from attribution.techniques.gradient.deconvolution import Deconvolution
+from attribution_hooks.gradient.rectifiers import ApartFromViews, rectify
+from attribution_hooks.gradient.sums import GradientSums
+
+
+class HooksDeconvolution(GradientSums[Deconvolution]):
+    """raw = ∂S/∂x where each rectifier of the graph gives back ReLU(g)."""
+
+    technique_type: ClassVar[type[Deconvolution]] = Deconvolution
+
+    def output(self, run: Run[Deconvolution], leaves: Inputs, examples: Tensor) -> Any:
+        """With the rule on its graph."""
+        with ApartFromViews():
+            found = run.forward(leaves, examples)
+        rectify(run, found, leaves, "deconvolution")
+        return found

@@ -1,0 +1,1 @@
+"""What other libraries say, right or wrong: references beside the backends."""

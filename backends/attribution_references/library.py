@@ -1,0 +1,90 @@
+"""What attributors over libraries that hook modules have in common: layers to hook, and something for a model."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution import layers
+from attribution.attributor import Run
+from attribution.errors import BackendNotInstalledError, LayerError
+
+
+def needed(module: str, extra: str, *, within: str = "") -> Callable[[], Any]:
+    """A function that imports a library (``within``: a module of it), which takes seconds; it must be installed now.
+
+    Raises:
+        BackendNotInstalledError: It is not.
+    """
+    if find_spec(module) is None:
+        raise BackendNotInstalledError(
+            f"needs {module}, which is not installed: pip install 'torch-attribution[{extra}]'"
+        )
+
+    def library() -> Any:
+        with warnings.catch_warnings():  # sklearn adds filters of its own, which are the process's
+            return import_module(f"{module}.{within}".rstrip("."))
+
+    return library
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer for a library to hook.
+
+    Attributes:
+        name: As the user writes it.
+        module: Of the isolated model.
+        reshape: The libraries' ``reshape_transform``; ``None`` where the layer gives (N, D, *places) itself.
+    """
+
+    name: str
+    module: nn.Module
+    reshape: Callable[[Tensor], Tensor] | None
+
+
+def hooked(run: Run[Any], text: str) -> Layer:
+    """A layer of the isolated model by its name.
+
+    Raises:
+        LayerError: It is none that gives one tensor in one run, or has no two or three axes of places.
+        ModelError: The model fails before it.
+    """
+    name, module = layers.find(run.model, text)
+    if name.keys or name.entry or name.call is not None:
+        raise LayerError(f"layer {text!r}: a reference takes outputs of whole layers; use backend='hooks'")
+    calls = next((stop.calls for stop in layers.survey(run.model, run.inputs) if stop.module is module), 0)
+    if not calls:
+        raise layers.missing(run.model, run.inputs, layers.never_ran(text))
+    if calls > 1:
+        raise layers.runs_often(name, calls)
+    shape = layers.alone(run.model, run.inputs, text)
+    if shape is None:
+        raise LayerError(f"layer {text!r} gives no tensor, and a reference takes nothing else")
+    grid = run.technique.grid(text, shape, run.model, run.inputs[:1])
+    if len(grid.places) not in (2, 3):
+        raise LayerError(
+            f"layer {text!r} gives {grid}, and a reference takes maps of images and volumes; use backend='hooks'"
+        )
+    for key, note in run.technique.notes({text: grid}, run.inputs).items():
+        run.note(key, note)
+    return Layer(text, module, None if grid.plain else grid.map)
+
+
+class Facade(nn.Module):
+    """What a library is given for a model: it sets modes of it and looks for its device, and the run is ours.
+
+    Args:
+        device: Of the inputs.
+        layer: For a library that looks layers up by name.
+    """
+
+    def __init__(self, device: torch.device, layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.empty(0, device=device))
+        self.layer = layer
