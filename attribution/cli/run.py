@@ -18,6 +18,7 @@ from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.paths import fault, named
 from attribution.runs import fingerprint
+from attribution.runs.plan import leads
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -110,7 +111,7 @@ def run(
         classes,
     )
     items = _items(source, setting, out)
-    if plan.progress:
+    if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     on_shard = None
     if overlay:
