@@ -96,7 +96,7 @@ def test_a_work_that_fails_everything_is_refused_before_a_file_is_written(tmp_pa
         means(tmp_path / "run", work, Examples(Noise(3)))
     assert contents(tmp_path) == {}
     assert not (tmp_path / "run" / "run.json").exists()
-    for wrong, said in (({}, "needs a technique"), ({"a/b": Saliency()}, "no name"), ({"a": 3}, "is 3")):
+    for wrong, said in (({}, "no technique"), ({"a/b": Saliency()}, "no name"), ({"a": 3}, "is 3")):
         with pytest.raises(InputError, match=said):
             ran(tmp_path / "x", techniques=wrong)
     with pytest.raises(InputError, match="two techniques are called"):
