@@ -11,6 +11,8 @@ from attribution import (
     EigenCAM,
     FilterVisualization,
     GradCAM,
+    GradientSHAP,
+    GuidedBackprop,
     HiResCAM,
     IntegratedGradients,
     LayerCAM,
@@ -257,6 +259,16 @@ QUESTIONS: tuple[Question, ...] = (
     _filters("filter_visualization, 1 filter", 1, 10),
     _filters("filter_visualization, 64 filters", 64, 3, size=64),
     *_scaling(),
+    Question(
+        "guided_backprop, 1 target",
+        lambda _: GuidedBackprop(),
+        models={"smoke": ("SqueezeNet 1.1",), "full": ("ResNet-18", "SqueezeNet 1.1")},
+    ),
+    Question(
+        "gradient_shap, 20 samples",
+        lambda _: GradientSHAP(samples=20),
+        models={"smoke": (), "full": ("ResNet-18", "SqueezeNet 1.1")},
+    ),
     Question(
         FAMILY_OCCLUSION,
         lambda _: Occlusion(window=56, stride=28),

@@ -40,6 +40,7 @@ class AblationCAM(CAM):
     """
 
     name: ClassVar[str] = "ablation_cam"
+    title: ClassVar[str] = "Ablation-CAM"
     takes_gradients: ClassVar[bool] = False
     compares_scores: ClassVar[bool] = True
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
@@ -63,6 +64,10 @@ class AblationCAM(CAM):
             )
         size = activation.float().square().sum(1).sqrt().reshape(len(activation), -1).amax(1)
         return {f"rounding {layer}": (size * largest)[:, None] / scores.abs()}
+
+    def unit_of(self, score: str) -> str:
+        """The layer's."""
+        return "unit of the layer"
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
         """max|a − b| ≤ tolerance · (max|map| + the extra "rounding"): w is a difference of nearly equal scores."""

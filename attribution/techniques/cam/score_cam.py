@@ -40,8 +40,13 @@ class ScoreCAM(CAM):
     """
 
     name: ClassVar[str] = "score_cam"
+    title: ClassVar[str] = "Score-CAM"
     takes_gradients: ClassVar[bool] = False
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
+
+    def unit_of(self, score: str) -> str:
+        """The layer's."""
+        return "unit of the layer"
 
     def seen_through(self, layer: str, grid: Grid, inputs: Inputs) -> str:
         """The input that is seen through a layer: the first explained one with as many axes of places.

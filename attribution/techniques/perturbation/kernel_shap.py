@@ -38,6 +38,7 @@ class KernelSHAP(Segmented):
     """
 
     name: ClassVar[str] = "kernel_shap"
+    title: ClassVar[str] = "Kernel SHAP"
 
     samples: int = 1000
     seed: int = 0

@@ -47,6 +47,7 @@ class RISE(Perturbation):
     """
 
     name: ClassVar[str] = "rise"
+    title: ClassVar[str] = "RISE"
 
     masks: int = 4000
     cells: int | tuple[int, ...] = 7

@@ -39,6 +39,7 @@ class ShapleySampling(Segmented):
     """
 
     name: ClassVar[str] = "shapley_sampling"
+    title: ClassVar[str] = "Shapley values"
 
     permutations: int = 25
     seed: int = 0

@@ -138,9 +138,11 @@ class _Sums:
         leaves = joined([point.inputs[rows] for point, rows in shown]).detach().requires_grad_()
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
         examples = torch.cat([numbers[rows] for _, rows in shown])
+        known = dict(run.notes)
         output = self._output(run, leaves, examples)
         columns = run.scores(output, examples).unbind(1)
         for other in self._runs[1:]:
+            other.notes.update({key: note for key, note in run.notes.items() if known.get(key) != note})
             if other.score is None:
                 other.scores(output, examples)
         found = {key: self._begun(key, len(columns)) for key in pieces}
