@@ -33,8 +33,13 @@ def main() -> None:
     for name in ("resnet18", "resnet50"):
         model, question = net(name), AblationCAM(layers=("layer4",))
         for peer, call in (("pytorch-grad-cam", cam(model, x, "AblationCAM")), ("Captum", ablated(model, x))):
-            asked_of = partial(explain, model, x, question, target=CLASS)
-            row(f"Ablation-CAM, {name}", peer, asked_of, call, given.pairs)
+            row(
+                f"Ablation-CAM, {name}",
+                peer,
+                partial(explain, model, x, question, target=CLASS),
+                call,
+                given.pairs,
+            )
     model = net("resnet18")
     ten = [[CLASS + 131 * t % 1000 for t in range(10)]]
     call, ours = cam(model, x, "ScoreCAM"), partial(explain, model, x, ScoreCAM(layers=("layer4",)), target=ten)
