@@ -36,7 +36,7 @@ def main() -> None:
             row(
                 f"Ablation-CAM, {name}",
                 peer,
-                lambda m=model, q=question: explain(m, x, q, target=CLASS),
+                partial(explain, model, x, question, target=CLASS),
                 call,
                 given.pairs,
             )

@@ -18,6 +18,7 @@ from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.paths import fault, named
 from attribution.runs import fingerprint
+from attribution.runs.plan import leads
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -49,7 +50,7 @@ def parse(
         backend: Who computes.
         layer_names: ``--layer``, for the techniques that take layers.
         targets: ``--target``.
-        settings: ``-p``; with several techniques ``TECHNIQUE.NAME=VALUE``.
+        settings: ``-p``; ``TECHNIQUE.NAME=VALUE`` where several have such a parameter.
         score: ``--score``.
         output: ``--output``.
 
@@ -60,10 +61,7 @@ def parse(
     """
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise InputError(f"-t {twice[0]} is given twice; give it once, or run twice")
-    kinds = {name: registry.get(name, backend).technique_type for name in names}
-    kinds = {
-        name: kind if getattr(kind, "name", None) == name else registry.technique(name) for name, kind in kinds.items()
-    }
+    kinds = {name: _kind(name, backend) for name in names}
     own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
     found = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
@@ -113,7 +111,7 @@ def run(
         classes,
     )
     items = _items(source, setting, out)
-    if plan.progress:
+    if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     on_shard = None
     if overlay:
@@ -146,6 +144,12 @@ def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
     if source.suffix.lower() == ".csv":
         return runs.of_list(source, transform, told=told, index=setting.loaded.index)
     return runs.of_folder(source, transform, told=told, without=out)
+
+
+def _kind(name: str, backend: str) -> type[Technique]:
+    """The technique of a name; an attributor may compute a family of them."""
+    kind: type[Technique] = registry.get(name, backend).technique_type
+    return kind if getattr(kind, "name", None) == name else registry.technique(name)
 
 
 def _labels(path: Path) -> ClassNames:

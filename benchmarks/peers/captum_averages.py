@@ -64,8 +64,8 @@ class _Gradients(Peer):
         return Check(
             found,
             compared,
-            f"{case.model}, {case.technique.name}: off by {largest(direct):.1e} of the maximum, since forwards of other "
-            "numbers of rows round otherwise; the maps agree once ours are of as many rows",
+            f"{case.model}, {case.technique.name}: off by {largest(direct):.1e} of the maximum, since forwards of "
+            "other numbers of rows round otherwise; the maps agree once ours are of as many rows",
         )
 
 

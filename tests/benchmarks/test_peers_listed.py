@@ -30,7 +30,7 @@ from benchmarks import peers
 from benchmarks.cases import QUESTIONS, Case, Question
 from benchmarks.models import MODELS, SMALL, model_of
 from benchmarks.peers.bout import OURS, first, ours, peer_row
-from benchmarks.peers.captum_gradients import CaptumIntegratedGradients, CaptumSmoothGrad
+from benchmarks.peers.captum_averages import CaptumIntegratedGradients, CaptumSmoothGrad
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
 from benchmarks.peers.lucent import Normalised, climbed, objective
 from benchmarks.peers.peer import Peer
