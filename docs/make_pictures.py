@@ -14,6 +14,7 @@ from attribution import (
     RISE,
     AblationCAM,
     Activations,
+    Deconvolution,
     EigenCAM,
     ElementWiseCAM,
     FeatureAblation,
@@ -21,6 +22,9 @@ from attribution import (
     FinerScore,
     GradCAM,
     GradCAMPlusPlus,
+    GradientSHAP,
+    GuidedBackprop,
+    GuidedGradCAM,
     HiResCAM,
     InputXGradient,
     IntegratedGradients,
@@ -58,6 +62,13 @@ def main() -> None:
     write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
     path = explain(model, inputs, IntegratedGradients(), target=espresso)
     write(path.figure(seen, loaded.labels), "integrated_gradients.jpg")
+    for asked, name in (
+        (GradientSHAP(samples=100), "gradient_shap.jpg"),
+        (GuidedBackprop(), "guided_backprop.jpg"),
+        (Deconvolution(), "deconvolution.jpg"),
+        (GuidedGradCAM(), "guided_grad_cam.jpg"),
+    ):
+        write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), name)
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)
@@ -80,9 +91,9 @@ def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
     asked = {
         "ablation_cam.jpg": AblationCAM(),
         "score_cam.jpg": ScoreCAM(),
-        "rise.jpg": RISE(masks=2000),
         "feature_ablation.jpg": FeatureAblation(segments="slic"),
-        "shapley.jpg": ShapleySampling(segments="slic"),
+        "shapley.jpg": ShapleySampling(segments="slic", permutations=5),
+        "rise.jpg": RISE(masks=500),
     }
     for name, technique in asked.items():
         write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)

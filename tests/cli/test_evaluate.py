@@ -95,7 +95,7 @@ def test_targets_parameters_metrics_and_a_sample(
         (("photos", "-t", "activations"), "activations gives no heatmap"),
         (("photos", "--metric", "sgr"), "no metric 'sgr'; nearest: 'srg'"),
         (("photos", "--baseline", "gray"), "--baseline 'gray' is no baseline"),
-        (("photos", "-p", "window=8"), "say whose parameter it is"),
+        (("photos", "-p", "window=8"), "grad_cam has no parameter 'window'"),
         (("photos", "--steps", "1"), "SRG.steps is 1"),
         (("photos", "--target", "mug"), "mug"),
     ],
