@@ -58,7 +58,7 @@ and are rough.
 
 16 steps, at most 28 cells along an axis; the score is the probability. An interval is of 95 %.
 
-![Mean curves with bands: Grad-CAM keeps the score longest](pictures/evaluation.jpg)
+![Mean curves with bands: occlusion and Grad-CAM keep the score longest](pictures/evaluation.jpg)
 
 {removal}
 
