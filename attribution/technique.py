@@ -68,8 +68,13 @@ class Technique(ABC):
     compares_scores: ClassVar[bool] = True
     """Whether `agreement` goes by the size of the scores: only then a call takes the time to find the largest one."""
 
+    needs_attention: ClassVar[bool] = False
+    """Whether it reads attention, so that a model without any is refused."""
+
     takes_gradients: ClassVar[bool] = True
     """Whether it may take gradients through the model: recurrent layers run without cuDNN then."""
+    takes_integers: ClassVar[bool] = False
+    """Whether explained inputs may be integers or bools, which no noise, no fading and no gradient makes sense of."""
 
     @property
     def signed(self) -> bool:

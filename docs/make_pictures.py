@@ -11,19 +11,28 @@ import torch
 from PIL import Image
 
 from attribution import (
+    RISE,
+    AblationCAM,
     Activations,
+    Deconvolution,
     EigenCAM,
     ElementWiseCAM,
+    FeatureAblation,
     FilterVisualization,
     FinerScore,
     GradCAM,
     GradCAMPlusPlus,
+    GradientSHAP,
+    GuidedBackprop,
+    GuidedGradCAM,
     HiResCAM,
     InputXGradient,
     IntegratedGradients,
     LayerCAM,
     Occlusion,
     Saliency,
+    ScoreCAM,
+    ShapleySampling,
     XGradCAM,
     compare,
     explain,
@@ -53,6 +62,13 @@ def main() -> None:
     write(explain(model, inputs, InputXGradient(), target=espresso).figure(seen, loaded.labels), "input_x_gradient.jpg")
     path = explain(model, inputs, IntegratedGradients(), target=espresso)
     write(path.figure(seen, loaded.labels), "integrated_gradients.jpg")
+    for asked, name in (
+        (GradientSHAP(samples=100), "gradient_shap.jpg"),
+        (GuidedBackprop(), "guided_backprop.jpg"),
+        (Deconvolution(), "deconvolution.jpg"),
+        (GuidedGradCAM(), "guided_grad_cam.jpg"),
+    ):
+        write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), name)
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)
@@ -66,6 +82,21 @@ def main() -> None:
     both = compare(model, inputs, Occlusion(), backends=("hooks", "captum"), target=espresso).attributions
     figure = plots.difference_figure(both["hooks"].maps, both["captum"].maps, ("hooks", "captum"), image=seen[0])
     write(figure, "difference.jpg")
+    forwards(loaded, inputs)
+
+
+def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
+    """What needs no gradient: masks, channels, superpixels."""
+    model, espresso, seen = loaded.model, loaded.index("espresso"), loaded.picture(inputs)
+    asked = {
+        "ablation_cam.jpg": AblationCAM(),
+        "score_cam.jpg": ScoreCAM(),
+        "feature_ablation.jpg": FeatureAblation(segments="slic"),
+        "shapley.jpg": ShapleySampling(segments="slic", permutations=5),
+        "rise.jpg": RISE(masks=500),
+    }
+    for name, technique in asked.items():
+        write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)
 
 
 def cams(loaded: zoo.LoadedModel, inputs: torch.Tensor, layer: str) -> "Figure":

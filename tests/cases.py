@@ -1,9 +1,11 @@
 """What the tests ask of every installed technique: its own example, on small models with ``stem``, ``body``, ``head``.
 
-A technique that is installed later is asked in every test that takes this table, without an edit here.
+A technique that is installed later is asked in every test that takes this table, without an edit here. Those that
+read attention, which these models have not, are left out of it: the conformance kit gives its models some, and asks
+them all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +17,16 @@ from tests.draw import some
 
 BACKENDS = ("captum", "hooks")
 
-TECHNIQUES: dict[str, Technique] = {
-    name: registry.technique(name).example() for name in sorted({name for name, _ in available()})
-}
+_KINDS = {name: registry.technique(name) for name in sorted({name for name, _ in available()})}
+TECHNIQUES: dict[str, Technique] = {name: kind.example() for name, kind in _KINDS.items() if not kind.needs_attention}
 
-PAIRS: list[tuple[str, str]] = [(name, backend) for name in TECHNIQUES for backend in BACKENDS]
-"""Every technique by either backend."""
+PAIRS: list[tuple[str, str]] = [
+    (name, backend) for name in TECHNIQUES for backend in BACKENDS if (name, backend) in available()
+]
+"""Every technique by either backend, where the backend has it."""
+
+OF_ATTENTION: list[tuple[str, str]] = [(name, backend) for name, backend in available() if name not in TECHNIQUES]
+"""Those that are asked about transformers only."""
 
 SOME_PAIRS = some(
     [pytest.param(pair, id=".".join(pair)) for pair in PAIRS],
@@ -28,6 +34,11 @@ SOME_PAIRS = some(
     whole=("activations", "filter_visualization", "grad_cam.", "occlusion"),
 )
 """The same as parameters of a test that is run with many models: one technique of each kind, and some of the others."""
+
+COMPARED: dict[str, Technique] = {
+    name: each for name, each in TECHNIQUES.items() if all((name, backend) in PAIRS for backend in BACKENDS)
+}
+"""Those that both backends compute."""
 
 OF_INPUTS: dict[str, Technique] = {name: each for name, each in TECHNIQUES.items() if each.needs_inputs}
 """Those that explain something that the user gives."""
@@ -40,6 +51,25 @@ OF_LAYERS: dict[str, Technique] = {
 
 OF_RECTIFIERS = ("deconvolution", "guided_backprop", "guided_grad_cam")
 """Those that refuse a net without a ReLU, and by Captum also one whose rectifiers are no ``nn.ReLU``: the depthwise."""
+
+
+def by_backends(argument: str, questions: Mapping[str, Any] | Sequence[Technique]) -> pytest.MarkDecorator:
+    """A test's ``argument`` and ``backend``: each question by either backend, where the backend has its technique.
+
+    Args:
+        argument: That takes a question's name, or of a sequence the technique.
+        questions: Techniques, or tuples that begin with one.
+    """
+    found = []
+    for key, question in questions.items() if isinstance(questions, Mapping) else [(each, each) for each in questions]:
+        technique = question if isinstance(question, Technique) else question[0]
+        name = key if isinstance(key, str) else technique.name
+        found += [
+            pytest.param(key, backend, id=f"{name}-{backend}")
+            for backend in BACKENDS
+            if (technique.name, backend) in available()
+        ]
+    return pytest.mark.parametrize((argument, "backend"), found)
 
 
 def placed(technique: Technique, names: Mapping[str, str]) -> Technique:

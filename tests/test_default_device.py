@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
 from attribution.comparison.rounding import judge_all, shaken, shaken_model
-from tests.cases import SOME_PAIRS, TECHNIQUES, given, placed
+from tests.cases import COMPARED, SOME_PAIRS, TECHNIQUES, by_backends, given, placed
 from tests.conftest import build, noise
 
 QUESTIONS: dict[str, Technique] = {
@@ -41,8 +41,7 @@ WAYS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {"set": default,
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("backend", ["hooks", "captum"])
-@pytest.mark.parametrize("name", QUESTIONS)
+@by_backends("name", QUESTIONS)
 def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
     technique = QUESTIONS[name]
     inputs, target = given(technique, noise(3, 3, 17, 23), [[3, 1]] * 3)
@@ -58,7 +57,7 @@ def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
             found.figure()
 
 
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_backends_are_compared_and_files_read(name: str, tmp_path: Path) -> None:
     technique = QUESTIONS[name]
     (inputs, _), model = given(technique, noise(2, 3, 17, 23)), build("cnn")

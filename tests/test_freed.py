@@ -25,13 +25,13 @@ TECHNIQUES = all_placed({"stem": "conv", "body": "conv"})
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 4)
 
     def middle(self, x: Tensor) -> Tensor:
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.middle(self.conv(x)).relu().mean((2, 3)))  # type: ignore[no-any-return]
+        return self.fc(self.relu(self.middle(self.conv(x))).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class OwnHook(Net):
@@ -121,7 +121,7 @@ class Method(Net):
         self.step = self.middle
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.step(self.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]
+        return self.fc(self.relu(self.step(self.conv(x))).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class BackwardHook(Net):

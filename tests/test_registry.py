@@ -20,7 +20,7 @@ from attribution import (
     registry,
 )
 from attribution.technique import Maps
-from tests.cases import PAIRS
+from tests.cases import OF_ATTENTION, PAIRS
 from tests.conftest import build, noise
 
 GOOD = """
@@ -36,6 +36,7 @@ class Mine(Attributor):
 """
 
 Install = Callable[..., None]
+EVERY = sorted([*PAIRS, *OF_ATTENTION])
 
 
 @pytest.fixture
@@ -57,10 +58,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_every_technique_comes_by_both_backends() -> None:
-    assert available() == PAIRS
+    assert available() == EVERY
     assert registry.backends("grad_cam") == ["captum", "hooks"]
     assert registry.distribution("grad_cam", "hooks").startswith("torch-attribution ")
-    for technique, backend in PAIRS:
+    for technique, backend in EVERY:
         cls = registry.get(technique, backend)
         assert (cls.technique_type.name, cls.backend) == (technique, backend)
         assert registry.get(cls.technique_type, backend) is cls
@@ -83,7 +84,7 @@ def test_a_stranger_is_known_everywhere(install: Install) -> None:
 def test_strangers_can_be_switched_off(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("their-cam", {"grad_cam.mine": "their_cam:Mine"}, their_cam="raise SystemExit(3)")
     monkeypatch.setenv("ATTRIBUTION_PLUGINS", "off")
-    assert available() == PAIRS
+    assert available() == EVERY
     with pytest.raises(UnknownAttributorError):
         registry.get("grad_cam", "mine")
 
@@ -157,7 +158,7 @@ def test_registering_at_run_time(registered: Any) -> None:
         registry.register(Mine)
     Mine.backend = "mine"
     registry.unregister(Mine)
-    assert available() == PAIRS
+    assert available() == EVERY
     registry.unregister(Mine)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attribution import class_names, layers, registry, runs
 from attribution.class_names import ClassNames
-from attribution.cli import parameters, scores
+from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.paths import fault, named
@@ -62,7 +62,7 @@ def parse(
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise InputError(f"-t {twice[0]} is given twice; give it once, or run twice")
     kinds = {name: _kind(name, backend) for name in names}
-    own = parameters.shared_out(kinds, settings, layer_names)
+    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
     found = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
         raise InputError(f"{made[0]} makes its own images; take `attribution explain` or `attribution atlas`")

@@ -25,6 +25,9 @@ _FILES = {
     "rocket": "rocket.jpg",
 }
 
+DISTINCT = tuple(name for name in _FILES if name != "motorcycle_right")
+"""Those that show different things: of the two views of one motorcycle the first."""
+
 
 def sample_photo(name: str = "coffee") -> "Image.Image":
     """A photo that comes with scikit-image; nothing is downloaded.

@@ -1,11 +1,20 @@
 """Layer names ↔ modules, what each layer puts out, and the layers a technique takes by default."""
 
+from attribution.layers.attention import AttentionLayer as AttentionLayer
+from attribution.layers.attention import attention_of as attention_of
+from attribution.layers.attention import attentions as attentions
+from attribution.layers.attention import block_of as block_of
+from attribution.layers.attention import check_chain as check_chain
+from attribution.layers.attention import grids_of as grids_of
+from attribution.layers.attention import reads_first as reads_first
+from attribution.layers.attention import whole as whole
 from attribution.layers.axes import Axes as Axes
 from attribution.layers.axes import alone as alone
 from attribution.layers.axes import axes_of as axes_of
 from attribution.layers.axes import examples_axis as examples_axis
 from attribution.layers.axes import told as told
 from attribution.layers.defaults import activation_layers as activation_layers
+from attribution.layers.defaults import grad_cam_default as grad_cam_default
 from attribution.layers.defaults import grad_cam_layer as grad_cam_layer
 from attribution.layers.ending import ended_at as ended_at
 from attribution.layers.ending import outputs_until as outputs_until
@@ -24,6 +33,7 @@ from attribution.layers.names import not_a_tensor as not_a_tensor
 from attribution.layers.names import not_per_image as not_per_image
 from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often
+from attribution.layers.opened import opened as opened
 from attribution.layers.trace import Form as Form
 from attribution.layers.trace import Stop as Stop
 from attribution.layers.trace import graph_bytes as graph_bytes

@@ -5,31 +5,43 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from attribution.errors import AttributionError, LayerError
+from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs, as_inputs
-from attribution.layers.grids import channels_last, patch_grids
+from attribution.layers.grids import channels_last, token_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
 
-_Tokens = str | tuple[int, ...]
+Tokens = str | tuple[int, ...]
+"""How tokens lie, as Grad-CAM is told."""
 _MAX_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.FractionalMaxPool2d)
 
 
 def grad_cam_layer(model: nn.Module, inputs: Tensor | Inputs) -> str:
     """The last block before the classifier whose output is spatial and not a pool's: see `Trunk.end`.
 
+    Where there is none, the first normalisation of the last block of tokens, as of a vision transformer.
+
     Raises:
-        LayerError: The features are tokens rather than a grid, or nothing is spatial; names a layer of tokens.
+        LayerError: Nothing is spatial, and no block gives tokens on a grid.
         ModelError: The model fails on these inputs before there is such a block.
+    """
+    return grad_cam_default(model, inputs)[0]
+
+
+def grad_cam_default(model: nn.Module, inputs: Tensor | Inputs) -> tuple[str, Tokens | None]:
+    """The layer of `grad_cam_layer`, and how its tokens lie: ``(leading, h, w)``, ``"channels_last"``, or ``None``.
+
+    Raises:
+        LayerError: See `grad_cam_layer`, as of errors of the model.
     """
     inputs = as_inputs(inputs)
     stops = survey(model, inputs)
     if "grad_cam" not in stops.chosen:
         end = Trunk(model, stops, inputs).end()
-        if end is None:
-            raise missing(model, inputs, _no_grid(model, stops, inputs))
-        stops.chosen["grad_cam"] = (end.name,)
-    return stops.chosen["grad_cam"][0]
+        found = _tokens_of_last_block(model, stops, inputs) if end is None else (end.name, None)
+        stops.chosen["grad_cam"] = (found[0],)
+        stops.tokens = found[1]
+    return stops.chosen["grad_cam"][0], stops.tokens
 
 
 def activation_layers(model: nn.Module, inputs: Tensor | Inputs) -> tuple[str, ...]:
@@ -128,15 +140,16 @@ def _in_passing(stop: Stop, end: Stop | None, trunk: Trunk) -> bool:
     return False
 
 
-def _no_grid(model: nn.Module, stops: Survey, inputs: Inputs) -> AttributionError:
+def _tokens_of_last_block(model: nn.Module, stops: Survey, inputs: Inputs) -> tuple[str, Tokens]:
     if repeated := _several_runs(model, stops, inputs):
-        return repeated
-    candidate = _candidate(stops, tuple(inputs.shape[2:]))
-    example = f", e.g. layers=({candidate[0]!r},), tokens={candidate[1]!r}" if candidate else ""
-    return LayerError(
-        f"{type(model).__name__} ends in tokens or vectors, not in a grid of features: there is no default layer. "
-        f"Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens){example}"
-    )
+        raise missing(model, inputs, repeated)
+    candidate = None if stops.failure else _candidate(stops, tuple(inputs.shape[2:]))
+    if candidate is None:
+        raise missing(model, inputs, LayerError(
+            f"{type(model).__name__} gives neither a grid of features nor tokens on one: there is no default layer. "
+            "Name one whose output is (N, D, h, w), or tokens on a grid (see GradCAM's tokens)"
+        ))  # fmt: skip
+    return candidate
 
 
 def _several_runs(model: nn.Module, stops: Survey, inputs: Inputs) -> LayerError | None:
@@ -151,17 +164,18 @@ def _several_runs(model: nn.Module, stops: Survey, inputs: Inputs) -> LayerError
     )
 
 
-def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, _Tokens] | None:
+def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, Tokens] | None:
     """The first normalisation of the last block of tokens, as Grad-CAM is asked for it; without one, the block.
 
     Where the classes are read off the class token, no other token of the last block's output has a gradient.
     """
     around = {child: stop.module for stop in stops for child in stop.module.children()}
     types = [type(stop.module) for stop in stops]
-    norms: dict[nn.Module, tuple[str, _Tokens]] = {}
-    block: tuple[str, _Tokens] | None = None
+    norms: dict[nn.Module, tuple[str, Tokens]] = {}
+    block: tuple[str, Tokens] | None = None
+    shapes = [stop.shape for stop in stops if stop.parametrised and stop.shape]
     for stop in stops:
-        tokens, outer = _tokens(stop, image), around.get(stop.module)
+        tokens, outer = _tokens(stop, image, shapes), around.get(stop.module)
         if tokens is None or stop.calls > 1:
             continue
         if isinstance(stop.module, NORMS) or "Norm" in type(stop.module).__name__:
@@ -172,9 +186,9 @@ def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, _Tokens] | N
     return [*norms.values()][-1] if norms else block
 
 
-def _tokens(stop: Stop, image: tuple[int, ...]) -> _Tokens | None:
+def _tokens(stop: Stop, image: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> Tokens | None:
     if channels_last(stop.shape, image):
         return "channels_last"
     shape = stop.shape or ()
-    grids = patch_grids(shape[1], image) if len(shape) == 3 and shape[0] == 1 else []
+    grids = token_grids(shape[1], image, shapes) if len(shape) == 3 and shape[0] == 1 else []
     return grids[0] if grids else None

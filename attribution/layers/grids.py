@@ -1,6 +1,6 @@
 """What a shape tells about where a layer's values lie on the image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 MOST_LEADING = 8
@@ -45,6 +45,33 @@ def stretch(size: Shape, image: Shape) -> float:
     """How much wider or narrower than the image a grid is, ≥ 1."""
     (height, width), (h, w) = image, size
     return max(h * width / (w * height), w * height / (h * width))
+
+
+def token_grids(tokens: int, image: Shape, computed: Iterable[Shape]) -> list[tuple[int, ...]]:
+    """(leading, *places) that so many tokens may be: a grid that the model computes, else square patches.
+
+    Args:
+        tokens: With leading ones.
+        image: Sizes of its places.
+        computed: Shapes of what layers with parameters give for one image.
+    """
+    found = []
+    for shape in computed:
+        places = tuple(shape[2:]) if len(shape) == 2 + len(image) > 2 else ()
+        if (
+            places
+            and prod(places) > 1
+            and 0 <= tokens - prod(places) <= MOST_LEADING
+            and stretch_of(places, image) < 1.5
+        ):
+            found.append((tokens - prod(places), *places))
+    return list(dict.fromkeys(found)) if found else patch_grids(tokens, image) if image else []
+
+
+def stretch_of(places: Shape, image: Shape) -> float:
+    """How much wider or narrower than the input a grid of any number of axes is, ≥ 1."""
+    parts = [size / whole for size, whole in zip(places, image, strict=True)]
+    return max(parts) / min(parts)
 
 
 def patch_grids(length: int, image: Shape) -> list[tuple[int, ...]]:

@@ -84,11 +84,13 @@ class Survey(tuple[Stop, ...]):
         outputs: Shapes of the tensors that the model returned.
         failure: Why the model failed, in which case the modules that ended before it did are here; else ``None``.
         chosen: The layers that a technique takes by default, by its name.
+        tokens: How those of Grad-CAM's layer lie, where it gives tokens.
     """
 
     outputs: tuple[tuple[int, ...], ...] = ()
     failure: str | None = None
     chosen: dict[str, tuple[str, ...]]
+    tokens: str | tuple[int, ...] | None = None
 
     def __init__(self, stops: Iterable[Stop]) -> None:
         self.chosen = {}
@@ -182,25 +184,32 @@ def survey(model: nn.Module, inputs: Tensor | Inputs) -> Survey:
     key = inputs.kind
     known: dict[tuple[object, ...], Survey] = notes(model).setdefault("survey", {})
     if key not in known or not inputs.told_by_kind:
-        first = inputs[:1].detach().clone()
-        devices = devices_of(model, *first.tensors())
-        before, restart_random = Values(model.buffers()), note_random(Undo(), devices)
-        output, failure = None, None
-        with torch.no_grad(), record(model) as stops:
-            try:
-                with running(first):
-                    output = first.into(model)
-            except ModelError as error:
-                failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
-        before.give_back()  # a forward that counts must not have begun to
-        restart_random()  # nor one that draws to draw others
-        restart = notes(model).get("restart", lambda: None)()
-        if restart is not None:  # what else it counts in
-            restart()
+        with record(model) as stops:
+            output, failure = first_forward(model, inputs)
         seen = Survey(sorted(stops.values(), key=lambda stop: stop.order))
         seen.outputs, seen.failure = tuple(tuple(tensor.shape) for tensor in tensors(output)), failure
         known[key] = seen
     return known[key]
+
+
+def first_forward(model: nn.Module, inputs: Inputs) -> tuple[Any, str | None]:
+    """What a model returns for the first example, and why it fails on it; as if it had not run."""
+    first = inputs[:1].detach().clone()
+    devices = devices_of(model, *first.tensors())
+    before, restart_random = Values(model.buffers()), note_random(Undo(), devices)
+    output, failure = None, None
+    with torch.no_grad():
+        try:
+            with running(first):
+                output = first.into(model)
+        except ModelError as error:
+            failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
+    before.give_back()  # a forward that counts must not have begun to
+    restart_random()  # nor one that draws to draw others
+    restart = notes(model).get("restart", lambda: None)()
+    if restart is not None:  # what else it counts in
+        restart()
+    return output, failure
 
 
 def missing(model: nn.Module, inputs: Tensor | Inputs, otherwise: AttributionError) -> AttributionError:

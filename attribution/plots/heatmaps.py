@@ -49,12 +49,14 @@ def overlay(
     return _blended(picture, values, found, _share(alpha))
 
 
-def signed_overlay(image: Picture, map: Tensor) -> Pixels:
+def signed_overlay(image: Picture, map: Tensor, *, cmap: str | None = None, scale: Limits = "each") -> Pixels:
     """A signed map laid over a picture: red for positive and blue for negative values, dark where the picture is.
 
     Args:
         image: Of `plots.pictures`.
-        map: (h, w), scaled by its largest |value|; resized to (H, W) bilinearly.
+        map: (h, w), resized to (H, W) bilinearly.
+        cmap: Name of a matplotlib colour map.
+        scale: (lo, hi) of the colours; by default symmetric about 0, to the largest |value|.
 
     Returns:
         (H, W, 3) float64 in [0, 1].
@@ -67,7 +69,7 @@ def signed_overlay(image: Picture, map: Tensor) -> Pixels:
         raise InputError(f"the map has shape {tuple(map.shape)}; expected (h, w) of one image and target")
     (picture,) = pictures(image, 1)
     values = array(map)
-    (found,) = scales([values], signed=True, limits="each", cmap=None)
+    (found,) = scales([values], signed=True, limits=scale, cmap=cmap)
     return shaded(found.colours(resized(values, picture)), picture)
 
 

@@ -1,12 +1,18 @@
 """The built-in techniques."""
 
 from attribution.techniques.activations import Activations as Activations
+from attribution.techniques.attention.attention import Attention as Attention
+from attribution.techniques.attention.gradient_attention import GradientAttention as GradientAttention
+from attribution.techniques.attention.legrad import LeGrad as LeGrad
+from attribution.techniques.attention.rollout import AttentionRollout as AttentionRollout
+from attribution.techniques.cam.ablation_cam import AblationCAM as AblationCAM
 from attribution.techniques.cam.eigen_cam import EigenCAM as EigenCAM
 from attribution.techniques.cam.element_wise_cam import ElementWiseCAM as ElementWiseCAM
 from attribution.techniques.cam.grad_cam import GradCAM as GradCAM
 from attribution.techniques.cam.grad_cam_plus_plus import GradCAMPlusPlus as GradCAMPlusPlus
 from attribution.techniques.cam.hires_cam import HiResCAM as HiResCAM
 from attribution.techniques.cam.layer_cam import LayerCAM as LayerCAM
+from attribution.techniques.cam.score_cam import ScoreCAM as ScoreCAM
 from attribution.techniques.cam.xgrad_cam import XGradCAM as XGradCAM
 from attribution.techniques.filter_visualization import ChannelsObjective as ChannelsObjective
 from attribution.techniques.filter_visualization import DirectionObjective as DirectionObjective
@@ -22,4 +28,8 @@ from attribution.techniques.gradient.input_x_gradient import InputXGradient as I
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients as IntegratedGradients
 from attribution.techniques.gradient.saliency import Saliency as Saliency
 from attribution.techniques.gradient.smooth_grad import SmoothGrad as SmoothGrad
+from attribution.techniques.perturbation.feature_ablation import FeatureAblation as FeatureAblation
+from attribution.techniques.perturbation.kernel_shap import KernelSHAP as KernelSHAP
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
+from attribution.techniques.perturbation.rise import RISE as RISE
+from attribution.techniques.perturbation.shapley_sampling import ShapleySampling as ShapleySampling

@@ -3,7 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar, final
 
@@ -42,6 +42,12 @@ class CaptumCAM(Attributor[C], ABC):
         """The whole forward's graph, and the gradients of its widest part."""
         return layers.graph_bytes(model, inputs) + 2 * layers.peak_bytes(model, inputs)
 
+    def shown(
+        self, name: LayerName, module: nn.Module, grid: Grid
+    ) -> AbstractContextManager[tuple[nn.Module, LayerName]]:
+        """A layer that gives, or is given, (N, D, *places) inside the network, and its name."""
+        return detoured(name, module, grid)
+
     @final
     def compute(self, run: Run[C]) -> Maps:
         """(N, T, *places) for each layer. The score is settled in the forward that Captum makes anyway."""
@@ -57,7 +63,7 @@ class CaptumCAM(Attributor[C], ABC):
         maps: Maps = {}
         for (text, grid), (name, module) in zip(grids.items(), asked, strict=True):
             columns: list[Tensor] = []
-            with detoured(name, module, grid) as (layer, shown):
+            with self.shown(name, module, grid) as (layer, shown):
                 while run.target is None or len(columns) < run.target.shape[1]:
                     score = ScoreOfOne(run, column=len(columns))
                     with typed(), connected(without_influence(name)), unwritten(name, module):
@@ -180,7 +186,7 @@ def detoured(name: LayerName, module: nn.Module, grid: Grid) -> Iterator[tuple[n
 
     try:
         handle = module.register_forward_hook(detour)
-        yield probe, replace(name, keys=(), text=f"{name.text} on its grid")
+        yield probe, replace(name, keys=())
     finally:
         armed = False  # an interrupt may have hidden the handle
         if handle is not None:
@@ -255,5 +261,10 @@ class ScoreOfOne:
         self.column = column
 
     def __call__(self, *tensors: Tensor) -> Tensor:
-        """(N,)."""
-        return self.run.scores(forward(self.run, *tensors))[:, self.column]
+        """(N,); of rows (B,), where Captum repeats the examples, whose places then come as the last tensor."""
+        inputs = self.run.inputs
+        if len(tensors) == len(inputs.explained):
+            return self.run.scores(forward(self.run, *tensors))[:, self.column]
+        *shown, examples = tensors
+        inputs = inputs[examples].replaced(dict(zip(inputs.explained, shown, strict=True)))
+        return self.run.scores(self.run.forward(inputs, examples), examples)[:, self.column]

@@ -51,11 +51,11 @@ class CaptumGradientSHAP(PerTarget[GradientSHAP]):
         everything = torch.arange(len(run.inputs), device=run.inputs.device)
         for t in range(run.settled[1].shape[1]):
             delta = captum.attr.IntegratedGradients(Score(run, t)).compute_convergence_delta
-            own, gap = tuple(map_[:, t] for map_ in maps.values()), torch.zeros(())
+            own, parts = tuple(map_[:, t] for map_ in maps.values()), []
             for part, start in run.technique.starts(run.inputs):
                 begin = tuple(start[name].expand_as(each) for name, each in zip(run.inputs.explained, x, strict=True))
-                gap = gap + part * delta(own, begin, x, additional_forward_args=(everything,))
-            gaps.append(gap)
+                parts.append(part * delta(own, begin, x, additional_forward_args=(everything,)))
+            gaps.append(torch.stack(parts).sum(dim=0))
         total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
         gap = torch.stack(gaps, dim=1)
         run.extras.update(run.technique.told(gap, total - gap))

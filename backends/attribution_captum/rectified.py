@@ -68,8 +68,7 @@ class CaptumGuidedGradCAM(PerTarget[GuidedGradCAM]):
         ((name, module),) = places(run.model, [text], run.inputs)
         shape, first = layers.alone(run.model, run.inputs, text) or (), run.inputs[:1]
         grid = run.technique.read(shape, run.model, first)
-        for key, note in run.technique.cam.notes({text: grid}, run.inputs).items():
-            run.note(key, note)
+        run.notes.update(run.technique.cam.notes({text: grid}, run.inputs))
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid.places)]
         manner = {"interpolate_mode": mode, "attribute_to_layer_input": name.entry}
         around = connected(without_influence(name))

@@ -180,9 +180,7 @@ def capture(
 
         def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
             passed_on = hook(module, args, kwargs, layers.arguments(args, kwargs))
-            if passed_on is None:
-                return None
-            return tuple(passed_on[index] for index in range(len(args))), {key: passed_on[key] for key in kwargs}
+            return None if passed_on is None else _as_arguments(passed_on, args, kwargs)
 
         return before if name.entry else hook
 
@@ -209,6 +207,51 @@ def capture(
             torch.set_grad_enabled(mode)
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def substituted(model: nn.Module, text: str, instead: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """In every forward inside the block, in this thread, the network gets another tensor from a layer.
+
+    Args:
+        model: Isolated.
+        text: The layer's output or input, as the user writes it.
+        instead: What the network gets in place of a tensor; ``None``: the tensor itself.
+
+    Raises:
+        LayerError: The layer does not exist.
+    """
+    name, module = layers.find(model, text)
+    owner, armed, call = threading.get_ident(), True, 0
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        nonlocal call
+        if threading.get_ident() != owner or not armed:
+            return None
+        call += 1
+        if call - 1 != (name.call or 0):
+            return None
+        keys = name.keys or (layers.only_tensor(output) if name.entry else ())
+        new = instead(layers.item(output, keys))
+        return None if new is None else layers.replaced(output, keys, new)
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        given = hook(module, args, kwargs, layers.arguments(args, kwargs))
+        return None if given is None else _as_arguments(given, args, kwargs)
+
+    handle = None
+    try:
+        setting: Any = module.register_forward_pre_hook if name.entry else module.register_forward_hook
+        handle = setting(before if name.entry else hook, with_kwargs=True)
+        yield
+    finally:
+        armed = False  # an interrupt may have hidden the handle
+        if handle is not None:
+            handle.remove()
+
+
+def _as_arguments(given: Any, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(given[index] for index in range(len(args))), {key: given[key] for key in kwargs}
 
 
 def _leaf(tensor: Tensor, module: nn.Module) -> Tensor:

@@ -1,6 +1,6 @@
 """Inputs with windows covered, all of a batch at once."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,21 @@ from attribution.attributor import Run
 from attribution.inputs.inputs import Inputs
 from attribution.running.upload import upload
 from attribution.techniques.perturbation.lattice import Lattice, inside
+
+
+class Covering(Protocol):
+    """Covers parts of inputs, one part of each row.
+
+    Attributes:
+        cover: What covers: as many axes as the inputs, each of their size or 1.
+        labels: (H, W), the number of the part that each place belongs to; ``None`` where a part is all of its window.
+    """
+
+    cover: Tensor
+    labels: Tensor | None
+
+    def of(self, windows: Tensor, examples: Tensor) -> Tensor:
+        """(B, …): these examples with one part each covered; both (B,)."""
 
 
 class Covers:
@@ -26,6 +41,7 @@ class Covers:
         self, inputs: Tensor, cover: Tensor, lattice: Lattice, channels: tuple[int, ...] | None = None
     ) -> None:
         self.cover = cover
+        self.labels: Tensor | None = None
         self._inputs = inputs
         sizes = inputs.shape[inputs.ndim - len(lattice.axes) :]
         sides = [inside(intervals, size) for intervals, size in zip(lattice.axes, sizes, strict=True)]
@@ -61,6 +77,29 @@ class Covers:
             covered = along if covered is None else along & covered
         assert covered is not None  # a lattice has an axis
         return covered
+
+
+class SegmentCovers:
+    """Covers segments, any shape of places.
+
+    Args:
+        inputs: (N, F) or (N, C, *places).
+        cover: As many axes, each of the input's size or 1.
+        labels: (1 or N, *places), the number of each place's segment.
+    """
+
+    def __init__(self, inputs: Tensor, cover: Tensor, labels: Tensor) -> None:
+        self.cover, self._inputs, self._labels = cover, inputs, labels
+        self.labels = labels[0] if len(labels) == 1 and labels.ndim == 3 else None
+
+    def of(self, windows: Tensor, examples: Tensor) -> Tensor:
+        """(B, …): these examples with one segment each covered; both (B,)."""
+        windows, examples = windows.to(self._inputs.device), examples.to(self._inputs.device)
+        shown, cover, labels = (
+            each if len(each) == 1 else each[examples] for each in (self._inputs, self.cover, self._labels)
+        )
+        covered = labels == windows.view(-1, *[1] * (labels.ndim - 1))
+        return torch.where(covered if shown.ndim == labels.ndim else covered[:, None], cover, shown)
 
 
 def beside(run: Run[Any], name: str, covered: Tensor, examples: Tensor) -> Tensor | Inputs:

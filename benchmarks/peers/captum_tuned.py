@@ -27,7 +27,9 @@ tolerance allows 2.9e-5.
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Captum(Peer):
+class Captum(Peer):
+    """One of Captum's classes, on a model and inputs as the tier lays them out."""
+
     name: str = "captum.attr"
     package: str = "captum"
 
@@ -42,7 +44,7 @@ class _Captum(Peer):
         """How many times the dtype's tolerance is allowed."""
         return 1 if self.tier == "default" else OTHER_KERNELS
 
-    def _subject(self, case: Case, device: str) -> tuple[nn.Module, Tensor]:
+    def subject(self, case: Case, device: str) -> tuple[nn.Module, Tensor]:
         """The model and the inputs as the tier lays them out."""
         model, inputs = subject_of(case, device)
         assert inputs is not None
@@ -51,7 +53,7 @@ class _Captum(Peer):
         layout = torch.channels_last
         return own(model).to(memory_format=layout), inputs.contiguous(memory_format=layout)
 
-    def _entered(self, model: nn.Module, answer: Callable[[nn.Module], Callable[[], Tensor]]) -> Contestant:
+    def entered(self, model: nn.Module, answer: Callable[[nn.Module], Callable[[], Tensor]]) -> Contestant:
         """The tier's call, of the model that Captum is given."""
         if self.tier != "compiled":
             return Contestant(answer(model), model)
@@ -68,7 +70,7 @@ class _Captum(Peer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptumOcclusion(_Captum):
+class CaptumOcclusion(Captum):
     """``Occlusion``: one window per forward by default; the best of the sweep under ``inference_mode`` when tuned."""
 
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
@@ -76,7 +78,7 @@ class CaptumOcclusion(_Captum):
         attr = import_module("captum.attr")
         technique = case.timed
         assert isinstance(technique, Occlusion)
-        model, inputs = self._subject(case, device)
+        model, inputs = self.subject(case, device)
         found = sweep_of(case, device) if sweep and self.tier != "default" else {}
         chunk = min(found, key=found.__getitem__) if found else SMOKE_CHUNK
         window, stride = ((inputs.shape[1], *pair) for pair in (technique.size, technique.step))
@@ -97,7 +99,7 @@ class CaptumOcclusion(_Captum):
 
         pixels = case.question.pixels
         scale = windows(case.technique, pixels) / windows(technique, pixels)
-        return replace(self._entered(model, answer), scale=scale, sweep=found)
+        return replace(self.entered(model, answer), scale=scale, sweep=found)
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
         """The rule by which backends are compared, on one of Captum's equal channels."""
@@ -111,14 +113,14 @@ class CaptumOcclusion(_Captum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptumGradCAM(_Captum):
+class CaptumGradCAM(Captum):
     """``LayerGradCam`` with ReLU, then ``LayerAttribution.interpolate``; it fails under ``inference_mode``."""
 
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
         """Maps (N, 1, H, W)."""
         attr = import_module("captum.attr")
         assert isinstance(case.technique, GradCAM)
-        model, inputs = self._subject(case, device)
+        model, inputs = self.subject(case, device)
         layer, size = model.get_submodule(case.subject.late), tuple(inputs.shape[2:])
 
         def answer(run: nn.Module) -> Callable[[], Tensor]:
@@ -131,7 +133,7 @@ class CaptumGradCAM(_Captum):
 
             return call
 
-        return self._entered(model, answer)
+        return self.entered(model, answer)
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
         """The maps at the inputs' size."""
@@ -145,14 +147,14 @@ class CaptumGradCAM(_Captum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptumActivations(_Captum):
+class CaptumActivations(Captum):
     """``LayerActivation``; under ``inference_mode`` when tuned."""
 
     def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
         """The layer's output."""
         attr = import_module("captum.attr")
         assert isinstance(case.technique, Activations)
-        model, inputs = self._subject(case, device)
+        model, inputs = self.subject(case, device)
         method = attr.LayerActivation(model, model.get_submodule(case.technique.layers[0]))
 
         def call() -> Tensor:

@@ -151,6 +151,10 @@ def test_numpy_and_centring() -> None:
         explain(model, x, GradCAM(layers=("body",)), backend="pytorch_grad_cam", target=1)
     with pytest.raises(InputError, match="is centred"):
         explain(small_cnn(), noise(1, 3, 17, 23), EigenCAM(layers=("body",), centred=False), backend="pytorch_grad_cam")
+    kept = GradCAM(layers=("body_relu",), channels="none")
+    for backend in ("pytorch_grad_cam", "torchcam"):
+        with pytest.raises(InputError, match="adds channels up"):
+            explain(small_cnn(), noise(1, 3, 17, 23), kept, backend=backend, target=1)
     assert compare(model, x, XGradCAM(layers=("body_relu",)), backends=("hooks", "torchcam"), target=1).holds
 
 
@@ -192,3 +196,10 @@ def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     assert [*found.attributions] == ["captum", "hooks"]
     assert "nothing_like_this" in found.left_out["theirs"]
     assert "theirs left out: grad_cam.theirs from their-cam 1.2 needs 'nothing_like_this'" in found.table()
+
+
+@pytest.mark.parametrize(("name", "backend"), [pair for pair in REFERENCES if pair[0] in ("grad_cam", "hires_cam")])
+def test_channels_that_are_kept_are_refused(name: str, backend: str) -> None:
+    asked = {"grad_cam": GradCAM, "hires_cam": HiResCAM}[name](layers=("body",), channels="none")
+    with pytest.raises(InputError, match="a reference adds channels up"):
+        explain(small_cnn(), torch.rand(1, 3, 17, 23), asked, backend=backend, target=1)

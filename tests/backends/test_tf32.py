@@ -16,13 +16,13 @@ from tests.backends.closed_forms import FEW, FOOLING, SIZE, TRUE, Net, engine
 from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
-from tests.cases import OF_RECTIFIERS, TECHNIQUES, given
+from tests.cases import COMPARED, OF_RECTIFIERS, given
 from tests.conftest import build, logit, noise
 from tests.tf32 import as_on_a_gpu, rounded
 
 KINDS = pytest.mark.parametrize("kinds", [("convolution",), ("matmul",), ("convolution", "matmul")], ids="+".join)
 QUESTIONS: dict[str, Technique] = {
-    **TECHNIQUES,
+    **COMPARED,
     "grad_cam": GradCAM(layers=("stem", "body")),
     "occlusion": Occlusion(window=7, stride=5),
     "filter_visualization": FilterVisualization(layer="body", channels=(0, 2), steps=3, size=(17, 23)),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from attribution import Activations, GradCAM, LayerError, explain
-from attribution.layers import activation_layers, grad_cam_layer
+from attribution.layers import activation_layers, grad_cam_default, grad_cam_layer
 from tests.conftest import build, noise
 from tests.layers.architectures import TORCHVISION
 
@@ -117,10 +117,15 @@ def test_one_activation_per_resolution(name: str) -> None:
     assert heights == sorted(set(heights), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_t"])
-def test_tokens_are_refused(name: str) -> None:
-    with pytest.raises(LayerError, match=r"ends in tokens or vectors, not in a grid.*layers=\("):
-        grad_cam_layer(bare(name), picture(name))
+@pytest.mark.parametrize(
+    ("name", "layer", "tokens"),
+    [
+        ("vit_b_16", "encoder.layers.encoder_layer_11.ln_1", (1, 14, 14)),
+        ("swin_t", "features.7.1.norm1", "channels_last"),
+    ],
+)
+def test_tokens_are_the_last_blocks_first_norm(name: str, layer: str, tokens: object) -> None:
+    assert grad_cam_default(bare(name), picture(name)) == (layer, tokens)
 
 
 class Flat(nn.Module):

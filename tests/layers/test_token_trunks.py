@@ -1,13 +1,12 @@
 """Default layers of trunks that end in tokens: what is named instead of them, and what of attention is no layer."""
 
-import re
 from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import GradCAM, LayerError, compare, explain
+from attribution import GradCAM, compare, explain
 from attribution.layers import activation_layers
 from tests.conftest import noise
 
@@ -56,16 +55,16 @@ class Tokens(nn.Module):
 
 
 @pytest.mark.parametrize("read", ["class", "mean"])
-def test_the_error_for_tokens_names_a_layer_that_serves(read: Literal["class", "mean"]) -> None:
+def test_the_default_for_tokens_is_the_last_blocks_first_norm(read: Literal["class", "mean"]) -> None:
     torch.manual_seed(0)
     model, inputs = Tokens(read).double().eval(), noise(2, 3, 24, 32, dtype=torch.float64)
-    with pytest.raises(LayerError, match="ends in tokens") as refused:
-        explain(model, inputs, GradCAM())
-    named = re.search(r"e\.g\. layers=\('(.*)',\), tokens=\((\d), (\d), (\d)\)$", str(refused.value))
-    assert named is not None
-    assert named.groups() == ("blocks.1.norm1", "1", "3", "4")
-    both = compare(model, inputs, GradCAM(layers=("blocks.1.norm1",), tokens=(1, 3, 4)), target=1)
+    both = compare(model, inputs, GradCAM(), target=1)
     assert both.holds
+    for result in both.attributions.values():
+        assert result.technique == GradCAM(layers=("blocks.1.norm1",), tokens=(1, 3, 4))
+        assert result.raw["blocks.1.norm1"].shape == (2, 1, 3, 4)
+    whole = explain(model, inputs, GradCAM(relu=False), target=1).raw["blocks.1.norm1"].flatten(1)
+    assert (whole.abs() > 1e-3 * whole.abs().amax()).all(), "every place has a gradient"
 
 
 def test_neither_bias_nor_attention_is_an_activation() -> None:

@@ -21,7 +21,7 @@ from attribution.run import medians
 from attribution.techniques.filter_visualization import transforms
 from attribution.techniques.filter_visualization.resampling import Resampling
 from attribution.testing import guard
-from tests.cases import TECHNIQUES, given
+from tests.cases import TECHNIQUES, by_backends, given
 from tests.conftest import BACKENDS, build, noise
 from tests.nondeterministic import AsOnCuda
 
@@ -50,8 +50,7 @@ def ask(
     return explain(model or build("residual"), inputs, technique, **asked)
 
 
-@BACKENDS
-@pytest.mark.parametrize("name", QUESTIONS)
+@by_backends("name", QUESTIONS)
 def test_the_library_needs_no_operation_without_a_deterministic_kernel(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

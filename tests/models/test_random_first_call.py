@@ -1,11 +1,10 @@
 """A model that draws random numbers in eval mode draws the same in the first call as in later ones."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from attribution import Activations, GradCAM, Technique, explain
-from tests.cases import OF_INPUTS, placed
+from tests.cases import OF_INPUTS, by_backends, placed
 from tests.conftest import logit, noise
 
 TECHNIQUES = [
@@ -25,8 +24,7 @@ class Draws(nn.Module):
         return self.head((y * torch.rand(())).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("backend", ["hooks", "captum"])
-@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda technique: technique.name)
+@by_backends("technique", TECHNIQUES)
 def test_the_first_call_draws_what_later_ones_draw(technique: Technique, backend: str) -> None:
     model, x = Draws().eval(), noise(1, 3, 13, 17)
     target = logit(1) if technique.needs_target else None

@@ -19,7 +19,7 @@ from attribution import (
 )
 from attribution.running import precision
 from attribution.running.execution import HOST_BUDGET
-from tests.cases import TECHNIQUES, given
+from tests.cases import TECHNIQUES, by_backends, given
 from tests.conftest import BACKENDS, build, noise
 from tests.simulated_device.device import tf32
 
@@ -40,8 +40,7 @@ def ask(name: str, backend: str, device: str, **execution: Any) -> Attribution:
     return explain(build("residual").to(device), inputs, technique, **asked)
 
 
-@BACKENDS
-@pytest.mark.parametrize("name", QUESTIONS)
+@by_backends("name", QUESTIONS)
 def test_deterministic_kernels_give_the_hosts_answer(name: str, backend: str) -> None:
     found, wanted = (ask(name, backend, device, deterministic=True) for device in ("sim:1", "cpu"))
     for key, map_ in wanted.raw.items():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attribution import Attribution, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain
 from attribution.testing import small_residual
-from tests.cases import TECHNIQUES
+from tests.cases import TECHNIQUES, by_backends
 from tests.conftest import noise
 from tests.simulated_device.device import COUNT
 from tests.simulated_device.models import Drawing, Returning, Split
@@ -53,8 +53,7 @@ def tensors(answer: Attribution) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("backend", ["hooks", "captum"])
-@pytest.mark.parametrize("question", QUESTIONS)
+@by_backends("question", QUESTIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_answer_is_the_hosts_and_lies_where_the_images_do(layout: str, question: str, backend: str) -> None:
     model = LAYOUTS[layout]().eval()

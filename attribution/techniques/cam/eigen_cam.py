@@ -58,6 +58,7 @@ class EigenCAM(CAM):
     """
 
     name: ClassVar[str] = "eigen_cam"
+    title: ClassVar[str] = "Eigen-CAM"
     needs_target: ClassVar[bool] = False
     takes_gradients: ClassVar[bool] = False
 
@@ -80,6 +81,10 @@ class EigenCAM(CAM):
                 "layer that has them (`attribution layers` prints the shapes)"
             )
         return found
+
+    def unit_of(self, score: str) -> str:
+        """The layer's."""
+        return "unit of the layer"
 
     def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
         """max|a − b| ≤ tolerance · s₁ / (s₁ − s₂) · max|map|, at most a tenth of it; s are the extras.

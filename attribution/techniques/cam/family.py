@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
-from attribution.layers import grad_cam_layer
+from attribution.layers import grad_cam_default
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.cam import reading
 from attribution.techniques.cam.tokens import Grid, Tokens, checked
@@ -29,7 +29,8 @@ class CAM(Technique):
 
     Args:
         layers: Layers with one of these outputs, named as in `Activations`. Empty: the last block before the classifier
-            whose output is spatial and not a pool's; of an encoder, where there is a decoder.
+            whose output is spatial and not a pool's; of an encoder, where there is a decoder. Of a model without such a
+            block the first normalisation of the last block of tokens; ``tokens`` is filled in as well then.
         relu: Keep positive evidence only, before upsampling.
         upsample: To the places of the first explained input that has as many axes of them: linear, bilinear or
             trilinear, without aligned corners. A map without places, or without such an input, stays as it is.
@@ -88,7 +89,8 @@ class CAM(Technique):
                 f"inputs of shape {inputs} have no default layer; name one, e.g. "
                 f"{type(self).__name__}(layers=('conv',)): `attribution layers` or model.named_modules() lists them"
             )
-        return replace(self, layers=(grad_cam_layer(model, inputs),))
+        layer, tokens = grad_cam_default(model, inputs)
+        return replace(self, layers=(layer,), tokens=self.tokens or checked(type(self).__name__, tokens))
 
     def grid(self, layer: str, shape: tuple[int, ...], model: nn.Module, inputs: Inputs) -> Grid:
         """How a layer's output of this shape covers the input: by ``tokens``, or inferred; one rule for every backend.
@@ -111,7 +113,7 @@ class CAM(Technique):
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """ReLU, then upsampling to the places of the inputs."""
         maps = {layer: torch.relu(map_) for layer, map_ in raw.items()} if self.relu else raw
-        return {layer: _enlarged(map_, inputs) for layer, map_ in maps.items()} if self.upsample else maps
+        return {layer: enlarged(map_, inputs) for layer, map_ in maps.items()} if self.upsample else maps
 
     @classmethod
     def example(cls) -> Self:
@@ -119,7 +121,8 @@ class CAM(Technique):
         return cls(layers=("body",))
 
 
-def _enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
+def enlarged(map_: Tensor, inputs: Inputs) -> Tensor:
+    """(N, T, *places) to the places of the first explained input that has as many axes of them, if any."""
     axes = map_.ndim - 2
     size = reading.places_of(inputs, axes) if axes else ()
     return F.interpolate(map_, size=size, mode=MODES[axes], align_corners=False) if size else map_

@@ -41,6 +41,10 @@ class Deconvolution(AveragedGradient):
         """The inputs."""
         yield Point(inputs)
 
+    def unit_of(self, score: str) -> str:
+        """A gradient's."""
+        return f"{score} per unit of the input"
+
     @classmethod
     def example(cls) -> Self:
         """Channels added up."""

@@ -51,6 +51,7 @@ class GradientSHAP(AveragedGradient):
     """
 
     name: ClassVar[str] = "gradient_shap"
+    title: ClassVar[str] = "GradientSHAP"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
 
     baselines: Baseline = 0.0

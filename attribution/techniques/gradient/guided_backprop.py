@@ -37,10 +37,15 @@ class GuidedBackprop(AveragedGradient):
     """
 
     name: ClassVar[str] = "guided_backprop"
+    title: ClassVar[str] = "Guided backpropagation"
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The inputs."""
         yield Point(inputs)
+
+    def unit_of(self, score: str) -> str:
+        """A gradient's."""
+        return f"{score} per unit of the input"
 
     @classmethod
     def example(cls) -> Self:

@@ -40,6 +40,7 @@ class GuidedGradCAM(AveragedGradient):
     """
 
     name: ClassVar[str] = "guided_grad_cam"
+    title: ClassVar[str] = "Guided Grad-CAM"
 
     layer: str = ""
     tokens: Tokens = None
@@ -80,6 +81,10 @@ class GuidedGradCAM(AveragedGradient):
                 "choose a layer that lies on the input, or keep the input out: Inputs.of(…, axes={NAME: 'n'})"
             )
         return grid
+
+    def unit_of(self, score: str) -> str:
+        """That of the product."""
+        return f"{score}² per unit of the input"
 
     @classmethod
     def example(cls) -> Self:

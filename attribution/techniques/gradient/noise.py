@@ -9,6 +9,11 @@ from attribution.inputs.inputs import Inputs
 from attribution.running.upload import upload
 
 
+def generator(seed: int) -> torch.Generator:
+    """A new one, on the host."""
+    return torch.Generator("cpu").manual_seed(seed)
+
+
 def draws(inputs: Inputs, *, samples: int, part: float, source: torch.Generator) -> Iterator[dict[str, Tensor]]:
     """Of each sample, by explained input, what is added: ``part`` · (max x − min x) of each example, times z.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
-from attribution.techniques.gradient.noise import draws
+from attribution.techniques.gradient.noise import draws, generator
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def paths(inputs: Inputs, baselines: Mapping[str, Tensor], *, samples: int, nois
         noise: Standard deviation as a part of each example's range.
         seed: Of all draws.
     """
-    source = torch.Generator("cpu").manual_seed(seed)
-    beside = torch.Generator("cpu").manual_seed(int(torch.randint(2**62, (), generator=source, device="cpu")))
+    source = generator(seed)
+    beside = generator(int(torch.randint(2**62, (), generator=source, device="cpu")))
     noisy = draws(inputs, samples=samples, part=noise, source=beside) if noise else repeat({})
     rows = max(map(len, baselines.values()))
     for _, added in zip(range(samples), noisy, strict=False):

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-import torch
 from torch import Tensor
 
 from attribution.inputs.inputs import Inputs
 from attribution.techniques.gradient.family import AveragedGradient, Point
-from attribution.techniques.gradient.noise import draws
+from attribution.techniques.gradient.noise import draws, generator
 from attribution.techniques.parameters import choice, integer, real
 
 Statistic = Literal["mean", "squared", "variance"]
@@ -76,8 +75,7 @@ class SmoothGrad(AveragedGradient):
 
     def draws(self, inputs: Inputs) -> Iterator[dict[str, Tensor]]:
         """What is added to each explained input, sample by sample."""
-        source = torch.Generator("cpu").manual_seed(self.seed)
-        return draws(inputs, samples=self.samples, part=self.noise, source=source)
+        return draws(inputs, samples=self.samples, part=self.noise, source=generator(self.seed))
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The noisy copies, all explained inputs at once."""

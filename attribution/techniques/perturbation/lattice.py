@@ -1,6 +1,7 @@
 """``Lattice``: where the windows lie that are covered one after the other."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress, product
 from math import prod
 from typing import Any
@@ -34,6 +35,15 @@ class Lattice:
         """The intervals of each window that is run, the last axis fastest: of an image (rows, columns)."""
         crossed = list(product(*self.axes))
         return crossed if self.kept is None else [crossed[index] for index in self.kept]
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        return {} if self.kept is None else {place: number for number, place in enumerate(self.kept)}
+
+    def number(self, row: int, column: int) -> int:
+        """Of an image, which of the windows that are run is the crossing of these intervals."""
+        place = row * len(self.columns) + column
+        return place if self.kept is None else self._numbers[place]
 
     def __len__(self) -> int:
         """How many windows are run."""

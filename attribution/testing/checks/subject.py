@@ -13,6 +13,7 @@ from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
 from attribution.technique import Technique
+from attribution.testing.models.attending import attending
 
 IMAGES, SIZE, CLASSES = 2, (17, 23), 5
 
@@ -47,7 +48,9 @@ class Subject:
         return value if isinstance(value, tuple) else (value,)
 
     def on(self, held: Held) -> Held:
-        """A model or a tensor on the device."""
+        """A model or a tensor on the device; the model with attention, for a technique that reads it."""
+        if isinstance(held, nn.Module) and self.technique.needs_attention:
+            attending(held)
         return held.to(self.device)
 
     def noise(
@@ -153,13 +156,13 @@ def makes_inputs(subject: Subject) -> bool:
 
 
 def knows_layers(subject: Subject) -> bool:
-    """Has a field ``layers`` or ``layer``."""
-    return _layer_field(subject.technique) is not None
+    """Has a field ``layers`` or ``layer``, of any kind of layer."""
+    return _layer_field(subject.technique) is not None and not subject.technique.needs_attention
 
 
 def knows_several_layers(subject: Subject) -> bool:
-    """Has a field ``layers``."""
-    return _layer_field(subject.technique) == "layers"
+    """Likewise a field ``layers``."""
+    return _layer_field(subject.technique) == "layers" and not subject.technique.needs_attention
 
 
 def _layer_field(technique: Technique) -> str | None:

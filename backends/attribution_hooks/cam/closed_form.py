@@ -46,12 +46,12 @@ def class_maps(
         return None
     activation = grid.map(output.detach())
     logits, target = logits.to(output.device), target.to(output.device)
-    for module in _linear(model, logits.shape[1], activation.shape[1]):
+    for module in linear(model, logits.shape[1], activation.shape[1]):
         weight = module.weight.detach().flatten(1).to(output.device)
         bias = None if module.bias is None else module.bias.to(output.device)
         if weight.dtype != output.dtype:
             continue
-        within = _within(logits, module)
+        within = rounding(logits, module)
         means = _means(weight, target, activation, run.asked)
         maps = _product(means, activation)  # which add up to the logits
         if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
@@ -132,7 +132,7 @@ def _values(maps: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
     return values if bias is None else values + bias.detach()[target]
 
 
-def _linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear | nn.Conv2d]:
+def linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear | nn.Conv2d]:
     """The linear layers and 1×1 convolutions of this size."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -149,7 +149,7 @@ def hooked(model: nn.Module) -> bool:
     )
 
 
-def _within(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
+def rounding(logits: Tensor, module: nn.Linear | nn.Conv2d) -> float:
     """What rounding may do to a product of this layer, or to our own of the same factors, as a part of the largest."""
     coarse = tf32(logits, "matmul", *(["convolution"] if isinstance(module, nn.Conv2d) else []))
     if coarse is None:

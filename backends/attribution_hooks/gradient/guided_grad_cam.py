@@ -27,14 +27,11 @@ class HooksGuidedGradCAM(Attributor[GuidedGradCAM]):
 
     def compute(self, run: Run[GuidedGradCAM]) -> Maps:
         """(N, T, C, …) for each explained input."""
-        technique, leaves = run.technique, run.inputs.detach().requires_grad_()
-        with ApartFromViews(), capture(run.model, [technique.layer], gradients="to the layers") as caught:
+        layer, leaves = run.technique.layer, run.inputs.detach().requires_grad_()
+        with ApartFromViews(), capture(run.model, [layer], gradients="to the layers") as caught:
             output = run.forward(leaves)
         columns = run.scores(output).unbind(1)
-        grid = technique.read(tuple(caught[technique.layer].shape), run.model, run.inputs)
-        for key, note in technique.cam.notes({technique.layer: grid}, run.inputs).items():
-            run.note(key, note)
-        cams = enlarged(run, technique.layer, caught, grid, columns)
+        cams = enlarged(run, caught, columns)
         rectify(run, output, leaves, "guided")
         guided = stacked(columns, leaves)
         return {run.inputs.key(name): guided[name] * cam for name, cam in cams.items()}

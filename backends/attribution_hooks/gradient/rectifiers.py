@@ -49,7 +49,7 @@ _HIDDEN = {
 }
 """What a script may hide in such nodes, in the text of its graph."""
 
-_WRITING = {F.relu, F.relu6, F.hardtanh, torch.relu_, Tensor.relu_, torch._C._nn.hardtanh_,
+_WRITING = {F.relu, F.relu6, F.hardtanh, torch.relu_, Tensor.relu_, F.hardtanh_,
             torch.ops.aten.relu_.default, torch.ops.aten.hardtanh_.default}  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs, joined
-from attribution.running.execution import CPU_WINDOWS
+from attribution.running.execution import CPU_ROWS
 from attribution.technique import Maps
 from attribution.techniques.gradient.family import AveragedGradient, Point
 from attribution_hooks.chunks import in_parts
@@ -91,7 +91,7 @@ class GradientSums(Attributor[T], ABC):
 
     def rows(self, run: Run[T]) -> int:
         """How many rows go through the model at once."""
-        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        most = CPU_ROWS if run.inputs.device.type == "cpu" else None
         bytes_of_one = self.image_bytes(run.model, run.technique, run.inputs)
         return run.execution.chunk(bytes_of_one, run.technique.samples * len(run.inputs), most=most)
 
@@ -138,9 +138,11 @@ class _Sums:
         leaves = joined([point.inputs[rows] for point, rows in shown]).detach().requires_grad_()
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
         examples = torch.cat([numbers[rows] for _, rows in shown])
+        known = dict(run.notes)
         output = self._output(run, leaves, examples)
         columns = run.scores(output, examples).unbind(1)
         for other in self._runs[1:]:
+            other.notes.update({key: note for key, note in run.notes.items() if known.get(key) != note})
             if other.score is None:
                 other.scores(output, examples)
         found = {key: self._begun(key, len(columns)) for key in pieces}

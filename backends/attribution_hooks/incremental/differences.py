@@ -12,7 +12,7 @@ from attribution.attributor import Run
 from attribution.running.precision import tf32
 from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import fitting, in_parts
-from attribution_hooks.covers import Covers
+from attribution_hooks.covers import Covering
 from attribution_hooks.incremental import launches
 from attribution_hooks.incremental.engine import Engine
 from attribution_hooks.incremental.graph import Known, Program, Untraceable, build
@@ -36,7 +36,7 @@ Pair = tuple[int, int]
 def differences(
     run: Run[Any],
     lattice: Lattice,
-    covers: Covers,
+    covers: Covering,
     logits: Tensor,
     known: Known,
     chunk: int,
@@ -76,7 +76,7 @@ def differences(
     proof = Proof.of(run, lattice, covers, logits, chunk)
     parts: list[Tensor] = []
     used, macs = size, 0
-    with run.progress(len(lattice.windows) * len(inputs), "window") as advance:
+    with run.progress(len(lattice) * len(inputs), "window") as advance:
         for first in range(0, len(inputs), at_once):
             part = slice(first, min(first + at_once, len(inputs)))
             if len(inputs) > 1:
@@ -85,17 +85,17 @@ def differences(
             checks = {CLEAN: proof.clean_agrees(clean, part)}
             if inputs.device.type == "cpu":
                 _settle(checks, known, question)  # nothing waits for it there
-            engine, size = fitting(size, partial(Engine, program, plan, readings, maps, cover=covers.cover))
+            engine, size = fitting(size, partial(Engine, program, plan, readings, maps, covers=covers))
             used, maps = min(used, size), []
             pairs = [(window, image - first) for window, image in (proof.pairs[row] for row in proof.rows(part))]
-            sink = Sink(run, program, clean, part, len(lattice.windows), used, pairs)
+            sink = Sink(run, program, clean, part, len(lattice), used, pairs)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
             checks |= _checks(run, covers, proof, sink, clean, part, chunk, strongest=first == 0)
             _settle(checks, known, question)
             macs += sink.macs
-            parts.append(sink.deltas.view(len(lattice.windows), -1, sink.target.shape[1]))
+            parts.append(sink.deltas.view(len(lattice), -1, sink.target.shape[1]))
     run.note("engine", "incremental")
     run.note("windows_per_forward", used)
     run.note("macs_dense", plan.dense * len(inputs))
@@ -114,7 +114,7 @@ def _dull(
     precision: torch.dtype,
 ) -> str | None:
     """Why tiles would not be faster than full forwards; ``None`` where they promise to be."""
-    gain = plan.dense / max(plan.executed + plan.dense // len(plan.lattice.windows), 1)
+    gain = plan.dense / max(plan.executed + plan.dense // len(plan.lattice), 1)
     if gain < LEAST_GAIN:
         return f"tiles end at {program.stopped_by} and would save too little ({gain:.2f}x)"
     if run.inputs.device.type == "cpu":
@@ -130,7 +130,7 @@ TOLD = "the map would be made of other differences than the model gives"
 
 def _checks(
     run: Run[Any],
-    covers: Covers,
+    covers: Covering,
     proof: Proof,
     sink: Sink,
     clean: Tensor,
@@ -161,7 +161,7 @@ def _checks(
     return {COVERED: alike, TOLD: told}
 
 
-def _own(run: Run[Any], covers: Covers, windows: Tensor, images: Tensor) -> Tensor:
+def _own(run: Run[Any], covers: Covering, windows: Tensor, images: Tensor) -> Tensor:
     """(B, K): what the model itself says of covered images."""
     return run.matrix(run.forward(covers.of(windows, images), images), images)
 
@@ -180,9 +180,9 @@ def _settle(checks: dict[str, Tensor], known: Known, question: object) -> None:
 
 def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callable[[], None]) -> int:
     """Run one group's windows in parts of one size, since each shape costs set-up; returns the size that fitted."""
-    columns = len(engine.plan.lattice.columns)
-    rows = [row * columns + column for row, column in group.windows]
-    pairs = [(window, n) for window in range(len(rows)) for n in range(sink.images)]
+    lattice = engine.plan.lattice
+    rows = dict(zip(group.places, (lattice.number(*window) for window in group.windows), strict=True))
+    pairs = [(place, n) for place in rows for n in range(sink.images)]
     even = -(-len(pairs) // -(-len(pairs) // size))
     macs = engine.plan.macs(group)
     width = even
@@ -192,7 +192,7 @@ def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callabl
         if part[-1] != pairs[-1]:
             width = len(part)  # halved where memory ran out: filling up would undo that
         filled = [*part, *[part[-1]] * (width - len(part))] if len(pairs) > width else part
-        sink.take(engine.run(group, filled), [(rows[window], image) for window, image in part])
+        sink.take(engine.run(group, filled), [(rows[place], image) for place, image in part])
         sink.macs += len(filled) * macs
 
     fitted = in_parts(pairs, even, work, advance)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from attribution.running.upload import upload
+from attribution_hooks.covers import Covering
 from attribution_hooks.incremental.axis import Array
 from attribution_hooks.incremental.graph import Program
 from attribution_hooks.incremental.numbers import Area, Reading, Readings
@@ -26,7 +27,10 @@ class _Chunk:
         exits: For each exit that is less than a map, the rows (B, h) and columns (B, w) of tiles in B whole maps.
         tiles: Of the steps that are still read.
         stored: Steps whose tiles lie in their buffer.
+        numbers: (B,), of the windows in the lattice; where places bear numbers.
     """
+
+    numbers: Tensor
 
     def __init__(self, readings: Readings, first: Array, pairs: Sequence[Pair], device: torch.device) -> None:
         images, exits = readings.tiles(pairs)
@@ -40,6 +44,17 @@ class _Chunk:
         self.stored: set[int] = set()
 
 
+def _bordered(labels: Tensor, areas: Sequence[Area]) -> dict[Area, Tensor]:
+    """The number of each place of a clean image, in each of the image's areas; −1 in the border."""
+    found = {}
+    for area in areas:
+        bordered = labels.new_full(area.size, -1)
+        (top, left), (height, width) = area.before, labels.shape
+        bordered[top : top + height, left : left + width] = labels
+        found[area] = bordered.flatten()
+    return found
+
+
 class Engine:
     """Runs the windows of a plan over images whose clean maps are known.
 
@@ -49,7 +64,7 @@ class Engine:
         readings: Of each group of the plan.
         maps: Each step's output for the images, whole (N, …).
         capacity: The most windows that run at once.
-        cover: (1, C, 1, 1).
+        covers: One value per channel, (1, C, 1, 1), of all that a window is, or of the places that bear its number.
     """
 
     def __init__(
@@ -59,7 +74,7 @@ class Engine:
         readings: Sequence[Readings],
         maps: Sequence[Tensor],
         capacity: int,
-        cover: Tensor,
+        covers: Covering,
     ) -> None:
         self.plan = plan
         self._program = program
@@ -83,7 +98,8 @@ class Engine:
             source: self._buffer(source, found, maps[source], room[source]) for source, found in areas.items()
         }
         if 0 in self._rows:
-            self._rows[0][-1] = cover.view(-1)
+            self._rows[0][-1] = covers.cover.view(-1)
+        self._labels = {} if covers.labels is None else _bordered(covers.labels, areas.get(0, ()))
         exits = {source for of_group in readings for source in of_group.exits}
         self._clean = {source: self._channels_last(source, maps[source]).contiguous() for source in exits}
 
@@ -112,11 +128,14 @@ class Engine:
 
         Args:
             group: Of the plan.
-            pairs: For each, the position in ``group.windows`` and the image.
+            pairs: For each, its place among the crossings of the group's bands, and the image.
         """
         readings = self._readings[id(group)]
         begin = [(self._first[r.source, None], self._first[r.source, r.area]) for r in readings.all]
         chunk = _Chunk(readings, np.array(begin, dtype=np.int64).reshape(-1, 2).T, pairs, self._device)
+        if self._labels:
+            numbers = dict(zip(group.places, (self.plan.lattice.number(*each) for each in group.windows), strict=True))
+            chunk.numbers = upload(np.array([numbers[place] for place, _ in pairs]), self._device)
         tiles = chunk.tiles
         if readings.image is not None:
             tiles[0] = self._gathered(chunk, readings, readings.image)
@@ -151,6 +170,9 @@ class Engine:
             chunk.stored.add(source)
         places = chunk.rows[:, :, reading.rows, None] + chunk.columns[:, :, None, reading.columns]
         where = torch.maximum(places[0], places[1])
+        if not source and self._labels:
+            labels = self._labels[reading.area][(places[1] - self._first[0, reading.area]) % reading.area.places]
+            where = torch.where(labels == chunk.numbers[:, None, None], where, places[1])
         found = rows.index_select(0, where.view(-1)).view(*where.shape, -1)
         return channels_first(found) if layout == "nchw" else found
 

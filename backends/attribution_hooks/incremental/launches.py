@@ -33,7 +33,7 @@ _BATCH, _PROOF = 15, 100
 
 def dense(program: Program, plan: Plan, images: int, chunk: int) -> int:
     """Launches of one full forward for every ``chunk`` windows, about."""
-    return -(-len(plan.lattice.windows) * images // chunk) * (program.nodes + _BATCH)
+    return -(-len(plan.lattice) * images // chunk) * (program.nodes + _BATCH)
 
 
 def incremental(program: Program, plan: Plan, readings: Sequence[Readings], images: int, size: int) -> int:
@@ -41,7 +41,7 @@ def incremental(program: Program, plan: Plan, readings: Sequence[Readings], imag
     steps, folded = len(program.steps), max(0, program.nodes - len(program.steps) - len(program.rest))
     once = 2 * (steps + len(program.rest)) + folded + 2 * program.nodes + _PROOF
     once += _AREA * len({(reading.source, reading.area) for group in readings for reading in group.all})
-    batches = -(-len(plan.lattice.windows) * images // size)
+    batches = -(-len(plan.lattice) * images // size)
     runs = sum(
         -(-len(group.group.windows) * images // size)
         * (steps + _GATHER * len(group.all) + _STORE * len(group.stored) + _EXIT * len(program.exits))
@@ -71,7 +71,7 @@ def too_many(
         chunk: Covered images per full forward.
         dtype: In which products are taken, TF32 as float16.
     """
-    per_image = plan.dense // len(plan.lattice.windows)
+    per_image = plan.dense // len(plan.lattice)
     saved = (plan.dense - plan.executed - per_image) * images - 2 * per_image  # clean maps; what a proof asks
     speed = MACS_PER_SECOND * FASTER.get(dtype, 1.0)
     more = incremental(program, plan, readings, images, size) - dense(program, plan, images, chunk)

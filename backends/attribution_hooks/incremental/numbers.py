@@ -103,7 +103,7 @@ class Readings:
 
         Args:
             first: (2, readings), where in its buffer the tiles and the clean maps of each reading begin.
-            pairs: For each of the B, the position in ``group.windows`` and the image.
+            pairs: For each of the B, its place among the crossings of the group's bands, and the image.
         """
         down, across, images = self._split(pairs)
         rows = self.rows.numbers(down)

@@ -6,7 +6,7 @@ share a `Band` and with it one tile size per op; a tile may be larger than what 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -153,28 +153,38 @@ class Group:
         columns: Of their columns.
         whole: For each op whether its tile is the whole map.
         shapes: Height and width of each op's tile.
+        kept: Places of the windows that are run among all crossings of the bands; ``None``: all of them.
     """
 
     rows: Band
     columns: Band
     whole: tuple[bool, ...]
     shapes: tuple[Pair, ...]
+    kept: tuple[int, ...] | None = None
+
+    @property
+    def places(self) -> Sequence[int]:
+        """Of each window among the crossings of the bands."""
+        return range(len(self.rows.positions) * len(self.columns.positions)) if self.kept is None else self.kept
 
     @property
     def windows(self) -> list[Pair]:
         """(row position, column position) of each, row by row."""
-        return [(row, column) for row in self.rows.positions for column in self.columns.positions]
+        along = self.columns.positions
+        return [(self.rows.positions[place // len(along)], along[place % len(along)]) for place in self.places]
 
     def __contains__(self, window: Pair) -> bool:
         """Whether it runs the window at these positions of row and column."""
-        return window[0] in self.rows.positions and window[1] in self.columns.positions
+        return window in self.windows
 
     def starts(self, op: int) -> tuple[list[int], list[int]]:
         """Top and left of an op's tile, for each of the windows."""
         if self.whole[op]:
-            return [0] * len(self.windows), [0] * len(self.windows)
+            return [0] * len(self.places), [0] * len(self.places)
         tops, lefts = self.rows.start[op], self.columns.start[op]
-        return [top for top in tops for _ in lefts], [left for _ in tops for left in lefts]
+        return [tops[place // len(lefts)] for place in self.places], [
+            lefts[place % len(lefts)] for place in self.places
+        ]
 
     @classmethod
     def of(cls, ops: Sequence[Op], rows: Band, columns: Band) -> "Group":
@@ -226,14 +236,16 @@ class Plan:
             )
             for axis in (0, 1)
         ]
-        groups = tuple(Group.of(ops, rows, columns) for rows in bands[0] for columns in bands[1])
-        return cls(ops, lattice, groups, rest)
+        groups = [Group.of(ops, rows, columns) for rows in bands[0] for columns in bands[1]]
+        if lattice.kept is not None:
+            groups = [replace(group, kept=_kept(group, lattice)) for group in groups]
+        return cls(ops, lattice, tuple(group for group in groups if len(group.places)), rest)
 
     @property
     def dense(self) -> int:
         """Multiply-accumulates of one full forward per window."""
         per_image = self.rest + sum(op.macs * op.size[0] * op.size[1] for op in self.ops)
-        return per_image * len(self.lattice.windows)
+        return per_image * len(self.lattice)
 
     @property
     def executed(self) -> int:
@@ -247,14 +259,20 @@ class Plan:
     @cached_property
     def floor(self) -> int:
         """Multiply-accumulates if every window had tiles of its own, of exactly what it changes."""
-        total: int = self.rest * len(self.lattice.windows)
+        total: int = self.rest * len(self.lattice)
         widths = [
-            [
-                sum(high - low for low, high in column)
-                for column in zip(*(reach(self.ops, axis, i) for i in along), strict=True)
-            ]
+            [[high - low for low, high in column]
+             for column in zip(*(reach(self.ops, axis, i) for i in along), strict=True)]
             for axis, along in enumerate((self.lattice.rows, self.lattice.columns))
-        ]
-        for op, height, width in zip(self.ops, *widths, strict=True):
-            total += op.macs * height * width
+        ]  # fmt: skip
+        run = None if self.lattice.kept is None else [divmod(at, len(self.lattice.columns)) for at in self.lattice.kept]
+        for op, heights, across in zip(self.ops, *widths, strict=True):
+            area = sum(heights) * sum(across) if run is None else sum(heights[i] * across[j] for i, j in run)
+            total += op.macs * area
         return total
+
+
+def _kept(group: Group, lattice: Lattice) -> tuple[int, ...]:
+    """Which crossings of a group's bands are windows of the lattice."""
+    run, columns = set(lattice.kept or ()), len(lattice.columns)
+    return tuple(place for place, (row, column) in enumerate(group.windows) if row * columns + column in run)

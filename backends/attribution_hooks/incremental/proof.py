@@ -15,7 +15,7 @@ from attribution.running.upload import upload
 from attribution.scores.score import Score
 from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import in_parts
-from attribution_hooks.covers import Covers
+from attribution_hooks.covers import Covering
 
 Pair = tuple[int, int]
 
@@ -55,7 +55,7 @@ class Proof:
     allowed: Tensor
 
     @classmethod
-    def of(cls, run: Run[Any], lattice: Lattice, covers: Covers, clean: Tensor, chunk: int) -> "Proof":
+    def of(cls, run: Run[Any], lattice: Lattice, covers: Covering, clean: Tensor, chunk: int) -> "Proof":
         """Run the model on at most N + 1 covered images, ``chunk`` per forward."""
         score, target = run.settled
         pairs = chosen(lattice, len(run.inputs))
@@ -152,8 +152,8 @@ def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
 
 def chosen(lattice: Lattice, images: int) -> tuple[Pair, ...]:
     """(window, image): the corner and the middle of the first image, one window of each further one, spread evenly."""
-    rows, columns = len(lattice.rows), len(lattice.columns)
-    count, middle = rows * columns, rows // 2 * columns + columns // 2
+    rows, columns, count = len(lattice.rows), len(lattice.columns), len(lattice)
+    middle = rows // 2 * columns + columns // 2 if lattice.kept is None else count // 2
     spread = [((middle + image * count * 5 // 13) % count, image) for image in range(1, images)]
     return tuple(dict.fromkeys([(0, 0), (middle, 0), *spread]))
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from attribution.attributor import Run
 from attribution.running.upload import upload
 from attribution_hooks.chunks import in_parts
-from attribution_hooks.covers import Covers, beside
+from attribution_hooks.covers import Covering, beside
 
 
-def differences(run: Run[Any], name: str, covers: Covers, windows: int, chunk: int) -> Tensor:
+def differences(run: Run[Any], name: str, covers: Covering, windows: int, chunk: int) -> Tensor:
     """score(x) − score(x with window w covered): (windows, N, T).
 
     Args:

@@ -33,10 +33,9 @@ SAMPLES, NOISE, SEED, ROWS = 4, 0.3, 11, 5
 
 def baselines(case: Case, rows: int = ROWS) -> Any:
     """So many for each explained input; of the second one for all."""
-    found = {
-        str(k): noise(rows if n == 0 else 1, *case.inputs[k].shape[1:], seed=20 + k)
-        for n, k in enumerate(case.explained)
-    }
+    found = {}
+    for n, k in enumerate(case.explained):
+        found[str(k)] = noise(rows if n == 0 else 1, *case.inputs[k].shape[1:], seed=20 + k)
     return found if len(found) > 1 else found[str(case.explained[0])]
 
 
@@ -195,8 +194,10 @@ def test_the_gap_is_what_is_missing(name: str, backend: str) -> None:
         for t in range(result.extras["gap"].shape[1]):
             ends = []
             for _, row in places:
-                begun = {k: starts[str(k)][row % len(starts[str(k)])][None] for k in case.explained}
-                ends.append(oracle.score(case, n, t, tuple(begun.get(k, v) for k, v in enumerate(x))))
+                shown = list(x)
+                for k in case.explained:
+                    shown[k] = starts[str(k)][row % len(starts[str(k)])][None]
+                ends.append(oracle.score(case, n, t, tuple(shown)))
             change = oracle.score(case, n, t, x) - torch.stack(ends).mean()
             gap = sum(map_[n, t].sum() for map_ in result.maps.values()) - change
             assert result.extras["gap"][n, t].item() == pytest.approx(float(gap), rel=1e-6, abs=1e-12)

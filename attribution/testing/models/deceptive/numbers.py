@@ -69,9 +69,11 @@ def of_a_gradient() -> Case:
             return x
 
         def forward(self, x: Tensor) -> Tensor:
-            mean, flat, linear = self.get_submodule("head").children()
-            x = self.get_submodule("pool")(self.get_submodule("stem")(x).relu())
-            logits: Tensor = linear(self.turned(flat(mean(self.get_submodule("body")(x)))))
+            *places, linear = self.get_submodule("head").children()
+            x = self.get_submodule("body")(self.get_submodule("pool")(self.get_submodule("stem")(x).relu()))
+            for module in places:
+                x = module(x)
+            logits: Tensor = linear(self.turned(x))
             return logits
 
     return Turned, lambda model, value: factors.__setitem__(0, -value)

@@ -1,0 +1,150 @@
+"""``Remover``: the forwards of a `Removal`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attribution import layers
+from attribution.attributor import Attributor, Run
+from attribution.errors import InputError
+from attribution.inputs.inputs import Inputs
+from attribution.metrics import baselines, ranking
+from attribution.metrics.cells import CellMap, lattice, places_of
+from attribution.metrics.removal import Removal, counts
+from attribution.running.execution import CPU_WINDOWS
+from attribution.technique import Maps, Technique
+
+
+class Remover(Attributor[Removal]):
+    """`Removal` by plain forwards."""
+
+    technique_type: ClassVar[type[Technique]] = Removal
+    backend: ClassVar[str] = "forwards"
+
+    def compute(self, run: Run[Removal]) -> Maps:
+        """(N, T, B, 2, S + 1) by map."""
+        technique = run.technique
+        with torch.no_grad():
+            work = _Work(run)
+            clean = work.clean()
+            for name, each in technique.maps.items():
+                _fits(name, each.values.shape[1], clean.shape[1])
+            orders = {name: work.order(each) for name, each in technique.maps.items()}
+            bases = {name: work.bases(name) for name in {each.input: None for each in orders.values()}}
+            covered = {name: work.covered(name, base) for name, base in bases.items()}
+            found = {}
+            total = sum((len(each.counts) - 2) * each.ranks[..., 0].numel() for each in orders.values())
+            with run.progress(2 * len(technique.baselines) * total, "image") as done:
+                for name, each in orders.items():
+                    curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
+                    curve[..., 0], curve[..., -1] = clean[..., None, None], covered[each.input][..., None]
+                    work.fill(curve, each, bases[each.input], done)
+                    found[name] = curve
+        run.note("forwards per photo", work.rows // len(run.inputs))
+        return found
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The order of one map's cells.
+
+    Attributes:
+        input: That the cells cover.
+        ranks: (N, T or 1, n).
+        cells: (places,), the cell of each place.
+        places: Of the input, one axis each.
+        counts: S + 1 numbers of removed cells.
+    """
+
+    input: str
+    ranks: Tensor
+    cells: Tensor
+    places: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+class _Work:
+    """Forwards of changed photos, some of them at once."""
+
+    def __init__(self, run: Run[Removal]) -> None:
+        self._run = run
+        self._inputs = run.inputs
+        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        needed = layers.peak_bytes(run.model, run.inputs)
+        self._at_once = run.execution.chunk(needed, 2**31, most=most)
+        self.rows = 0
+
+    def clean(self) -> Tensor:
+        """(N, T), of the photos as they are."""
+        parts = torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
+        return torch.cat([self._run.scores(self._ran(None, None, part), part) for part in parts])
+
+    def order(self, map_: CellMap) -> _Order:
+        """The order of a map's cells."""
+        asked, shape = self._run.technique, tuple(map_.values.shape[2:])
+        places = places_of(self._inputs, map_.input)
+        ranks = ranking.ranks(map_.values, seed=asked.seed, first=asked.first)
+        cells = lattice(shape, places, ranks.device)
+        return _Order(map_.input, ranks, cells, places, tuple(counts(ranks.shape[2], asked.steps)))
+
+    def bases(self, name: str) -> Tensor:
+        """(B, N, …), what an input is replaced by."""
+        asked = self._run.technique
+        given = asked.baselines.values()
+        return torch.stack(
+            [baselines.made(one, self._inputs, name, seed=asked.seed, first=asked.first) for one in given]
+        )
+
+    def covered(self, name: str, bases: Tensor) -> Tensor:
+        """(N, T, B), of photos of which nothing is left."""
+        jobs = torch.arange(bases.shape[0] * bases.shape[1], device=bases.device)
+        found = [
+            self._scores(name, bases.flatten(0, 1)[part], part % bases.shape[1]) for part in jobs.split(self._at_once)
+        ]
+        whole: Tensor = torch.cat(found).unflatten(0, bases.shape[:2])
+        return whole.movedim(0, -1)
+
+    def fill(self, curve: Tensor, order: _Order, bases: Tensor, done: Callable[[], None]) -> None:
+        """The inner points of one map's curve (N, T, B, 2, S + 1)."""
+        photos, own, cells = order.ranks.shape
+        shape = (len(bases), 2, len(order.counts) - 2, own, photos)
+        removed = torch.tensor(order.counts, device=bases.device)
+        x = self._inputs.values[order.input]
+        jobs = torch.arange(shape[0] * 2 * shape[2] * own * photos, device=bases.device)
+        for part in jobs.split(self._at_once):
+            base, way, step, t, n = torch.unravel_index(part, shape)
+            rank, count = order.ranks[n, t], removed[step + 1][:, None]
+            gone = torch.where(way[:, None] == 0, rank < count, rank >= cells - count)
+            gone = gone[:, order.cells].reshape(-1, *[1] * (x.ndim - 1 - len(order.places)), *order.places)
+            scores = self._scores(order.input, torch.where(gone, bases[base, n], x[n]), n)
+            if own == 1:
+                curve[n, :, base, way, step + 1] = scores
+            else:
+                curve[n, t, base, way, step + 1] = scores.gather(1, t[:, None])[:, 0]
+            for _ in part:
+                done()
+
+    def _scores(self, name: str, changed: Tensor, examples: Tensor) -> Tensor:
+        return self._run.scores(self._ran(name, changed, examples), examples)
+
+    def _ran(self, name: str | None, changed: Tensor | None, examples: Tensor) -> object:
+        """What the model returns for some examples, one of whose inputs may be changed."""
+        self.rows += len(examples)
+        shown: Tensor | Inputs
+        if name is None or changed is None:
+            shown = self._inputs[examples]
+        else:
+            shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
+        output: object = self._run.forward(shown, examples)
+        return output
+
+
+def _fits(name: str, own: int, targets: int) -> None:
+    if own not in (1, targets):
+        raise InputError(
+            f"the map {name!r} is of {own} targets, and {targets} are scored; give (N, {targets}, *cells), or (N, 1, "
+            "*cells) for all of them"
+        )

@@ -1,0 +1,1 @@
+"""Techniques that read the attention of transformers."""

@@ -1,0 +1,121 @@
+"""``HooksRISE``: masks in blocks, every target from the same forwards, sums by one product for each block."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attribution.attributor import Attributor, Run
+from attribution.technique import Maps
+from attribution.techniques import RISE
+from attribution.techniques.perturbation.family import places_of
+from attribution_hooks.chunks import in_parts, rows_at_once
+from attribution_hooks.covers import beside
+from attribution_hooks.perturbation.clean import clean
+from attribution_hooks.perturbation.fold import AT_ONCE
+from attribution_hooks.perturbation.masks import Masks
+
+BLOCK = 64
+"""Masks that are there at once. Sums are taken block by block, and do not depend on what goes into a forward."""
+
+
+class HooksRISE(Attributor[RISE]):
+    """`RISE`: what is held is bits, offsets, one block of masks, and two sums for each map."""
+
+    technique_type: ClassVar[type[RISE]] = RISE
+    backend: ClassVar[str] = "hooks"
+
+    def compute(self, run: Run[RISE]) -> Maps:
+        """(N, T, *places) of each masked input."""
+        with torch.no_grad():
+            chunk = rows_at_once(run, BLOCK * len(run.inputs))
+            clean(run, chunk)
+            names, maps = run.technique.covered(run.inputs), {}
+            for name in names:
+                estimate = _Estimate(run, name)
+                chunk = estimate.run(chunk)
+                key = "" if len(names) == 1 else f" {run.inputs.key(name)}"
+                maps[run.inputs.key(name)], error = estimate.told()
+                run.extras |= {f"standard_error{key}": error, f"masks{key}": estimate.count}
+            run.note("masks_per_forward", chunk)
+        return maps
+
+
+class _Estimate:
+    """The sums so far of one input: of S · M, and of its square.
+
+    Attributes:
+        count: (N,), masks that each example was shown under.
+    """
+
+    def __init__(self, run: Run[RISE], name: str) -> None:
+        self._run, self._name, self._x = run, name, run.inputs.values[name]
+        self._places = places_of(self._x)
+        self._masks = Masks(run.technique.drawn_masks(self._places), self._x)
+        self._cover = run.technique.cover(self._x, name)
+        shape = (len(self._x), run.settled[1].shape[1], prod(self._places))
+        wide = torch.promote_types(self._x.dtype, torch.float32)
+        self._sums = [torch.zeros(shape, dtype=wide, device=self._x.device) for _ in range(2)]
+        self.count = torch.zeros(len(self._x), dtype=torch.int64, device=self._x.device)
+
+    def run(self, chunk: int) -> int:
+        """All masks, or as many as the wished error needs; returns how many rows went into a forward in the end."""
+        technique, live = self._run.technique, torch.arange(len(self._x), device=self._x.device)
+        with self._run.progress(technique.masks * len(live), "mask") as advance:
+            for first in range(0, technique.masks, BLOCK):
+                masks = self._masks.made(slice(first, first + BLOCK))
+                scores, chunk = self._scores(masks, live, chunk, advance)
+                self._add(masks.flatten(1), scores, live)
+                self.count[live] += len(masks)
+                if technique.error is not None:
+                    live = live[~self._near(live, technique.error)]
+                    if not len(live):
+                        break
+        return chunk
+
+    def _scores(self, masks: Tensor, live: Tensor, chunk: int, advance: Callable[[], None]) -> tuple[Tensor, int]:
+        """(masks, examples, T), and the rows per forward that fitted."""
+        run, found = self._run, list[Tensor]()
+        rows = torch.arange(len(masks) * len(live), device=live.device)
+
+        def work(part: Sequence[int]) -> None:
+            some = rows[part[0] : part[-1] + 1]
+            examples = live[some % len(live)]
+            mask = masks[some.div(len(live), rounding_mode="floor")]
+            mask = mask if self._x.ndim == 2 else mask[:, None]
+            cover = self._cover if len(self._cover) == 1 else self._cover[examples]
+            shown = cover + (self._x[examples] - cover) * mask
+            found.append(run.scores(run.forward(beside(run, self._name, shown, examples), examples), examples))
+
+        chunk = in_parts(range(len(rows)), chunk, work, advance)
+        return torch.cat(found).view(len(masks), len(live), -1), chunk
+
+    def _add(self, masks: Tensor, scores: Tensor, live: Tensor) -> None:
+        """Products in float64 where the device has it, since those of float32 may be rounded as TF32."""
+        wide = torch.float32 if masks.device.type == "mps" else torch.float64
+        weights, targets = scores.to(masks.device, wide).flatten(1).T, scores.shape[2]
+        rows = (live[:, None] * targets + torch.arange(targets, device=live.device)).flatten()
+        for power, sums in enumerate(self._sums, start=1):
+            scaled, flat = (masks.to(wide) / self._run.technique.keep) ** power, sums.flatten(0, 1)
+            for some, given in zip(
+                *(each.split(max(1, AT_ONCE // len(scaled[0]))) for each in (rows, weights)), strict=True
+            ):
+                flat[some] += ((given**power) @ scaled).to(sums.dtype)
+
+    def _near(self, live: Tensor, error: float) -> Tensor:
+        """Of each example whether every map's standard error is small enough."""
+        mean, deviation = self._moments(live)
+        return (deviation.amax(2) <= error * mean.abs().amax(2)).all(1)
+
+    def _moments(self, live: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, T, places): the means, and their standard errors."""
+        count = self.count[live][:, None, None]
+        mean, squares = (sums[live] / count for sums in self._sums)
+        return mean, ((squares - mean**2).clamp(min=0) / (count - 1).clamp(min=1)).sqrt()
+
+    def told(self) -> tuple[Tensor, Tensor]:
+        """(N, T, *places): the map, and its standard error."""
+        mean, deviation = self._moments(torch.arange(len(self._x), device=self._x.device))
+        return mean.view(*mean.shape[:2], *self._places), deviation.view(*mean.shape[:2], *self._places)

@@ -1,0 +1,119 @@
+"""``attribution evaluate``: one table, one figure, CSV files, and a verdict per technique."""
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import paint
+
+QUICK = ("--steps", "3", "--baseline", "mean")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven photos, one of them in a folder inside, and one file that is none."""
+    found = tmp_path / "photos"
+    for seed in range(6):
+        paint(found / f"{seed}.png", seed=seed)
+    paint(found / "more" / "6.png", seed=6)
+    (found / "7.jpg").write_text("no photo")
+    (found / "notes.txt").write_text("no photo either")
+    return found
+
+
+def scores(out: Path) -> list[dict[str, str]]:
+    with (out / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder(attribution: Callable[..., Any], spec: str, folder: Path, out: Path) -> None:
+    words = ("evaluate", folder, "-m", spec, "-t", "saliency", "-t", "input_x_gradient", *QUICK, "-o", out)
+    done = attribution(*words)
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        f"left out: {folder / '7.jpg'} is no image of a known format; expected JPEG, PNG, WEBP, BMP, GIF, TIFF"
+    ]
+    made = ["curves.csv", "curves.png", "photos.txt", "question.json", "scores.csv", "table.md"]
+    assert sorted(os.listdir(out)) == made
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["map", "srg", "mean", "seconds", "a", "photo"]
+    assert [line.split()[0] for line in lines[3:6]] == ["random", "centre", "edges"]
+    assert sum(" by srg: " in line for line in lines) == 2
+    assert any(line.startswith(("saliency beats", "saliency and", "input_x_gradient")) for line in lines)
+    names = {row["photo"] for row in scores(out)}
+    assert names == {str(folder / f"{n}.png") for n in range(6)} | {str(folder / "more" / "6.png")}
+    table = (out / "table.md").read_text()
+    assert "7 photos; mean (95 % interval" in table
+    assert "insertion mean" in table
+    assert "deletion mean" in table
+
+    before = (out / "scores.csv").read_bytes()
+    again = attribution(*words)
+    assert (again.code, again.out) == (0, done.out)
+    assert (out / "scores.csv").read_bytes() == before, "nothing was computed again"
+    other = attribution("evaluate", folder, "-m", spec, "-t", "saliency", *QUICK, "-o", out)
+    assert other.code == 2
+    assert "another question" in other.err
+
+
+def test_targets_parameters_metrics_and_a_sample(
+    attribution: Callable[..., Any], spec: str, folder: Path, out: Path
+) -> None:
+    (folder / "7.jpg").unlink()
+    words = (
+        "-t",
+        "occlusion",
+        "-p",
+        "occlusion.window=8",
+        "-p",
+        "occlusion.stride=6",
+        "--metric",
+        "deletion",
+        "--metric",
+        "infidelity",
+    )
+    named = ("--target", "cup", "--sample", "3")
+    done = attribution("evaluate", folder, "-m", spec, *words, *named, *QUICK, "-o", out)
+    assert (done.code, done.err) == (0, "")
+    rows = scores(out)
+    assert {row["target"] for row in rows} == {"", "class 2"}
+    assert {row["metric"] for row in rows} == {"deletion", "infidelity", "seconds"}
+    assert len({row["photo"] for row in rows}) == 3
+    assert "With fewer than 6 photos no two maps are told apart." in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("missing",), "no folder 'missing'"),
+        ((".", "-t", "grad_cam"), "no photos in '.'"),
+        (("photos", "-t", "gradcam"), "no attributor gradcam.hooks; nearest"),
+        (("photos", "-t", "activations"), "activations gives no heatmap"),
+        (("photos", "--metric", "sgr"), "no metric 'sgr'; nearest: 'srg'"),
+        (("photos", "--baseline", "gray"), "--baseline 'gray' is no baseline"),
+        (("photos", "-p", "window=8"), "grad_cam has no parameter 'window'"),
+        (("photos", "--steps", "1"), "SRG.steps is 1"),
+        (("photos", "--target", "mug"), "mug"),
+    ],
+)
+def test_a_mistake_is_told(
+    attribution: Callable[..., Any],
+    spec: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    told: str,
+) -> None:
+    place = tmp_path / "here"
+    place.mkdir()
+    if words[0] == "photos":
+        paint(place / "photos" / "0.png", seed=0)
+    monkeypatch.chdir(place)
+    done = attribution("evaluate", *words, "-m", spec, "-o", place / "out")
+    assert done.code == 2
+    assert told in done.err
+    assert not (place / "out").exists()
