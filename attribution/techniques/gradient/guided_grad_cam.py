@@ -76,9 +76,9 @@ class GuidedGradCAM(AveragedGradient):
             LayerError: It has other axes of places than an explained input, or none; or no grid at all.
         """
         grid = self.cam.grid(self.layer, shape, model, inputs)
-        axes = {name: len(inputs.places(name)) for name in inputs.explained}
-        if odd := [name for name, own in axes.items() if own != len(grid.places) or not own]:
-            raise LayerError(f"{self.layer!r} has {len(grid.places)} axes of places, {odd[0]!r} has {axes[odd[0]]}{_MEND}")
+        own, axes = len(grid.places), {name: len(inputs.places(name)) for name in inputs.explained}
+        if odd := [name for name, count in axes.items() if count != own or not own]:
+            raise LayerError(f"{self.layer!r} has {own} axes of places, {odd[0]!r} has {axes[odd[0]]}{_MEND}")
         return grid
 
     def unit_of(self, score: str) -> str:
