@@ -48,7 +48,7 @@ class Beginning:
                     for name in technique.named(model):
                         layers.find(model, name)
                     start = as_inputs(technique.start(model)) if copy is None else copy
-                    if technique.takes_gradients:
+                    if not technique.takes_integers:
                         checks.floats_only(start, technique.name)
                     technique.check(start)
                     if not technique.needs_target and member.target is not None:

@@ -76,7 +76,7 @@ def figure(
     if len(names) == len(maps) == 1:
         (layer,), (name,) = maps, names
         title = _joined(f"{technique.words} of {name}", "" if layer == "input" else layer, model, done)
-    unit = technique.unit_of(score_word(answer))
+    unit = "" if "fused" in answer.provenance else technique.unit_of(score_word(answer))
     titles = target_titles(answer, labels)
     return plots.heatmap_figure(
         maps, image=image, signed=technique.signed, titles=titles, title=title, unit=unit, **look

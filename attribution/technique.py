@@ -73,6 +73,8 @@ class Technique(ABC):
 
     takes_gradients: ClassVar[bool] = True
     """Whether it may take gradients through the model: recurrent layers run without cuDNN then."""
+    takes_integers: ClassVar[bool] = False
+    """Whether explained inputs may be integers or bools, which no noise, no fading and no gradient makes sense of."""
 
     @property
     def signed(self) -> bool:

@@ -14,8 +14,10 @@ from attribution import (
     GradientSHAP,
     GuidedBackprop,
     HiResCAM,
+    IntegratedGradients,
     LayerCAM,
     Occlusion,
+    SmoothGrad,
     Technique,
     XGradCAM,
     registry,
@@ -27,6 +29,10 @@ from benchmarks.models import FAMILIES, MODELS, SMALL, SUBJECTS, Subject
 
 Size = Literal["smoke", "full", "families", "device"]
 ALL_CLASSES = 1000
+FOUR_CAMS = "grad_cam, layer_cam, hires_cam and xgrad_cam at once"
+STATISTICS = "smooth_grad, mean, square and variance at once"
+LINES = {1: "integrated_gradients, 1 target", 5: "integrated_gradients, 5 targets"}
+ON_ONE_MODEL = (FOUR_CAMS, STATISTICS, *LINES.values())
 FAMILY_OCCLUSION = "occlusion, 224 px, window 56, stride 28"
 SLOW_IN_BATCHES = ("VGG16",)
 """Models that a CPU is asked about one image at a time."""
@@ -50,6 +56,7 @@ class Question:
         models: Which subjects, by size of the run.
         dtypes: On an accelerator; the CPU runs float32.
         of: What of a class is explained; ``None``: the technique's own default.
+        beside: Techniques that are asked in the same call, by name; the row stands for all of them.
     """
 
     label: str
@@ -64,6 +71,7 @@ class Question:
     models: dict[Size, tuple[str, ...]] = field(default_factory=lambda: {"smoke": (), "full": tuple(SUBJECTS)})
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     of: Of | None = None
+    beside: Callable[[Subject], dict[str, Technique]] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,12 @@ class Case:
     def timed(self) -> Technique:
         """The stand-in, or the question itself."""
         return (self.question.stand_in or self.question.technique)(self.subject)
+
+    @property
+    def several(self) -> dict[str, Technique]:
+        """All techniques of the call by name, where there are more than one."""
+        beside = self.question.beside
+        return {} if beside is None else {self.technique.name: self.technique, **beside(self.subject)}
 
     @property
     def group(self) -> str:
@@ -179,6 +193,18 @@ def _scaling() -> list[Question]:
     return [replace(question, models=one) for question in (*windows, *targets, *filters, *sides)]
 
 
+_ONE: dict[Size, tuple[str, ...]] = {"smoke": (), "full": ("SqueezeNet 1.1",)}
+
+
+def _three_cams(subject: Subject) -> dict[str, Technique]:
+    kinds = {"layer_cam": LayerCAM, "hires_cam": HiResCAM, "xgrad_cam": XGradCAM}
+    return {name: kind(layers=(subject.late,)) for name, kind in kinds.items()}
+
+
+def _two_statistics(_: Subject) -> dict[str, Technique]:
+    return {"squared": SmoothGrad(statistic="squared"), "variance": SmoothGrad(statistic="variance")}
+
+
 QUESTIONS: tuple[Question, ...] = (
     Question(
         "activations, one early layer",
@@ -211,6 +237,17 @@ QUESTIONS: tuple[Question, ...] = (
         timed_targets=8,
         whole=(),
     ),
+    Question(
+        FOUR_CAMS,
+        lambda subject: GradCAM(layers=(subject.late,)),
+        beside=_three_cams,
+        models={"smoke": ("SqueezeNet 1.1",), "full": ("SqueezeNet 1.1",)},
+    ),
+    *(
+        Question(label, lambda _: IntegratedGradients(), targets=targets, models=_ONE)
+        for targets, label in LINES.items()
+    ),
+    Question(STATISTICS, lambda _: SmoothGrad(), beside=_two_statistics, models=_ONE),
     _cam(LayerCAM),
     _cam(HiResCAM),
     _cam(XGradCAM),

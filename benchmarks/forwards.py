@@ -36,22 +36,18 @@ def main() -> None:
             row(
                 f"Ablation-CAM, {name}",
                 peer,
-                lambda m=model, q=question: explain(m, x, q, target=CLASS),
+                partial(explain, model, x, question, target=CLASS),
                 call,
                 given.pairs,
             )
     model = net("resnet18")
     ten = [[CLASS + 131 * t % 1000 for t in range(10)]]
-    call = cam(model, x, "ScoreCAM")
-    row("Score-CAM, resnet18, 10 targets", "pytorch-grad-cam, 1 target × 10",
-        lambda: explain(model, x, ScoreCAM(layers=("layer4",)), target=ten), call, given.pairs, times=10)  # fmt: skip
-    question = RISE(masks=320)
+    call, ours = cam(model, x, "ScoreCAM"), partial(explain, model, x, ScoreCAM(layers=("layer4",)), target=ten)
+    row("Score-CAM, resnet18, 10 targets", "pytorch-grad-cam, 1 target × 10", ours, call, given.pairs, times=10)
+    masked = RISE(masks=320)
     for count in (5, 1000):
         many = [[*range(count)]]
-        one, more = (
-            partial(explain, model, x, question, target=CLASS),
-            partial(explain, model, x, question, target=many),
-        )
+        one, more = (partial(explain, model, x, masked, target=target) for target in (CLASS, many))
         row("RISE, resnet18, 1 target", f"{count} targets", one, more, given.pairs)
     segments(given.pairs)
 
@@ -99,7 +95,7 @@ def segments(pairs: int) -> None:
     theirs = min(best, key=lambda each: each[0])[1]
     target = ClassScore(CLASS, of="logit")
     row(f"FeatureAblation, vgg16, {int(labels.max()) + 1} segments, 224 px", "Captum at its best batch",
-        lambda: explain(model, x, question, target=target), theirs, pairs)  # fmt: skip
+        partial(explain, model, x, question, target=target), theirs, pairs)  # fmt: skip
 
 
 def row(

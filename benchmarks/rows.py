@@ -1,8 +1,8 @@
 """From a case to its rows: every backend answers, the answers are held against each other, and only then timed."""
 
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from typing import Any
@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution import Attribution, ClassScore, Execution, FilterVisualization, Occlusion, Technique, registry
+from attribution import (
+    Attribution,
+    ClassScore,
+    Execution,
+    FilterVisualization,
+    Occlusion,
+    Technique,
+    explain_many,
+    registry,
+)
 from attribution.agreement import Agreement, all_hold, table
 from attribution.running import precision
 from benchmarks.cases import Case
@@ -92,8 +101,21 @@ def ask(
 ) -> Callable[[], Attribution]:
     """A call without arguments: tensor in, tensor on the device out."""
     model, inputs = subject_of(case, device)
-    attributor = registry.get(technique, backend)(model, technique, Execution(batch_size=batch_size))
+    several, execution = case.several, Execution(batch_size=batch_size)
+    if several:
+        return lambda: merged(explain_many(model, inputs, several, backend=backend, target=target, execution=execution))
+    attributor = registry.get(technique, backend)(model, technique, execution)
     return lambda: attributor.attribute(inputs, target)
+
+
+def merged(results: Mapping[str, Attribution]) -> Attribution:
+    """The answers of one call as one, with the maps of all techniques."""
+    first = next(iter(results.values()))
+    maps, raw = (
+        {f"{name}: {key}": map_ for name, each in results.items() for key, map_ in getattr(each, group).items()}
+        for group in ("maps", "raw")
+    )
+    return replace(first, maps=maps, raw=raw)
 
 
 def subject_of(case: Case, device: str) -> tuple[nn.Module, Tensor | None]:

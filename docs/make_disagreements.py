@@ -22,6 +22,7 @@ from attribution import (
     FinerScore,
     GradCAM,
     GradCAMPlusPlus,
+    GuidedBackprop,
     IntegratedGradients,
     Technique,
     explain,
@@ -164,39 +165,28 @@ def _trapezoid() -> Measured:
 class Functional(nn.Module):
     """A net whose ReLUs are functions."""
 
-    def __init__(self, relu: Callable[[Tensor], Tensor] = F.relu) -> None:
+    def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.relu, self.first, self.second = relu, nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3)
+        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator) / 3
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 5)."""
-        return self.relu(self.second(self.relu(self.first(x)))).mean((2, 3))
-
-
-class _Guided(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.relu()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return gradient.relu() * (x > 0)
+        return F.relu(self.second(F.relu(self.first(x)))).mean((2, 3))
 
 
 def _guided() -> Measured:
-    from captum.attr import GuidedBackprop
+    from captum import attr
 
     image = torch.randn(1, 3, 17, 23, generator=torch.Generator().manual_seed(1)).requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = GuidedBackprop(Functional()).attribute(image, target=1)
-    rule, plain = (torch.autograd.grad(Functional(relu)(image)[0, 1], image)[0] for relu in (_Guided.apply, torch.relu))
-    return Measured(_off(theirs, rule), _off(theirs, plain))
+        theirs = attr.GuidedBackprop(Functional()).attribute(image, target=1)
+    ours = explain(Functional(), image.detach(), GuidedBackprop(), target=1).map[:, 0]
+    plain = torch.autograd.grad(Functional()(image)[0, 1], image)[0]
+    return Measured(_off(theirs, ours), _off(theirs, plain))
 
 
 def _replaced() -> Measured:

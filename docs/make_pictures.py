@@ -91,9 +91,9 @@ def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
     asked = {
         "ablation_cam.jpg": AblationCAM(),
         "score_cam.jpg": ScoreCAM(),
-        "rise.jpg": RISE(masks=2000),
         "feature_ablation.jpg": FeatureAblation(segments="slic"),
-        "shapley.jpg": ShapleySampling(segments="slic"),
+        "shapley.jpg": ShapleySampling(segments="slic", permutations=5),
+        "rise.jpg": RISE(masks=500),
     }
     for name, technique in asked.items():
         write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)

@@ -82,6 +82,20 @@ _OUT = Path("attribution-out")
 _TECHNIQUES = ("grad_cam",)
 
 
+def _refuse(
+    techniques: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    images: Sequence[Path] = (),
+    model: str | None = None,
+    weights: Path | None = None,
+) -> None:
+    """What is wrong on the face of it, in a process that has not spent seconds on importing torch yet."""
+    if "torch" not in sys.modules:
+        from attribution.cli import early
+
+        early.refuse(techniques=techniques, settings=settings, images=images, model=model, weights=weights)
+
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -111,6 +125,7 @@ def demo(
     out: _Out = _OUT,
 ) -> None:
     """Four techniques on one photo: what the model sees, likes, looks at and needs."""
+    _refuse(images=[image] if image else [], model=model, weights=weights)
     from attribution.cli import demo
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -137,6 +152,7 @@ def explain(
     out: _Out = _OUT,
 ) -> None:
     """One or more techniques on one or more images: a picture and the maps for each."""
+    _refuse(technique or _TECHNIQUES, param or [], images or [], model, weights)
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -164,6 +180,7 @@ def compare(
     out: _Out = _OUT,
 ) -> None:
     """One or more techniques by every installed backend, and whether they agree; exit code 1 if not."""
+    _refuse(technique or _TECHNIQUES, param or [], [image] if image else [], model, weights)
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -206,6 +223,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Techniques on every image of a folder or a list; the same command goes on with a run that ended."""
+    _refuse(technique, param or [], model=model, weights=weights)
     from attribution.cli import run
     from attribution.cli.setting import Setting, chosen_device
     from attribution.errors import InputError
@@ -303,6 +321,7 @@ def evaluate(
 
     A second call with the same question and folder goes on where the first one ended.
     """
+    _refuse(technique or ["grad_cam"], param or [], model=model, weights=weights)
     from attribution.cli import evaluate
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attribution import images, metrics, plots, registry, zoo
-from attribution.cli import parameters, scores
+from attribution.cli import parameters, scores, typed
 from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.cli.text import table as columns
@@ -87,22 +87,24 @@ def parse(
         InputError: No such metric, baseline, parameter or photo.
     """
     names = list(dict.fromkeys(techniques))
-    own = _by_technique(settings, names)
-    found = {}
+    kinds = {}
     for name in names:
         registry.get(name, backend)
-        kind = registry.technique(name)
-        if not kind.needs_target or kind.kind != "heatmap":
-            raise InputError(f"{name} explains no score, so that no map of it can be scored; leave it out")
-        found[name] = parameters.technique(kind, own[name], ())
-    typed = scores.parse(score, output, targets=bool(targets))
+        kinds[name] = registry.technique(name)
+    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, ())
+    found = {}
+    for name, kind in kinds.items():
+        if kind.kind != "heatmap":
+            raise InputError(f"{name} gives no heatmap, so that no map of it can be scored; leave it out")
+        found[name] = parameters.technique(kind, *own[name])
+    read = scores.parse(score, output, targets=bool(targets))
     return Evaluation(
         found,
         tuple(_metric(name, steps) for name in dict.fromkeys(metric_names)),
         tuple(map(_baseline, baselines)),
         backend,
         tuple(targets),
-        typed,
+        read,
         None if folder is None else _drawn(folder, sample),
     )
 
@@ -195,13 +197,3 @@ def _baseline(text: str) -> One:
         return float(text)
     except ValueError:
         raise InputError(f"--baseline {text!r} is no baseline; give {', '.join(WORDS)} or a number") from None
-
-
-def _by_technique(settings: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for setting in settings:
-        name, dot, rest = setting.partition(".")
-        if not dot or name not in found:
-            raise InputError(f"-p {setting!r}: say whose parameter it is, such as -p {names[0]}.NAME=VALUE")
-        found[name].append(rest)
-    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from attribution import api, comparison, images, layers, plots, registry
-from attribution.cli import parameters, scores
+from attribution.cli import parameters, scores, typed
 from attribution.cli.output_folder import ResultFolder, stems
 from attribution.cli.setting import Setting
 from attribution.cli.text import summary
@@ -67,7 +67,7 @@ def parse(
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--technique {repeated[0]} is given twice; give it once")
     kinds = {name: _kind(name, backend) for name in names}
-    own = parameters.shared_out(kinds, settings, layer_names)
+    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
     techniques = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     for name, kind in kinds.items():
         if kind.needs_inputs and not paths:
@@ -79,9 +79,9 @@ def parse(
     for option, given in (("--target", targets), ("--score", score), ("--output", output)):
         if given and not any(kind.needs_target for kind in kinds.values()):
             raise TargetError(f"{' and '.join(names)} explain{'s' * (len(names) == 1)} no score; leave {option} out")
-    typed = scores.parse(score, output, targets=bool(targets))
+    read = scores.parse(score, output, targets=bool(targets))
     distinct = {_identity(path): path for path in paths}
-    return Question(techniques, tuple(distinct.values()), tuple(targets), typed)
+    return Question(techniques, tuple(distinct.values()), tuple(targets), read)
 
 
 def _kind(name: str, backend: str | None) -> type[Technique]:

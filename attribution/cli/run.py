@@ -13,11 +13,12 @@ from torch import Tensor
 
 from attribution import class_names, layers, registry, runs
 from attribution.class_names import ClassNames
-from attribution.cli import parameters, scores
+from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
 from attribution.paths import fault, named
 from attribution.runs import fingerprint
+from attribution.runs.plan import leads
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -49,7 +50,7 @@ def parse(
         backend: Who computes.
         layer_names: ``--layer``, for the techniques that take layers.
         targets: ``--target``.
-        settings: ``-p``; with several techniques ``TECHNIQUE.NAME=VALUE``.
+        settings: ``-p``; ``TECHNIQUE.NAME=VALUE`` where several have such a parameter.
         score: ``--score``.
         output: ``--output``.
 
@@ -60,18 +61,9 @@ def parse(
     """
     if twice := [name for name in names if list(names).count(name) > 1]:
         raise InputError(f"-t {twice[0]} is given twice; give it once, or run twice")
-    kinds = {name: registry.get(name, backend).technique_type for name in names}
-    kinds = {
-        name: kind if getattr(kind, "name", None) == name else registry.technique(name) for name, kind in kinds.items()
-    }
-    given = _settings(list(kinds), settings)
-    takes = [name for name, kind in kinds.items() if {"layer", "layers"} & set(kind.__dataclass_fields__)]
-    if layer_names and not takes:
-        raise InputError(f"{', '.join(names)} takes no layers; leave --layer out")
-    found = {
-        name: parameters.technique(kind, given[name], layer_names if name in takes else [])
-        for name, kind in kinds.items()
-    }
+    kinds = {name: _kind(name, backend) for name in names}
+    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
+    found = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     if made := [name for name, kind in kinds.items() if not kind.needs_inputs]:
         raise InputError(f"{made[0]} makes its own images; take `attribution explain` or `attribution atlas`")
     for option, value in (("--target", targets), ("--score", score), ("--output", output)):
@@ -119,7 +111,7 @@ def run(
         classes,
     )
     items = _items(source, setting, out)
-    if plan.progress:
+    if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     on_shard = None
     if overlay:
@@ -154,18 +146,10 @@ def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
     return runs.of_folder(source, transform, told=told, without=out)
 
 
-def _settings(names: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
-    """The settings of each technique, freed of its name."""
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for text in settings:
-        owner, dot, rest = text.partition(".")
-        if dot and owner.strip() in found and "=" not in owner:
-            found[owner.strip()].append(rest)
-        elif len(names) == 1:
-            found[names[0]].append(text)
-        else:
-            raise InputError(f"-p {text!r} is of one technique; say which: -p {names[0]}.{text.strip()}")
-    return found
+def _kind(name: str, backend: str) -> type[Technique]:
+    """The technique of a name; an attributor may compute a family of them."""
+    kind: type[Technique] = registry.get(name, backend).technique_type
+    return kind if getattr(kind, "name", None) == name else registry.technique(name)
 
 
 def _labels(path: Path) -> ClassNames:

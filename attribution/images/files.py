@@ -79,6 +79,15 @@ def digest(path: Path) -> str:
         return _digest(file, path)
 
 
+def openable(path: Path) -> None:
+    """Refuse a file that could be no image, without looking into it.
+
+    Raises:
+        InputError: It is missing, no regular file, empty or above 256 MiB.
+    """
+    _open(path).close()
+
+
 def _digest(file: BinaryIO, path: Path) -> str:
     try:
         file.seek(0)

@@ -216,8 +216,9 @@ def grids_of(model: nn.Module, inputs: Inputs, tokens: int) -> list[tuple[int, .
 def reads_first(model: nn.Module, inputs: Inputs, tokens: int) -> bool:
     """Whether the output depends on what the first of so many tokens gathers last, as a class token. Kept in the notes.
 
-    It is asked once, by a forward of the first example in which that token gathers nothing in the last attention
-    between these tokens. Where an attention with a query of its own pools them later, no token is a class token.
+    It is asked once, by forwards of the first example in which tokens gather nothing in the last attention between
+    these tokens. Where an attention with a query of its own pools them later, no token is a class token. Where the
+    output depends on no token, as before a head of zeros, the first one is taken for it.
     """
     seen = attentions(model, inputs)
     between = [each for each in seen.layers if each.keys == tokens]
@@ -225,25 +226,31 @@ def reads_first(model: nn.Module, inputs: Inputs, tokens: int) -> bool:
         return False
     layer, known = between[-1], seen.first
     if layer.name not in known:
-        outputs = []
-        for gathers in (True, False):
-            calls: Counter[nn.Module] = Counter()
-
-            def see(
-                module: nn.Module | None, weights: Tensor, gathers: bool = gathers, calls: Counter[nn.Module] = calls
-            ) -> Tensor:
-                owner = model if module is None else module
-                calls[owner] += 1
-                if gathers or owner is not layer.module or calls[owner] != layer.call + 1:
-                    return weights
-                emptied = weights.clone()
-                emptied[..., 0, :] = 0
-                return emptied
-
-            with opened(model, see):
-                outputs.append([*tensors(first_forward(model, inputs)[0])])
-        known[layer.name] = any(not torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+        plain = _without(model, inputs, layer, slice(0, 0))
+        first = _differ(plain, _without(model, inputs, layer, slice(0, 1)))
+        known[layer.name] = first or not _differ(plain, _without(model, inputs, layer, slice(1, None)))
     return known[layer.name]
+
+
+def _without(model: nn.Module, inputs: Inputs, layer: AttentionLayer, part: slice) -> list[Tensor]:
+    """What the model returns where some queries of a layer gather nothing."""
+    calls: Counter[nn.Module] = Counter()
+
+    def see(module: nn.Module | None, weights: Tensor) -> Tensor:
+        owner = model if module is None else module
+        calls[owner] += 1
+        if owner is not layer.module or calls[owner] != layer.call + 1:
+            return weights
+        emptied = weights.clone()
+        emptied[..., part, :] = 0
+        return emptied
+
+    with opened(model, see):
+        return [*tensors(first_forward(model, inputs)[0])]
+
+
+def _differ(a: list[Tensor], b: list[Tensor]) -> bool:
+    return any(not torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Attention weights, seen on the way from their softmax to the values that they multiply."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -118,13 +119,14 @@ def opened(model: nn.Module, see: See, modules: Iterable[nn.Module] | None = Non
         modules: Which modules are told; ``None``: all of them. Of another one the nearest of these around it is told.
     """
     running: list[nn.Module] = []
-    mode = _Opened(see, running)
+    mode, owner = _Opened(see, running), threading.get_ident()
 
     def enter(module: nn.Module, args: Any) -> None:
-        running.append(module)
+        if threading.get_ident() == owner:
+            running.append(module)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if running:
+        if running and threading.get_ident() == owner:
             running.pop()
 
     handles = []

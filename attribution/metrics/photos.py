@@ -55,8 +55,8 @@ class Question:
         if not self.contestants:
             raise InputError("there is no technique to evaluate; give at least one, such as GradCAM()")
         for name, each in self.contestants.items():
-            if isinstance(each, Technique) and not (each.needs_target and each.kind == "heatmap"):
-                raise InputError(f"{name} explains no score, so that no map of it can be scored; leave it out")
+            if isinstance(each, Technique) and each.kind != "heatmap":
+                raise InputError(f"{name} gives no heatmap, so that no map of it can be scored; leave it out")
             if not callable(each) and not isinstance(each, Technique):
                 raise InputError(f"{name!r} is {each!r}; give a technique such as GradCAM(), or a function of inputs")
         names = [metric.name if isinstance(metric, Metric) else repr(metric) for metric in self.metrics]
@@ -139,8 +139,9 @@ def _maps(
     settled: Any = target
 
     def explained(model: nn.Module, inputs: Inputs, technique: Technique, score: Score | None) -> Attribution:
+        asked = score if technique.needs_target else None
         return api.explain(
-            model, inputs, technique, backend=question.backend, target=score, execution=question.execution
+            model, inputs, technique, backend=question.backend, target=asked, execution=question.execution
         )
 
     for name, contestant in question.contestants.items():

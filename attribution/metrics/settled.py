@@ -12,18 +12,16 @@ from attribution.scores.score import Score
 
 
 def explained_by(maps: Mapping[str, Attribution | Tensor]) -> Score | None:
-    """The score that attributions explain; ``None`` where there are only tensors.
+    """The score that attributions explain; ``None`` where there are only tensors, or maps that explain none.
 
     Classes that were explained by their logits are left open, so that they are scored as a metric does by default.
 
     Raises:
-        InputError: Two attributions explain different targets, or one explains none.
+        InputError: Two attributions explain different targets.
     """
     found: dict[str, Score] = {}
     for name, given in maps.items():
-        if isinstance(given, Attribution):
-            if given.score is None:
-                raise InputError(f"{name!r} explains no score; score maps of a technique that has a target")
+        if isinstance(given, Attribution) and given.score is not None:
             found[name] = _open(given.score)
     names = list(found)
     for other in names[1:]:

@@ -23,6 +23,9 @@ DEVICE_PART = 8
 CPU_WINDOWS = 16
 """Occluded images per forward on a CPU: more of them fall out of its caches and are slower (``docs/benchmarks.md``)."""
 
+CPU_ROWS = 8
+"""Rows of a forward that is differentiated on a CPU, likewise: the graph holds twice as much."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:

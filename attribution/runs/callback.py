@@ -46,7 +46,8 @@ class AttributionCallback:
 
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
         """An instance that is a callback of the Lightnings that were imported too."""
-        return object.__new__(_kind(cls, tuple(name for name in _LIBRARIES if name in sys.modules)))
+        own: Any = cls
+        return object.__new__(_kind(own, tuple(name for name in _LIBRARIES if name in sys.modules)))
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ def _made(held: dict[str, Any]) -> AttributionCallback:
 
 
 @cache
-def _kind(cls: Any, imported: tuple[str, ...]) -> type:
+def _kind(cls: Any, imported: tuple[str, ...]) -> Any:
     """The class with the hooks that Lightning calls and that this one has no use for."""
     for name in () if imported else _LIBRARIES:
         try:

@@ -19,7 +19,7 @@ from attribution.running.execution import first_line
 from attribution.runs.computing import Read, compute, read, record
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Items
-from attribution.runs.plan import Plan
+from attribution.runs.plan import Plan, leads
 from attribution.runs.progress import Progress
 from attribution.runs.settling import placed, tried
 from attribution.runs.stopping import Stopping
@@ -30,15 +30,6 @@ _CHATTY = ("lightning.pytorch", "lightning.fabric.utilities")
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 
 Shard = tuple[int, list[Read]]
-
-
-def leads() -> bool:
-    """Whether this process is the one of the run that settles it: rank 0, or the only one."""
-    if "RANK" in os.environ:  # torchrun
-        return int(os.environ["RANK"]) == 0
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        return int(os.environ.get("SLURM_PROCID", "0")) == 0
-    return int(os.environ.get("NODE_RANK", "0")) == int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def accelerator(device: torch.device) -> str:

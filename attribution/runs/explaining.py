@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import class_names, registry
-from attribution.api import explain
+from attribution.api import explain, explain_many
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError, TargetError, UnknownAttributorError
 from attribution.result import Attribution
@@ -153,18 +153,13 @@ def _asked_of(target: Asked, batch: Batch) -> Asked:
 
 
 def answers(work: Explaining, inputs: Tensor, target: Asked) -> dict[str, Attribution]:
-    """One answer per technique."""
-    return {
-        name: explain(
-            work.model,
-            inputs,
-            technique,
-            backend=work.backend,
-            target=target if technique.needs_target else None,
-            execution=work.execution,
-        )
-        for name, technique in work.techniques.items()
-    }
+    """One answer per technique; several share forwards and gradients where the backend can."""
+    asked = target if any(technique.needs_target for technique in work.techniques.values()) else None
+    options: dict[str, Any] = {"backend": work.backend, "target": asked, "execution": work.execution}
+    if len(work.techniques) > 1:
+        return explain_many(work.model, inputs, work.techniques, **options)
+    ((name, technique),) = work.techniques.items()
+    return {name: explain(work.model, inputs, technique, **options)}
 
 
 def chosen(found: Attribution, rows: Sequence[int], count: int) -> Attribution:

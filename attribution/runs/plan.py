@@ -1,5 +1,6 @@
 """``Plan``: how a run is cut into shards and spread over processes."""
 
+import os
 from dataclasses import dataclass
 
 from attribution import numbers
@@ -48,3 +49,12 @@ class Plan:
     def processes(self) -> int:
         """All of them."""
         return self.devices * self.num_nodes
+
+
+def leads() -> bool:
+    """Whether this process is the one of the run that settles it: rank 0, or the only one."""
+    if "RANK" in os.environ:  # torchrun
+        return int(os.environ["RANK"]) == 0
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        return int(os.environ.get("SLURM_PROCID", "0")) == 0
+    return int(os.environ.get("NODE_RANK", "0")) == int(os.environ.get("LOCAL_RANK", "0")) == 0

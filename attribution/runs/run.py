@@ -22,7 +22,7 @@ from attribution.runs.items import Examples, Items
 from attribution.runs.lock import locked
 from attribution.runs.named import techniques_by_name
 from attribution.runs.opened import OpenRun
-from attribution.runs.plan import Plan
+from attribution.runs.plan import Plan, leads
 from attribution.runs.stopping import Stopping
 from attribution.runs.work import OnShard, Work
 from attribution.scores.reading import Asked
@@ -155,16 +155,17 @@ def carry_out(
     device = device or next((each.device for each in work.model.parameters()), torch.device("cpu"))
     if not len(items.names):
         raise InputError("there are no items to go over")
-    leads = engine.leads()
+    tables.require()
+    leader = leads()
 
     def tell(text: str) -> None:
-        if plan.progress and leads:
+        if plan.progress and leader:
             print(text, file=sys.stderr, flush=True)
 
     with ExitStack() as stack:
         pending: list[int] = []
         root, steady = out, None
-        if leads:
+        if leader:
             root = settling.make(out)
             stack.enter_context(locked(root))
             if not RunFolder.settled(root):  # a refusal comes before anything is written
@@ -176,12 +177,12 @@ def carry_out(
             if len(pending) < len(folder.shards):
                 tell(f"{len(folder.shards) - len(pending)} of {len(folder.shards)} shards are done")
         stopping = Stopping(root, tell)
-        if leads:
+        if leader:
             stopping.begin()
-        if pending or not leads:
+        if pending or not leader:
             process = engine.Process(root, work, items, stopping, on_shard, steady=steady, silent=not plan.progress)
             engine.predict(process, pending, plan, device)
-        if not leads:
+        if not leader:
             return Outcome(root, len(items.names), 0, 0, stopping.signal, leads=False)
         failed = tables.write(folder)
         left = len(folder.shards) - len(list(folder.present()))

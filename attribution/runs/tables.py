@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 from attribution.errors import InputError
@@ -28,11 +29,10 @@ def write(folder: RunFolder) -> int:
         InputError: pyarrow is not installed.
         OutputError: The disk refuses, or a shard cannot be read.
     """
-    try:
-        import pyarrow as arrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError("scores.parquet needs pyarrow; pip install 'torch-attribution[lightning]'") from error
+    require()
+    import pyarrow as arrow
+    from pyarrow import parquet
+
     columns = {**_ITEM, **dict(folder.settings["columns"])}
     types = {"string": arrow.string(), "int64": arrow.int64(), "double": arrow.float64()}
     schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
@@ -49,6 +49,16 @@ def write(folder: RunFolder) -> int:
             writer.write_table(arrow.Table.from_pylist(lines, schema))
     _write_failures(folder, failed)
     return len(failed)
+
+
+def require() -> None:
+    """See that the table can be written, before hours of work.
+
+    Raises:
+        InputError: pyarrow is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise InputError("scores.parquet needs pyarrow; pip install 'torch-attribution[lightning]'")
 
 
 def _lines(record: Record) -> Iterator[dict[str, Any]]:

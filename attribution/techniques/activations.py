@@ -47,6 +47,7 @@ class Activations(Technique):
     kind: ClassVar[Kind] = "activation"
     needs_target: ClassVar[bool] = False
     takes_gradients: ClassVar[bool] = False
+    takes_integers: ClassVar[bool] = True
 
     layers: tuple[str, ...] = ()
     reduce: Literal["none", "mean"] = "none"

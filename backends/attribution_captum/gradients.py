@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.inputs.inputs import Inputs
-from attribution.running.execution import CPU_WINDOWS
+from attribution.running.execution import CPU_ROWS
 from attribution.technique import Maps
 from attribution.techniques.gradient.family import AveragedGradient
 from attribution.techniques.gradient.input_x_gradient import InputXGradient
@@ -84,7 +84,7 @@ class PerTarget(Attributor[T], ABC):
 
     def rows(self, run: Run[T]) -> int:
         """How many rows go through the model at once."""
-        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        most = CPU_ROWS if run.inputs.device.type == "cpu" else None
         needed = self.image_bytes(run.model, run.technique, run.inputs)
         return run.execution.chunk(needed, run.technique.samples * len(run.inputs), most=most)
 

@@ -71,7 +71,7 @@ class CaptumKernelSHAP(CaptumSegments[KernelSHAP]):
         return torch.cat(found)
 
 
-class _Regression(Model):
+class _Regression(Model):  # type: ignore[misc]  # Captum is untyped
     """Weighted least squares with an intercept, in float64."""
 
     def __init__(self) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Run
-from attribution.errors import BackendNotInstalledError, LayerError
+from attribution.errors import BackendNotInstalledError, InputError, LayerError
+from attribution.techniques.cam.by_channel import CAMByChannel
 
 
 def needed(module: str, extra: str, *, within: str = "") -> Callable[[], Any]:
@@ -52,9 +53,14 @@ def hooked(run: Run[Any], text: str) -> Layer:
     """A layer of the isolated model by its name.
 
     Raises:
+        InputError: The channels are kept, and a reference adds them up.
         LayerError: It is none that gives one tensor in one run, or has no two or three axes of places.
         ModelError: The model fails before it.
     """
+    if isinstance(run.technique, CAMByChannel) and run.technique.by_channel:
+        raise InputError(
+            f"{type(run.technique).__name__}.channels is 'none', and a reference adds channels up; use 'sum'"
+        )
     name, module = layers.find(run.model, text)
     if name.keys or name.entry or name.call is not None:
         raise LayerError(f"layer {text!r}: a reference takes outputs of whole layers; use backend='hooks'")

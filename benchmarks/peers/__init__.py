@@ -2,15 +2,16 @@
 
 from typing import get_args
 
-from benchmarks.cases import FAMILY_OCCLUSION, Case, Size, cases
+from benchmarks.cases import FAMILY_OCCLUSION, FOUR_CAMS, LINES, STATISTICS, Case, Size, cases
 from benchmarks.models import missing
+from benchmarks.peers.captum_averages import CaptumIntegratedGradients, CaptumSmoothGrad
 from benchmarks.peers.captum_gradients import CaptumGradientShap, CaptumGuidedBackprop
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
 from benchmarks.peers.dense import DenseEngine
 from benchmarks.peers.floor import Floor
 from benchmarks.peers.lucent import Lucent
 from benchmarks.peers.peer import Peer, Tier
-from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM
+from benchmarks.peers.pytorch_grad_cam import PytorchCAMs, PytorchGradCAM
 from benchmarks.peers.torchcam import TorchCAM
 
 _ACTIVATIONS = ("activations, one early layer", "activations, one middle layer")
@@ -48,6 +49,11 @@ PEERS: tuple[Peer, ...] = (
     CaptumGradCAM(tier="compiled", questions=_GRAD_CAM, models=("ResNet-50",)),
     PytorchGradCAM(tier="default", questions=_CAMS),
     TorchCAM(tier="default", questions=_GRAD_CAM),
+    PytorchCAMs(tier="default", questions=(FOUR_CAMS,)),
+    CaptumIntegratedGradients(tier="default", questions=tuple(LINES.values())),
+    CaptumIntegratedGradients(tier="tuned", questions=tuple(LINES.values())),
+    CaptumSmoothGrad(tier="default", questions=(STATISTICS,)),
+    CaptumSmoothGrad(tier="tuned", questions=(STATISTICS,)),
     CaptumOcclusion(tier="default", questions=_OCCLUSION, models=_QUICK),
     CaptumOcclusion(tier="tuned", questions=_OCCLUSION, models=_QUICK),
     CaptumOcclusion(tier="compiled", questions=_OCCLUSION, models=("ResNet-50",)),

@@ -82,6 +82,33 @@ class PytorchGradCAM(Peer):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PytorchCAMs(PytorchGradCAM):
+    """Four of its classes, each made once and called one after the other."""
+
+    def enter(self, case: Case, device: str, *, sweep: bool) -> Contestant:
+        """Maps (N, 4, H, W) in 0…1."""
+        library = import_module("pytorch_grad_cam")
+        targets_ = import_module("pytorch_grad_cam.utils.model_targets")
+        model, inputs = subject_of(case, device)
+        model = own(model)
+        layers = [model.get_submodule(case.subject.late)]
+        methods = [getattr(library, METHODS[name])(model=model, target_layers=layers) for name in case.several]
+        targets = [targets_.ClassifierOutputTarget(index) for index in classes(case)]
+
+        def call() -> Tensor:
+            maps = [torch.from_numpy(method(input_tensor=inputs, targets=targets)) for method in methods]
+            return torch.stack(maps, dim=1).to(device)
+
+        return Contestant(call, model)
+
+    def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
+        """Each map, after ours went through their scaling and resizing."""
+        pairs = zip(case.several, answer.unbind(1), strict=True)
+        found = [a for name, map_ in pairs for a in _compare(ours.raw[f"{name}: {case.subject.late}"], map_, ours)]
+        return Check(found, "maps of 0…1 against ours after ReLU, min–max and bilinear resize", _SCALED)
+
+
 def _layer(case: Case) -> str:
     assert isinstance(case.technique, CAM)
     (layer,) = case.technique.layers

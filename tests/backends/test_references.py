@@ -151,6 +151,10 @@ def test_numpy_and_centring() -> None:
         explain(model, x, GradCAM(layers=("body",)), backend="pytorch_grad_cam", target=1)
     with pytest.raises(InputError, match="is centred"):
         explain(small_cnn(), noise(1, 3, 17, 23), EigenCAM(layers=("body",), centred=False), backend="pytorch_grad_cam")
+    kept = GradCAM(layers=("body_relu",), channels="none")
+    for backend in ("pytorch_grad_cam", "torchcam"):
+        with pytest.raises(InputError, match="adds channels up"):
+            explain(small_cnn(), noise(1, 3, 17, 23), kept, backend=backend, target=1)
     assert compare(model, x, XGradCAM(layers=("body_relu",)), backends=("hooks", "torchcam"), target=1).holds
 
 
@@ -170,13 +174,13 @@ def test_a_missing_library_is_named_and_no_other_is_harmed(monkeypatch: pytest.M
 def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = tmp_path / "their_cam-1.2.dist-info"
+    info = tmp_path / "absent_cam-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-cam\nVersion: 1.2\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: absent-cam\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
-        f"[{registry.GROUP}]\ngrad_cam.theirs = their_cam:Theirs\ngrad_cam.marked = marked_cam:Marked\n"
+        f"[{registry.GROUP}]\ngrad_cam.theirs = absent_cam:Theirs\ngrad_cam.marked = marked_cam:Marked\n"
     )
-    (tmp_path / "their_cam.py").write_text("import nothing_like_this")
+    (tmp_path / "absent_cam.py").write_text("import nothing_like_this")
     (tmp_path / "marked_cam.py").write_text(
         "from attribution import Attributor, GradCAM\n"
         "class Marked(Attributor):\n"
@@ -186,9 +190,16 @@ def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(PluginError, match=r"says reference = True.*make it one of attribution\.references"):
         registry.get("grad_cam", "marked")
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ngrad_cam.theirs = their_cam:Theirs\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ngrad_cam.theirs = absent_cam:Theirs\n")
     registry._scan.cache_clear()
     found = compare(small_cnn(), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=1)
     assert [*found.attributions] == ["captum", "hooks"]
     assert "nothing_like_this" in found.left_out["theirs"]
-    assert "theirs left out: grad_cam.theirs from their-cam 1.2 needs 'nothing_like_this'" in found.table()
+    assert "theirs left out: grad_cam.theirs from absent-cam 1.2 needs 'nothing_like_this'" in found.table()
+
+
+@pytest.mark.parametrize(("name", "backend"), [pair for pair in REFERENCES if pair[0] in ("grad_cam", "hires_cam")])
+def test_channels_that_are_kept_are_refused(name: str, backend: str) -> None:
+    asked = {"grad_cam": GradCAM, "hires_cam": HiResCAM}[name](layers=("body",), channels="none")
+    with pytest.raises(InputError, match="a reference adds channels up"):
+        explain(small_cnn(), torch.rand(1, 3, 17, 23), asked, backend=backend, target=1)

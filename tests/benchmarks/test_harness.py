@@ -13,7 +13,7 @@ import pytest
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.technique import Maps
 from benchmarks import clock, conftest, report
-from benchmarks.cases import QUESTIONS, cases, strangers
+from benchmarks.cases import ON_ONE_MODEL, QUESTIONS, cases, strangers
 from benchmarks.models import SUBJECTS
 from benchmarks.rows import row, settle, windows
 from benchmarks.schema import read
@@ -85,7 +85,8 @@ def test_the_interval_holds_the_median_and_shrinks_to_a_constant() -> None:
 
 def test_full_size_asks_every_question_of_every_model() -> None:
     asked = {(case.question.label, case.model) for case in cases("full", "cuda")}
-    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", "eigen", "layer_cam", "hires", "xgrad")
+    cams = ("eigen", "layer_cam", "hires", "xgrad")
+    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", *cams, *ON_ONE_MODEL)
     everywhere = [q for q in QUESTIONS if "full" in q.models and not q.label.startswith(some)]
     assert {(question.label, model) for question in everywhere for model in SUBJECTS} <= asked
     assert ("occlusion, 448 px, window 16, stride 16", "ResNet-50") in asked

@@ -1,6 +1,7 @@
 """Peers without their libraries: who is listed, and that each check refuses what it should."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from attribution import (
     FilterVisualization,
     GradCAM,
     HiResCAM,
+    IntegratedGradients,
+    LayerCAM,
     Occlusion,
+    SmoothGrad,
     Technique,
     XGradCAM,
     explain,
@@ -26,10 +30,11 @@ from benchmarks import peers
 from benchmarks.cases import QUESTIONS, Case, Question
 from benchmarks.models import MODELS, SMALL, model_of
 from benchmarks.peers.bout import OURS, first, ours, peer_row
+from benchmarks.peers.captum_averages import CaptumIntegratedGradients, CaptumSmoothGrad
 from benchmarks.peers.captum_tuned import CaptumActivations, CaptumGradCAM, CaptumOcclusion
 from benchmarks.peers.lucent import Normalised, climbed, objective
 from benchmarks.peers.peer import Peer
-from benchmarks.peers.pytorch_grad_cam import PytorchGradCAM, scaled
+from benchmarks.peers.pytorch_grad_cam import PytorchCAMs, PytorchGradCAM, scaled
 from benchmarks.peers.tap import grad_cam, tap
 from benchmarks.peers.torchcam import TorchCAM
 from benchmarks.rows import subject_of
@@ -55,6 +60,7 @@ CAPTUM: list[tuple[type[Peer], Technique]] = [
     (CaptumActivations, Activations(layers=("stem",))),
     (CaptumGradCAM, GradCAM(layers=("body",))),
     (CaptumOcclusion, Occlusion(window=8, stride=5)),
+    (CaptumIntegratedGradients, IntegratedGradients(steps=4)),
 ]
 
 
@@ -96,6 +102,35 @@ def test_captum_called_directly_agrees_and_a_mutant_does_not(kind: type[Peer], t
     answer, _ = first(peer.enter(case, "cpu", sweep=False).call, "cpu")
     assert all_hold(peer.check(case, "cpu", answer, _ours(case)).agreements)
     assert not all_hold(peer.check(case, "cpu", 1.001 * answer, _ours(case)).agreements)
+
+
+@pytest.mark.parametrize("tier", ["default", "tuned"])
+def test_three_statistics_agree_one_by_one(tier: Any) -> None:
+    beside = {each: SmoothGrad(samples=4, statistic=each) for each in ("squared", "variance")}
+    case = _case(SmoothGrad(samples=4))
+    case = replace(case, question=replace(case.question, beside=lambda _: {**beside}))
+    peer = CaptumSmoothGrad(tier=tier, questions=())
+    answer, _ = first(peer.enter(case, "cpu", sweep=False).call, "cpu")
+    assert answer.shape == (2, 3, 3, 32, 32)
+    found = _ours(case)
+    assert [*found.raw] == ["smooth_grad: input", "squared: input", "variance: input"]
+    assert all_hold(peer.check(case, "cpu", answer, found).agreements)
+    for place in range(3):
+        wrong = answer.clone()
+        wrong[:, place] *= 1.001
+        assert not all_hold(peer.check(case, "cpu", wrong, found).agreements)
+
+
+def test_four_cams_are_held_each_against_its_own() -> None:
+    case = _case(GradCAM(layers=("body",)))
+    case = replace(case, question=replace(case.question, beside=lambda _: {"layer_cam": LayerCAM(layers=("body",))}))
+    found = _ours(case)
+    found = replace(found, raw={key.replace("body", case.subject.late): map_ for key, map_ in found.raw.items()})
+    peer = PytorchCAMs(package="torch", tier="default", questions=())
+    size = (32, 32)
+    answer = torch.stack([scaled(found.raw[f"{name}: {case.subject.late}"], size) for name in case.several], dim=1)
+    assert all_hold(peer.check(case, "cpu", answer, found).agreements)
+    assert not all_hold(peer.check(case, "cpu", answer.flip(1), found).agreements)
 
 
 def test_a_peers_row_fits_the_schema_and_counts_its_work() -> None:

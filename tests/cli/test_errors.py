@@ -115,5 +115,5 @@ def test_a_process_of_its_own_ends_with_2() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: no attributor gradcam.hooks")
+    assert done.stderr.startswith("error: no technique 'gradcam'")
     assert len(done.stderr.splitlines()) == 1

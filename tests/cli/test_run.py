@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attribution import GradCAM, explain, runs, zoo
+from attribution import GradCAM, Occlusion, Saliency, explain_many, runs, zoo
 from attribution.images import read
 from attribution.runs.folder import RunFolder
 from tests.runs.data import paint
@@ -36,7 +36,7 @@ def test_a_folder_is_explained_as_one_image_is(photos: Path, spec: str, out: Pat
     assert "run: 3/3 items [" in done.err
     loaded = zoo.load(spec)
     images = torch.cat([loaded.inputs(read(photos / f"{index}.png")) for index in range(3)])
-    expected = explain(loaded.model, images, GradCAM())
+    expected = explain_many(loaded.model, images, {"grad_cam": GradCAM(), "saliency": Saliency()})["grad_cam"]
     found = [answer for _, name, answer in runs.open(out) if name == "grad_cam"]
     assert torch.equal(torch.cat([answer.map for answer in found]), expected.map)
     assert expected.target is not None
@@ -78,13 +78,13 @@ def test_parameters_layers_targets_labels_and_lists(
 ) -> None:
     (tmp_path / "list.csv").write_text("path,target\nphotos/0.png,cup\nphotos/2.png,1\n")
     words = ["run", tmp_path / "list.csv", "--model", spec, "-t", "grad_cam", "-t", "occlusion", "--layer", "body"]
-    words += ["-p", "occlusion.window=5", "-p", "occlusion.stride=5", "--precision", "bf16-mixed"]
+    words += ["-p", "window=5", "-p", "occlusion.stride=5", "--precision", "bf16-mixed"]
     assert attribution(*words, "--out", out).code == 0
     for item, target in ((0, 2), (1, 1)):
         for answer in runs.open(out)[item].values():
             assert answer.target is not None
             assert answer.target.tolist() == [[target]]
-    assert runs.open(out)[0]["occlusion"].technique.window == (5, 5)  # type: ignore[attr-defined]
+    assert runs.open(out)[0]["occlusion"].technique == Occlusion(window=5, stride=5)
     assert runs.open(out)[0]["grad_cam"].computes_in == torch.bfloat16
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
     words = ["run", photos, "--model", spec, "-t", "grad_cam", "--labels", tmp_path / "names.txt", "--target", "d"]
@@ -106,7 +106,7 @@ def test_refusals(photos: Path, spec: str, out: Path, tmp_path: Path, refused: C
         (no("-t", "grad_cm"), "nearest: 'grad_cam"),
         (no("-t", "grad_cam", "-t", "grad_cam"), "given twice"),
         (no("-t", "filter_visualization", "--layer", "body", "-p", "channels=[0]"), "makes its own images"),
-        (no("-t", "grad_cam", "-t", "occlusion", "-p", "window=5"), "say which: -p grad_cam.window=5"),
+        (no("-t", "grad_cam", "-t", "layer_cam", "-p", "relu=true"), "say of which: -p grad_cam.relu=true"),
         (no("-t", "saliency", "--layer", "body"), "takes no layers"),
         (no("-t", "activations", "--layer", "body", "--target", "cup"), "explains no score"),
         (no("-t", "grad_cam", "--layer", "bodi"), "no layer 'bodi'"),

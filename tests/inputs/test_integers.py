@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution import (
+    RISE,
     Activations,
     ClassScore,
     Execution,
@@ -17,6 +18,7 @@ from attribution import (
     IntegratedGradients,
     Occlusion,
     Saliency,
+    ScoreCAM,
     compare,
     explain,
 )
@@ -178,3 +180,9 @@ def test_what_is_refused(name: str, backend: str) -> None:
     technique, given, told = REFUSED[name]
     with pytest.raises(InputError, match=told):
         explain(text(), given(ids(2)), technique(), backend=backend, target=ClassScore(1, of="logit"))
+
+
+@pytest.mark.parametrize("technique", [RISE(masks=4, cells=2), ScoreCAM(layers=("embed",))], ids=lambda each: each.name)
+def test_what_fades_inputs_refuses_integers(technique: Any) -> None:
+    with pytest.raises(InputError, match=f"{technique.name} explains floats"):
+        explain(text(), Inputs.of((ids(2),), axes={0: "n f"}), technique, target=1)

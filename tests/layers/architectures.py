@@ -133,11 +133,14 @@ TIMM: dict[str, str | tuple[str, Tokens]] = {
     "nextvit_small": "norm",
     "nest_tiny": "levels",
     "tiny_vit_5m_224": "stages",
-    # tokens: where the error points
+    # tokens
     "vit_base_patch16_224": ("blocks.11.norm1", (1, 14, 14)),
     "vit_small_r26_s32_224": ("blocks.11.norm1", (1, 7, 7)),
     "deit_base_distilled_patch16_224": ("blocks.11.norm1", (2, 14, 14)),
     "beit_base_patch16_224": ("blocks.11.norm1", (1, 14, 14)),
+    "vit_small_patch14_dinov2": ("blocks.11.norm1", (1, 37, 37)),
+    "vit_small_patch14_reg4_dinov2": ("blocks.11.norm1", (5, 37, 37)),
+    "eva02_tiny_patch14_224": ("blocks.11.norm1", (1, 16, 16)),
     "cait_s24_224": ("blocks_token_only.1.norm1", (1, 14, 14)),
     "swin_tiny_patch4_window7_224": ("layers.3.blocks.1.norm1", "channels_last"),
     "mambaout_tiny": ("stages.3.blocks.2.norm", "channels_last"),
@@ -201,7 +204,7 @@ SEGMENTATION: dict[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Case:
-    """An architecture, the size of the image (``None``: timm's own), and the layer; of tokens as the error names it."""
+    """An architecture, the size of the image (``None``: timm's own), and the layer; of tokens with how they lie."""
 
     name: str
     build: Callable[[], nn.Module]

@@ -44,13 +44,13 @@ def test_intervals_are_scipys_with_wider_tails(photos: int) -> None:
 
 def test_intervals_hold_the_mean_in_about_95_of_100_samples() -> None:
     held = plain = 0
-    for seed in range(200):
+    for seed in range(100):
         values = drawn(10, 1, seed=seed)
         (found,) = intervals(values, seed=seed)
         held += found.low <= 0 <= found.high
         narrow = np.quantile(np.random.default_rng(seed).choice(values[:, 0], (2000, 10)).mean(axis=1), [0.025, 0.975])
         plain += bool(narrow[0] <= 0 <= narrow[1])
-    assert 182 <= held <= 199
+    assert 90 <= held <= 99
     assert plain < held  # the tails without which few photos are too sure
 
 
@@ -109,8 +109,8 @@ def test_as_many_photos_as_are_said_to_be_needed_tell_two_maps_apart() -> None:
     delta = 0.4 + drawn(2000)
     needed = versus(("A", "B"), delta[:50], np.zeros(50)).needed or 0
     assert 20 < needed < 250
-    samples = [drawn(50, seed=seed) + 0.4 for seed in range(60)]
-    assert sum(versus(("A", "B"), each, np.zeros(50)).told_apart for each in samples) >= 40  # power at d = 0.4 s: 0.8
+    samples = [drawn(50, seed=seed) + 0.4 for seed in range(30)]
+    assert sum(versus(("A", "B"), each, np.zeros(50)).told_apart for each in samples) >= 19  # power at d = 0.4 s: 0.8
 
 
 @pytest.mark.parametrize("seed", range(5))

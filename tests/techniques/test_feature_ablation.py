@@ -14,6 +14,7 @@ from attribution.testing import small_cnn, small_residual
 from attribution_captum.segments import CaptumFeatureAblation
 from attribution_hooks.incremental import engine
 from attribution_hooks.perturbation import feature_ablation
+from attribution_hooks.perturbation.feature_ablation import spread
 from tests.conftest import BACKENDS, noise
 
 DOUBLE = torch.float64
@@ -170,7 +171,7 @@ def test_of_several_inputs_each_is_covered_alone(backend: str) -> None:
             return joined + joined.roll(1, 1).tanh()
 
     image, table, model = noise(2, 3, 5, 7, dtype=DOUBLE), noise(2, 4, dtype=DOUBLE, seed=2), Two()
-    question = FeatureAblation(segments={0: slanted(5, 7), 1: None})
+    question = FeatureAblation(segments={"0": slanted(5, 7), "1": None})
     result = explain(model, (image, table), question, target=LOGITS, backend=backend)
 
     def first(x: Tensor, n: int) -> list[float]:
@@ -249,13 +250,12 @@ def test_techniques_compare_by_their_segments() -> None:
 
 MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "the neighbour's segment": (
-        feature_ablation, "spread", lambda values, labels: feature_ablation_spread(values.roll(1, 0), labels)),
+        feature_ablation, "spread", lambda values, labels: spread(values.roll(1, 0), labels)),
     "another example's": (
-        feature_ablation, "spread", lambda values, labels: feature_ablation_spread(values.roll(1, 1), labels)),
+        feature_ablation, "spread", lambda values, labels: spread(values.roll(1, 1), labels)),
     "a thousandth too large": (
-        feature_ablation, "spread", lambda values, labels: feature_ablation_spread(values * 1.001, labels)),
+        feature_ablation, "spread", lambda values, labels: spread(values * 1.001, labels)),
 }  # fmt: skip
-feature_ablation_spread = feature_ablation.spread
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attribution import ClassScore, Execution, InputError, KernelSHAP, ShapleySampling, compare, explain
 from attribution_hooks.perturbation import shapley
+from attribution_hooks.perturbation.feature_ablation import spread
 from tests.conftest import BACKENDS, noise
 
 DOUBLE = torch.float64
@@ -131,9 +132,9 @@ def test_the_error_is_what_other_seeds_differ_by(kind: Any) -> None:
     model, x = Bent(), noise(1, 2, 3, 5, dtype=DOUBLE)
     many = {"permutations": 12} if kind is ShapleySampling else {"samples": 120}
     found = [explain(model, x, kind(segments=PARTS, seed=seed, **many), target=LOGITS) for seed in range(40)]
-    spread = torch.stack([each.map for each in found]).std(0)
+    differ = torch.stack([each.map for each in found]).std(0)
     told = torch.stack([each.extras["standard_error"] for each in found]).mean(0)
-    assert 0.75 < float((spread / told).mean()) < 1.3
+    assert 0.75 < float((differ / told).mean()) < 1.3
 
 
 @BOTH
@@ -147,10 +148,9 @@ def test_backends_agree_and_a_hundredth_is_seen(question: Any, monkeypatch: pyte
     for n in range(2):
         alone = replace(own, segments=own.segments[n])
         assert close(explain(model, x[n : n + 1], alone, target=LOGITS).map, whole[n : n + 1], 1e-5)
-    plain = shapley.spread
     for wrong in (
-        lambda values, labels: plain(values * 1.01, labels),
-        lambda values, labels: plain(values.roll(1, 0), labels),
+        lambda values, labels: spread(values * 1.01, labels),
+        lambda values, labels: spread(values.roll(1, 0), labels),
     ):
         monkeypatch.setattr(shapley, "spread", wrong)
         assert not compare(model, x, question, target=LOGITS).holds

@@ -61,6 +61,7 @@ class Occlusion(Perturbation):
     """
 
     name: ClassVar[str] = "occlusion"
+    takes_integers: ClassVar[bool] = True
 
     window: int | tuple[int, ...] = 40
     stride: int | tuple[int, ...] = 20

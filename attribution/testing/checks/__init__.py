@@ -13,6 +13,7 @@ from attribution.testing.checks import (
     layers,
     results,
     rows,
+    several,
     targets,
     threads,
 )
@@ -26,6 +27,7 @@ TEMPLATES: tuple[Template, ...] = (
     *targets.CHECKS,
     *batches.CHECKS,
     *rows.CHECKS,
+    *several.CHECKS,
     *layers.CHECKS,
     *callers.CHECKS,
     *results.CHECKS,

@@ -35,11 +35,12 @@ def closed(run: Run[Any], seen: Seen, substitution: Substitution) -> Tensor | No
     input with a half of its channels set to zero, of the first one also with that channel alone which counts most, by
     the model itself. Any hook of the user's rules the form out.
     """
-    (score, target), logits, activation = run.settled, seen.matrix, seen.map
+    (score, target), logits = run.settled, seen.matrix
+    activation = seen.map.to(logits.device)
     exact = activation.dtype == logits.dtype and logits.dtype in (torch.float32, torch.float64)
     if not isinstance(score, ClassScore) or not exact or run.execution.autocast or closed_form.hooked(run.model):
         return None
-    means, every = flat(activation).mean(2).to(logits.device), torch.arange(len(logits), device=logits.device)
+    means, every = flat(activation).mean(2), torch.arange(len(logits), device=logits.device)
     for module in closed_form.linear(run.model, logits.shape[1], means.shape[1]):
         weight = module.weight.detach().flatten(1).to(logits.device)
         bias = None if module.bias is None else module.bias.detach().to(logits.device)

@@ -47,7 +47,8 @@ class Seen:
 
     def own(self, values: Tensor, examples: Tensor) -> Tensor:
         """Values (B, D, *places) in the layer's own form, beside the leading tokens of the examples (B,)."""
-        return self.grid.unmap(values, self.output.index_select(self.axis, examples)).contiguous()
+        beside = self.output.index_select(self.axis, examples.to(self.output.device))
+        return self.grid.unmap(values.to(self.output.device), beside).contiguous()
 
 
 class ForwardCam(Attributor[C], ABC):

@@ -13,7 +13,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs, joined
-from attribution.running.execution import CPU_WINDOWS
+from attribution.running.execution import CPU_ROWS
 from attribution.technique import Maps
 from attribution.techniques.gradient.family import AveragedGradient, Point
 from attribution_hooks.chunks import in_parts
@@ -91,7 +91,7 @@ class GradientSums(Attributor[T], ABC):
 
     def rows(self, run: Run[T]) -> int:
         """How many rows go through the model at once."""
-        most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+        most = CPU_ROWS if run.inputs.device.type == "cpu" else None
         bytes_of_one = self.image_bytes(run.model, run.technique, run.inputs)
         return run.execution.chunk(bytes_of_one, run.technique.samples * len(run.inputs), most=most)
 

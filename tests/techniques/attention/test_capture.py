@@ -12,7 +12,10 @@ from attribution import AttentionRollout, Inputs, LayerError, explain
 from attribution.isolation.context import isolated
 from attribution.layers import attentions, opened
 from tests.conftest import noise
+from tests.draw import some
 from tests.techniques.attention.nets import CASES, WHOLE, images, logits, net
+
+EVERY = pytest.mark.parametrize("name", some([pytest.param(name, id=name) for name in CASES], 0.4))
 
 
 def keeping(seen: list[Tensor]) -> Any:
@@ -24,7 +27,7 @@ def keeping(seen: list[Tensor]) -> Any:
 
 
 @pytest.mark.parametrize(("dtype", "drawn", "limit"), [(torch.float32, False, 1e-6), (torch.float64, True, 1e-12)])
-@pytest.mark.parametrize("name", CASES)
+@EVERY
 def test_logits_stay_and_rows_add_up_to_one(name: str, dtype: torch.dtype, drawn: bool, limit: float) -> None:
     """With the weights that a library starts with in float32; with larger ones in float64."""
     model, x, seen = net(name, dtype, drawn=drawn), images(name, dtype=dtype), list[Tensor]()
@@ -38,7 +41,7 @@ def test_logits_stay_and_rows_add_up_to_one(name: str, dtype: torch.dtype, drawn
     assert not any(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
-@pytest.mark.parametrize("name", CASES)
+@EVERY
 def test_what_is_told_of_each_family(name: str) -> None:
     case, x = CASES[name], images(name)
     with isolated(net(name)) as (model, _):

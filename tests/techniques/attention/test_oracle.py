@@ -27,7 +27,9 @@ NAMES = ["torchvision ViT", "timm ViT", "timm ViT, registers and mean", "timm De
 """Of Hugging Face those whose own eager attention takes its softmax in float64: that of ViT and CLIP is float32's."""
 TIMM = [name for name in NAMES if name.startswith("timm")]
 EVERY = pytest.mark.parametrize("name", NAMES)
-HEADS = pytest.mark.parametrize("heads", ["mean", "max", 1])
+HEADS = pytest.mark.parametrize(
+    "heads", ["mean", pytest.param("max", marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)]
+)
 COUNT, TARGETS = 3, [[1, 3], [0, 2], [4, 1]]
 
 

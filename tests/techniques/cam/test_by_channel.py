@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import GradCAM, HiResCAM, InputError, compare, explain, load
+from attribution import GradCAM, HiResCAM, InputError, LayerCAM, compare, explain, explain_many, load
 from attribution.technique import Technique
 from attribution_hooks.cam import HooksGradCAM, HooksHiResCAM
 from tests.conftest import BACKENDS
@@ -75,6 +75,17 @@ def test_all_classes_together(name: str, backend: str) -> None:
     found = explain(pooled, x, apart(name, case), target="all", backend=backend).map
     assert agree(found, terms(name, case, pooled, x, [[*range(CLASSES)]] * 3))
     assert compare(pooled, x, apart(name, case), target="all").holds
+
+
+def test_beside_techniques_that_add_up() -> None:
+    model, x = IMAGE.model(), IMAGE.inputs(2)
+    asked: dict[str, Technique] = {f"{name}, apart": apart(name, IMAGE) for name in KINDS}
+    asked |= {name: KINDS[name](layers=("conv",), relu=False) for name in KINDS} | {"other": LayerCAM(layers=("conv",))}
+    together = explain_many(model, x, asked, target=[[1, 4]] * 2)
+    for name, technique in asked.items():
+        alone = explain(model, x, technique, target=[[1, 4]] * 2).map
+        assert together[name].map.shape == alone.shape
+        assert (together[name].map - alone).abs().max() <= 1e-12 * alone.abs().max()
 
 
 @BOTH

@@ -25,7 +25,7 @@ from attribution import (
     techniques,
 )
 from attribution.techniques.cam.family import CAM
-from attribution.testing import CheckFailure, attributor_checks
+from attribution.testing import Check, CheckFailure, attributor_checks
 from attribution_captum.cam import CaptumCAM, CaptumLayerCAM
 from attribution_hooks.cam import HooksGradCAM, HooksLayerCAM, backward
 from attribution_hooks.cam.family import CamAttributor
@@ -222,6 +222,27 @@ def test_chunks_of_targets_change_no_map(budget: int) -> None:
     assert torch.allclose(whole.map, parts.map, rtol=1e-10, atol=1e-13)
     at_once = parts.provenance["targets per backward"]
     assert at_once == {1: 1, 2**30: CLASSES}.get(budget, at_once)
+
+
+def closed_form(cls: type) -> Check:
+    """The kit's check of what an attributor gives on a network that is known on paper."""
+    names = ("global_mean", "one_pattern")
+    (check,) = (check for check in attributor_checks(cls) if any(name in check.name for name in names))
+    return check
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "name", ["grad_cam", "hires_cam", "element_wise_cam", "xgrad_cam", "grad_cam_plus_plus", "eigen_cam"]
+)
+def test_the_kit_knows_the_closed_form_of_every_cam(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And maps that are a thousandth too large."""
+    cls = registry.get(name, backend)
+    compute = cls.compute
+    closed_form(cls)()
+    monkeypatch.setattr(cls, "compute", lambda self, run: {k: 1.001 * v for k, v in compute(self, run).items()})
+    with pytest.raises(CheckFailure, match="a raw map off by"):
+        closed_form(cls)()
 
 
 class WithoutReLU(HooksLayerCAM):

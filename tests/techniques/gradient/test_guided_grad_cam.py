@@ -92,7 +92,9 @@ def test_both_backends_are_the_product(backend: str, build: str, batch: int, lay
 
 
 @pytest.mark.parametrize(
-    "mutant", [{"rule": "plain"}, {"rule": "deconvolution"}, {"large": nearest}, {"relu": False}], ids=str
+    "mutant",
+    [{"rule": "plain"}, {"rule": "deconvolution"}, {"large": nearest}, {"relu": False}],
+    ids=lambda mutant: next(iter(mutant)),
 )
 @BACKENDS
 def test_wrong_ones_are_seen(backend: str, mutant: dict[str, Any]) -> None:

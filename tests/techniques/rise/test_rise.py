@@ -34,7 +34,7 @@ class Any_(nn.Module):
         return ((x + 0.3 * x**2).flatten(1) @ self.weight.flatten(1).T).tanh() * 2
 
 
-FORMS = {
+FORMS: dict[str, tuple[tuple[int, ...], Any]] = {
     "features": ((11,), 4),
     "series": ((3, 13), 5),
     "image": ((3, 7, 11), (3, 4)),
