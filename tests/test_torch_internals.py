@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch.func import vmap
+from torch.overrides import BaseTorchFunctionMode
 
 from attribution.running import torch_internals
 
@@ -44,6 +45,14 @@ def test_transforms_are_counted_and_left() -> None:
     assert torch_internals.transforms() == before + 1
     torch_internals.leave_transforms(before)
     assert torch_internals.transforms() == before
+
+
+def test_modes_of_functions_are_counted_and_left() -> None:
+    before = torch_internals.function_modes()
+    BaseTorchFunctionMode().__enter__()
+    assert torch_internals.function_modes() == before + 1
+    torch_internals.leave_function_mode()
+    assert torch_internals.function_modes() == before
 
 
 def test_kernels_are_found_by_operation_and_key() -> None:

@@ -12,6 +12,8 @@ from attribution.techniques.cam.grad_cam import GradCAM
 from attribution.techniques.cam.tokens import Grid, Tokens, checked
 from attribution.techniques.gradient.family import AveragedGradient, Point
 
+_MEND = "; choose a layer that lies on the input, or keep the input out: Inputs.of(…, axes={NAME: 'n'})"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GuidedGradCAM(AveragedGradient):
@@ -74,12 +76,9 @@ class GuidedGradCAM(AveragedGradient):
             LayerError: It has other axes of places than an explained input, or none; or no grid at all.
         """
         grid = self.cam.grid(self.layer, shape, model, inputs)
-        axes = {name: len(inputs.places(name)) for name in inputs.explained}
-        if strange := [name for name, own in axes.items() if own != len(grid.places) or not own]:
-            raise LayerError(
-                f"layer {self.layer!r} has {len(grid.places)} axes of places, {strange[0]!r} has {axes[strange[0]]}; "
-                "choose a layer that lies on the input, or keep the input out: Inputs.of(…, axes={NAME: 'n'})"
-            )
+        own, axes = len(grid.places), {name: len(inputs.places(name)) for name in inputs.explained}
+        if odd := [name for name, count in axes.items() if count != own or not own]:
+            raise LayerError(f"{self.layer!r} has {own} axes of places, {odd[0]!r} has {axes[odd[0]]}{_MEND}")
         return grid
 
     def unit_of(self, score: str) -> str:
