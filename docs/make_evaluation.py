@@ -6,6 +6,7 @@ folder as argument it goes on where it was ended. The seconds are those of the m
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -41,10 +42,14 @@ from attribution.metrics.verdicts import grid
 SANITY = 6
 """Photos of the second table, whose metrics make every map several times."""
 
+LEFT_OUT = ("hires_cam", "input_x_gradient", "smooth_grad")
+"""Techniques that the picture leaves out: their curves lie on those of others."""
+
 HERE = Path(__file__).parent
 PAGE = """# Evaluation of the bundled network
 
-SqueezeNet 1.1 with its weights, the {count} sample photos ({names}), the predicted class of each.
+SqueezeNet 1.1 with its weights, the {count} sample photos ({names}), the
+predicted class of each.
 What the numbers say, and what they do not, is on the page [Which technique should I trust?](which-technique.md). This
 page is made by `uv run --extra demo python docs/make_evaluation.py`. The seconds are those of the machine it ran on,
 and are rough.
@@ -53,9 +58,11 @@ and are rough.
 
 16 steps, at most 28 cells along an axis; the score is the probability. An interval is of 95 %.
 
-![Mean curves with bands: Grad-CAM keeps the score longest](pictures/evaluation.png)
+![Mean curves with bands: occlusion and Grad-CAM keep the score longest](pictures/evaluation.jpg)
 
 {removal}
+
+Grad-CAM − random, photo by photo, by SRG: {differences}.
 
 ## Sanity and numerics
 
@@ -101,11 +108,26 @@ def main() -> None:
         ),
         SANITY,
     )
-    picture = HERE / "pictures" / "evaluation.png"
-    plots.save(removal.figure(), picture)
-    with Image.open(picture) as drawn:
-        drawn.convert("RGB").quantize(48).save(picture, optimize=True)
+    kept = [name for name in removal.maps if name not in LEFT_OUT]
+    shown = Table(
+        [row for row in removal.rows if row.map in kept],
+        [row for row in removal.curves if row.map in kept],
+        tuple(name for name in removal.contestants if name in kept),
+        removal.better,
+        title=removal.title,
+    )
+    with TemporaryDirectory() as place:
+        plots.save(shown.figure(), Path(place) / "curves.png")
+        with Image.open(Path(place) / "curves.png") as drawn:
+            smaller = drawn.convert("RGB").resize(
+                (drawn.width * 4 // 5, drawn.height * 4 // 5), Image.Resampling.LANCZOS
+            )
+    smaller.save(HERE / "pictures" / "evaluation.jpg", quality=85)
     page = PAGE.format(
+        differences=", ".join(
+            f"{variant} {removal.versus('grad_cam', 'random', 'srg', variant).difference}"
+            for variant in removal.variants("srg")
+        ),
         count=len(DISTINCT),
         names=", ".join(DISTINCT),
         removal=removal.text().strip(),

@@ -104,5 +104,5 @@ def _checked(name: str, one: One, inputs: Inputs, *, spatial: bool) -> One:
     if isinstance(kept, Mapping):
         raise InputError(f"the baseline {name!r} is a mapping; give a number, numbers or a tensor")
     for each in inputs.explained:
-        covers.check("baselines", kept, each, inputs.values[each].shape)
+        covers.check("baselines", kept, each, inputs.values[each])
     return kept

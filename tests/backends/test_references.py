@@ -174,13 +174,13 @@ def test_a_missing_library_is_named_and_no_other_is_harmed(monkeypatch: pytest.M
 def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = tmp_path / "their_cam-1.2.dist-info"
+    info = tmp_path / "absent_cam-1.2.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-cam\nVersion: 1.2\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: absent-cam\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
-        f"[{registry.GROUP}]\ngrad_cam.theirs = their_cam:Theirs\ngrad_cam.marked = marked_cam:Marked\n"
+        f"[{registry.GROUP}]\ngrad_cam.theirs = absent_cam:Theirs\ngrad_cam.marked = marked_cam:Marked\n"
     )
-    (tmp_path / "their_cam.py").write_text("import nothing_like_this")
+    (tmp_path / "absent_cam.py").write_text("import nothing_like_this")
     (tmp_path / "marked_cam.py").write_text(
         "from attribution import Attributor, GradCAM\n"
         "class Marked(Attributor):\n"
@@ -190,12 +190,12 @@ def test_a_plugin_whose_library_is_missing_is_passed_over_and_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(PluginError, match=r"says reference = True.*make it one of attribution\.references"):
         registry.get("grad_cam", "marked")
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ngrad_cam.theirs = their_cam:Theirs\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ngrad_cam.theirs = absent_cam:Theirs\n")
     registry._scan.cache_clear()
     found = compare(small_cnn(), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=1)
     assert [*found.attributions] == ["captum", "hooks"]
     assert "nothing_like_this" in found.left_out["theirs"]
-    assert "theirs left out: grad_cam.theirs from their-cam 1.2 needs 'nothing_like_this'" in found.table()
+    assert "theirs left out: grad_cam.theirs from absent-cam 1.2 needs 'nothing_like_this'" in found.table()
 
 
 @pytest.mark.parametrize(("name", "backend"), [pair for pair in REFERENCES if pair[0] in ("grad_cam", "hires_cam")])

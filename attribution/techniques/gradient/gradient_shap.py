@@ -78,8 +78,7 @@ class GradientSHAP(AveragedGradient):
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """One of each sample, all explained inputs moving together."""
         for path in self.paths(inputs):
-            way, part = path.way(), 1 / self.samples
-            yield Point(inputs.replaced({name: b + path.at * way[name] for name, b in path.start.items()}), part, way)
+            yield Point(inputs.replaced(path.place()), 1 / self.samples, path.way())
 
     def starts(self, inputs: Inputs) -> list[tuple[float, Mapping[str, Tensor]]]:
         """The baselines that are drawn, each once, and which part of the samples has it."""

@@ -31,6 +31,10 @@ class Path:
         """From the start to the end, (N, …)."""
         return {name: end - self.start[name] for name, end in self.end.items()}
 
+    def place(self) -> dict[str, Tensor]:
+        """On the line, (N, …)."""
+        return {name: self.start[name] + self.at * way for name, way in self.way().items()}
+
 
 def paths(inputs: Inputs, baselines: Mapping[str, Tensor], *, samples: int, noise: float, seed: int) -> Iterator[Path]:
     """So many samples; ``at`` and ``row`` are the same whatever the noise.
