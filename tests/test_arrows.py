@@ -13,7 +13,7 @@ import pytest
 from importlinter.contracts.layers import LayersContract
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("attribution", "attribution_hooks", "attribution_captum")
+PACKAGES = ("attribution", "attribution_hooks", "attribution_captum", "attribution_references")
 
 
 def settings() -> dict[str, Any]:
