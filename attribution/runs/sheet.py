@@ -69,7 +69,9 @@ def _tiles(run: OpenRun, entry: Entry, name: str, answer: Attribution) -> dict[s
         elif map_.ndim == 4 and answer.technique.kind == "heatmap":
             grey = np.full((1, *map_.shape[-2:], 3), 0.5)
             found |= {key: _tensor(row[0]) for key, row in overlays.heatmaps(answer, grey).items()}
-    return {key: _resized(tile, (_SIDE, _SIDE)) if max(tile.shape) > 2 * _SIDE else tile for key, tile in found.items()}
+    # Of one width, so that the words below the smallest maps can be read.
+    sizes = {key: (max(1, round(tile.shape[1] * _SIDE / tile.shape[2])), _SIDE) for key, tile in found.items()}
+    return {key: _resized(tile, sizes[key]).clamp(0, 1) for key, tile in found.items()}
 
 
 def _title(entry: Entry, answer: Attribution, name: str) -> str:
