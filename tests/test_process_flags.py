@@ -11,7 +11,7 @@ from attribution.isolation import process_flags
 from attribution.isolation.process_flags import ProcessFlag
 from attribution.isolation.undo import undoing
 from attribution.testing import guard
-from tests.cases import all_placed, given
+from tests.cases import all_placed, by_backends, given
 from tests.conftest import BACKENDS, build, noise
 
 X = noise(2, 3, 17, 23)
@@ -51,10 +51,9 @@ class Reader(nn.Module):
         return self.head((read[0] if isinstance(read, tuple) else read)[:, -1])  # type: ignore[no-any-return]
 
 
-@BACKENDS
 @pytest.mark.usefixtures("on_cuda")
 @pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN, nn.Linear])
-@pytest.mark.parametrize("name", TECHNIQUES)
+@by_backends("name", TECHNIQUES)
 def test_recurrent_layers_run_without_cudnn_where_gradients_are_taken(
     name: str, recurrent: type[nn.Module], backend: str
 ) -> None:

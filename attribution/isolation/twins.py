@@ -73,7 +73,10 @@ class Twins:
         if self.copies or self._large:
             with torch.no_grad():
                 for copies, sources in () if graph else self._groups:
-                    torch_internals.copy_together(copies, sources)
+                    try:
+                        torch_internals.copy_together(copies, sources)
+                    except RuntimeError:  # a forward has given one another size, which is looked for only then
+                        write(copies, sources)
                 pairs = [*(zip(self.sources, self.copies, strict=True) if graph else ()), *self._large]
                 changed = [pair for pair, found in zip(pairs, differ(pairs), strict=True) if found]
                 write([own for _, own in changed], [source for source, _ in changed])

@@ -46,6 +46,9 @@ class Values:
 
 def write(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its target: one kernel for all that share a device and a dtype."""
+    for target, source in zip(targets, sources, strict=True):
+        if target.shape != source.shape:  # a forward has given it another size
+            target.resize_(source.shape)
     for group in grouped(targets):
         if len(group) > 1:
             torch_internals.copy_together([targets[index] for index in group], [sources[index] for index in group])

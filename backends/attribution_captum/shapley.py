@@ -58,16 +58,17 @@ class CaptumKernelSHAP(CaptumSegments[KernelSHAP]):
             method = KernelShap(score)
             method.interpretable_model, method.perturb_func = _Regression(), generator
             method.inf_weight = 1e10
-            found.append(
-                method.attribute(
-                    x[n : n + 1],
-                    baselines=cover[n : n + 1],
-                    feature_mask=mask[n % len(mask)][None],
-                    additional_forward_args=(example,),
-                    n_samples=2 + len(drawn),
-                    perturbations_per_eval=at_once(run, len(drawn)),
+            with x.device:  # Captum makes tensors of its own on the default device
+                found.append(
+                    method.attribute(
+                        x[n : n + 1],
+                        baselines=cover[n : n + 1],
+                        feature_mask=mask[n % len(mask)][None],
+                        additional_forward_args=(example,),
+                        n_samples=2 + len(drawn),
+                        perturbations_per_eval=at_once(run, len(drawn)),
+                    )
                 )
-            )
         return torch.cat(found)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import Execution, ModelError, attributor
+from attribution import Execution, ModelError, calls
 from attribution.running.execution import lost
 from attribution.testing import guard
 from tests.cases import SOME_PAIRS
@@ -74,7 +74,7 @@ def test_it_may_be_told_when_the_answer_is_looked_at(pair: tuple[str, str], monk
     def late(*args: object) -> None:
         raise torch.AcceleratorError(FAILURE)
 
-    monkeypatch.setattr(attributor, "zero_maps", late)
+    monkeypatch.setattr(calls, "zero_maps", late)
     with pytest.raises(ModelError, match="the accelerator failed"):
         ask(pair, Breaking(99).eval(), noise(1, 3, 17, 23))
 

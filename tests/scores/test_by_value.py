@@ -176,7 +176,7 @@ def test_figures_name_what_is_explained(name: str) -> None:
     kind = case.only or "grad_cam"
     result = explain(Net(case.finish), images(2), technique(kind, case), target=case.asked(2))
     assert result.names == (NAMES[name],) * 2
-    titles = [axes.get_title() for axes in result.figure().axes if axes.get_title()]
+    titles = [axes.get_title() for axes in result.figure(size=8).axes if axes.get_title()]
     assert result.scores is not None
     for title, label, value in zip(titles[: len(NAMES[name])], NAMES[name], result.scores[0], strict=False):
         between = " " if result.target is not None else ": "

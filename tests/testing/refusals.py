@@ -91,7 +91,7 @@ def mistakes(cls: type[Attributor[Any]]) -> dict[str, Callable[[], object]]:
         (TUPLE, "body.pair"),
         (TUPLE, "body.idle"),
     ):
-        named: Any = {"layer": layer} if isinstance(technique, FilterVisualization) else {"layers": (layer,)}
+        named: Any = {"layers": (layer,)} if hasattr(technique, "layers") else {"layer": layer}
         found[f"layer {layer}"] = asked(model, as_=replace(technique, **named))
     if isinstance(technique, FilterVisualization):
         found["channel"] = asked(as_=replace(technique, channels=(8,)))

@@ -93,7 +93,7 @@ def labelled(segments: One, inputs: Tensor, places: tuple[int, ...]) -> Tensor:
 
 def _grid(places: tuple[int, ...], most: int) -> Tensor:
     """So many along each axis, or as many as it has places; row by row."""
-    found = torch.zeros((), dtype=torch.int64)
+    found = torch.zeros((), dtype=torch.int64, device="cpu")
     for size in places:
         count = min(most, size)
         along = torch.arange(size, device="cpu") * count // size

@@ -90,11 +90,11 @@ class HooksShapleySampling(ShapleyValues[ShapleySampling]):
     ) -> tuple[Tensor, Tensor]:
         """The mean of what each segment adds, and √(variance / orders)."""
         count = coalitions.count
-        none = coalitions.values(torch.zeros((1, count), dtype=torch.bool), advance)
+        none = coalitions.values(torch.zeros((1, count), dtype=torch.bool, device="cpu"), advance)
         total, squares = none.new_zeros((count, *none.shape[1:])), none.new_zeros((count, *none.shape[1:]))
         for order in technique.orders(count):
             place = order.argsort()
-            kept = place < torch.arange(1, count)[:, None]
+            kept = place < torch.arange(1, count, device="cpu")[:, None]
             on_the_way = [coalitions.values(kept, advance)] if count > 1 else []
             added = torch.cat([none, *on_the_way, scores[None].to(none)]).diff(dim=0)[place.to(none.device)]
             total += added
@@ -118,7 +118,7 @@ class HooksKernelSHAP(ShapleyValues[KernelSHAP]):
     ) -> tuple[Tensor, Tensor]:
         """The coefficients, and the square roots of (Z'Z)⁻¹ Z' diag(r²) Z (Z'Z)⁻¹ of residuals r."""
         drawn = technique.coalitions(coalitions.count)
-        none = coalitions.values(torch.zeros((1, coalitions.count), dtype=torch.bool), advance)[0]
+        none = coalitions.values(torch.zeros((1, coalitions.count), dtype=torch.bool, device="cpu"), advance)[0]
         z = drawn.to(none)
         whole = scores.to(none) - none
         wanted = coalitions.values(drawn, advance) - none - z[:, -1, None, None] * whole
