@@ -174,7 +174,7 @@ def _result(
         target=target,
         score=score,
         scores=_joined([run.clean for run in runs]),
-        extras={name: own(_whole([run.extras[name] for run in runs])) for name in runs[0].extras},
+        extras={name: own(_whole([run.extras[name] for run in runs])).to(start.device) for name in runs[0].extras},
         provenance={**provenance(type(asker), asker.model, start, isolation), **notes},
         raw=raw,
         computes_in=coarser(start.dtype, execution.autocast, asker.computes_in, tf32(start)),

@@ -13,6 +13,7 @@ from attribution.running.execution import CPU_WINDOWS
 from attribution.technique import Maps
 from attribution.techniques import FeatureAblation
 from attribution.techniques.perturbation.segmented import Segmented
+from attribution_captum.gradients import with_default
 from attribution_captum.layer import typed
 
 S = TypeVar("S", bound=Segmented)
@@ -80,6 +81,7 @@ class OneInput:
 
     def __init__(self, run: Run[Any], name: str, column: int) -> None:
         self.run, self._name, self._column = run, name, column
+        self._device = torch.get_default_device()
 
     def settle(self) -> None:
         """Show the inputs as they are, where nobody did."""
@@ -89,7 +91,8 @@ class OneInput:
     def __call__(self, covered: Tensor, examples: Tensor) -> Tensor:
         """(B,)."""
         shown = self.run.inputs[examples].replaced({self._name: covered})
-        return self.run.scores(self.run.forward(shown, examples), examples)[:, self._column]
+        with with_default(self._device):
+            return self.run.scores(self.run.forward(shown, examples), examples)[:, self._column]
 
 
 def _alike(mask: Tensor) -> list[Tensor]:

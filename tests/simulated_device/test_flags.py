@@ -19,7 +19,7 @@ from attribution import (
 )
 from attribution.running import precision
 from attribution.running.execution import HOST_BUDGET
-from tests.cases import TECHNIQUES, by_backends, given
+from tests.cases import COMPARED, TECHNIQUES, by_backends, given
 from tests.conftest import BACKENDS, build, noise
 from tests.simulated_device.device import tf32
 
@@ -78,7 +78,7 @@ def test_a_device_that_does_not_tell_its_memory_has_the_hosts_budget() -> None:
     assert Execution().on(torch.device("sim", 1)).budget == HOST_BUDGET
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name in COMPARED])
 def test_backends_agree_in_tf32_and_the_fast_ways_are_taken(name: str) -> None:
     technique = QUESTIONS[name]
     flag = precision.FLAGS["convolution"]()

@@ -29,6 +29,7 @@ QUESTIONS: dict[str, tuple[Technique, Any, Execution]] = {
     "grad_cam of several classes": (GradCAM(layers=("stem", "body")), [[1, 3], [0, 2]], Execution()),
     "grad_cam of all classes": (GradCAM(layers=("body",)), "all", Execution()),
     "occlusion": (Occlusion(window=5, stride=3), [[1, 3], [0, 2]], Execution(incremental="always")),
+    "feature_ablation": (TECHNIQUES["feature_ablation"], 1, Execution(incremental="always")),
     "occlusion, dense": (Occlusion(window=5, stride=3), [[1, 3], [0, 2]], Execution(incremental=False)),
     "filters": (FilterVisualization(layer="body", **FILTERS), None, Execution()),
     "filters of neurons": (FilterVisualization(layer="body", neuron=(2, 2), **FILTERS), None, Execution()),

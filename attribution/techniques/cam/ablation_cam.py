@@ -63,7 +63,7 @@ class AblationCAM(CAM):
                 "such as ClassScore(…, of='probability')"
             )
         size = activation.float().square().sum(1).sqrt().reshape(len(activation), -1).amax(1)
-        return {f"rounding {layer}": (size * largest)[:, None] / scores.abs()}
+        return {f"rounding {layer}": (size.to(largest.device) * largest)[:, None] / scores.abs()}
 
     def unit_of(self, score: str) -> str:
         """The layer's."""

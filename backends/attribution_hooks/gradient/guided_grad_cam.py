@@ -34,4 +34,4 @@ class HooksGuidedGradCAM(Attributor[GuidedGradCAM]):
         cams = enlarged(run, caught, columns)
         rectify(run, output, leaves, "guided")
         guided = stacked(columns, leaves)
-        return {run.inputs.key(name): guided[name] * cam for name, cam in cams.items()}
+        return {run.inputs.key(name): guided[name] * cam.to(guided[name].device) for name, cam in cams.items()}
