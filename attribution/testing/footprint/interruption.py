@@ -1,5 +1,6 @@
 """``Interruption``: Ctrl-C at one chosen place, and which places a call passes."""
 
+import copyreg
 import sys
 import weakref
 from collections import Counter
@@ -9,8 +10,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 _Tracer = Callable[[FrameType, str, Any], Any]
-_UNSEEN = {weakref.__file__, __file__}
-"""Where Python itself catches what is raised: callbacks of weak references."""
+_UNSEEN = {weakref.__file__, copyreg.__file__, __file__}
+"""Where Python itself catches what is raised: callbacks of weak references, and what copies remember of a class."""
 
 
 @dataclass(frozen=True)
