@@ -281,12 +281,16 @@ QUESTIONS: tuple[Question, ...] = (
 
 
 def strangers(names: Iterable[str]) -> list[Question]:
-    """One question for each technique that no entry above asks about: its own example, on the small model."""
+    """One question for each technique that no entry above asks about: its own example, on the small model.
+
+    Those that read attention, which the small model has not, are timed by ``benchmarks/attention.py``.
+    """
     known = {question.technique(SMALL).name for question in QUESTIONS}
     only: dict[Size, tuple[str, ...]] = {"smoke": (SMALL.name,), "full": (SMALL.name,)}
     return [
         Question(f"{name}, its example", partial(_example, name=name), pixels=32, models=only, whole=(SMALL.name,))
         for name in sorted(set(names) - known)
+        if not registry.technique(name).needs_attention
     ]
 
 
