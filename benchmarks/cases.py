@@ -290,13 +290,17 @@ def strangers(names: Iterable[str]) -> list[Question]:
     return [
         Question(f"{name}, its example", partial(_example, name=name), pixels=32, models=only, whole=(SMALL.name,))
         for name in sorted(set(names) - known)
-        if not registry.technique(name).needs_attention
+        if not _kind(name).needs_attention
     ]
 
 
+def _kind(name: str) -> type[Technique]:
+    kind: type[Technique] = registry.get(name, registry.backends(name)[0]).technique_type
+    return kind
+
+
 def _example(_: Subject, *, name: str) -> Technique:
-    backend = registry.backends(name)[0]
-    return registry.get(name, backend).technique_type.example()
+    return _kind(name).example()
 
 
 def _on_a_device(label: str, models: tuple[str, ...], batches: tuple[int, ...], *, half: bool = False) -> Question:
