@@ -286,11 +286,11 @@ def strangers(names: Iterable[str]) -> list[Question]:
     Those that read attention, which the small model has not, are timed by ``benchmarks/attention.py``.
     """
     known = {question.technique(SMALL).name for question in QUESTIONS}
+    known |= {name for name, _ in registry.available() if _kind(name).needs_attention}
     only: dict[Size, tuple[str, ...]] = {"smoke": (SMALL.name,), "full": (SMALL.name,)}
     return [
         Question(f"{name}, its example", partial(_example, name=name), pixels=32, models=only, whole=(SMALL.name,))
         for name in sorted(set(names) - known)
-        if not _kind(name).needs_attention
     ]
 
 
