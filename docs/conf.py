@@ -16,9 +16,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["examples/**", "reference/names/**.txt"]
+exclude_patterns = ["examples/**"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-templates_path = ["_templates"]
 
 # Docstrings name objects in single backticks, some of them private or of another module: what is found becomes a link.
 default_role = "py:obj"
