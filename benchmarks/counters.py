@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from attribution.running.torch_internals import packed_convolution
 from benchmarks.devices import module, on_host
 
 T = TypeVar("T")
@@ -47,6 +48,12 @@ class Macs(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
+        if func._overloadpacket is packed_convolution:
+            output = func(*args, **kwargs)
+            binary = func._overloadname == "binary"
+            weight = args[1 + binary]
+            self.total += output.numel() // output.shape[1] * weight.numel()
+            return output
         if formula is None:
             with self:  # inference mode hands composite operations over whole
                 parts = func.decompose(*args, **kwargs)

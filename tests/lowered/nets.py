@@ -55,8 +55,7 @@ class Twice(Base):
         self.other = norm(6)
 
     def middle(self, x: Tensor) -> Tensor:
-        y = self.norm(self.b(self.norm(self.a(x)))) + self.other(self.b(self.a(x)))
-        return y  # type: ignore[no-any-return]
+        return self.norm(self.b(self.norm(self.a(x)))) + self.other(self.b(self.a(x)))  # type: ignore[no-any-return]
 
 
 class TwoReaders(Base):
