@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,21 @@ from attribution.scores.score import Score
 from attribution.techniques.cam.tokens import Grid
 
 Weights = Callable[[Tensor, Tensor], Tensor]
+W = TypeVar("W", bound=Callable[..., Tensor])
+
+_MARK = "gives back the mean gradients"
 
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
 TF32_ROUNDING = 4
 """The same in units of TF32, which rounds the factors of a product and not their sum."""
+
+
+def given_back(weights: W) -> W:
+    """Mark a method `weights` that gives back the mean gradients: a closed form need not make them."""
+    vars(weights)[_MARK] = True
+    return weights
 
 
 def class_maps(
@@ -60,8 +69,8 @@ def class_maps(
         ):
             continue
         if has_gradient(weight, logits, output, grid, target, within):
-            given_back = weights(activation, rows) is rows  # then it does so with W / (h·w), which need not be made
-            return maps if given_back else _product(weights(activation, rows / places), activation)
+            marked = getattr(weights, _MARK, False)
+            return maps if marked else _product(weights(activation, rows / places), activation)
     return None
 
 
