@@ -60,5 +60,5 @@ def test_conformance(check: Check, device: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", INSTALLED, ids=lambda cls: f"{cls.technique_type.name}.{cls.backend}")
 def test_hundreds_of_interrupts_leave_no_trace(cls: type[Attributor[Any]]) -> None:
-    """200 of each of two models, 3,200 in all."""
+    """200 of each of two models."""
     assert list(faults(Subject(cls, cls.technique_type.example()), count=200, seed=1)) == []
