@@ -99,7 +99,8 @@ def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tup
         _hold(undo, shadow)
         keep_values(undo, shadow.shared)
         _keep_flags(undo, shadow.model)
-        return shadow.model, f"shadow{wrapper}"
+        anew = "" if shadow.reusable or not shadow.hooked else ", made anew: hooks hold what cannot be compared"
+        return shadow.model, f"shadow{wrapper}{anew}"
     turn.take(undo)
     run_itself(undo, inner, _beside(inner))
     whole = Whole(inner) if scripted(inner) else inner
@@ -212,7 +213,8 @@ def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
     """Whether a copy may stand in for the model. One in train mode is not run for it, unless its copy is in doubt."""
     if shadow.proved or example is None or not (shadow.doubtful or not _training(model)):
         return True
-    found = proof.same(model, shadow.model, _beside(model), example(shadow.model))
+    held = shadow.held_by_hooks(model)
+    found = proof.same(model, shadow.model, _beside(model), example(shadow.model), held)
     shadow.proved = found is True
     shadow.restart()
     if found is False:
@@ -225,6 +227,8 @@ def _hold(undo: Undo, shadow: Shadow) -> None:
     """A copy that saw an interrupt may hold anything, half-set hooks too, and serves no more."""
 
     def free() -> None:
+        if shadow.hooked:  # what hooks have kept of this run is not held until the next
+            shadow.reset()
         error = sys.exc_info()[1]
         shadow.busy = error is not None and not isinstance(error, Exception)
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from attribution.isolation import notes
 from attribution.isolation.reach import Reach, says_itself
 from attribution.isolation.restore import attributes_of, name_backward_hooks, to_eval
-from attribution.isolation.twins import Twins
+from attribution.isolation.twins import Held, Twins
 
 LARGEST_COPY = 2**24
 """Bytes of a buffer above which a shadow shares it rather than holds its own copy."""
@@ -40,6 +40,7 @@ class Shadow:
         doubtful: Whether a part of the model says itself how it is copied, or is a graph module.
         proved: Whether the copy was found to say what the model says.
         busy: Whether a run has it, or was interrupted while it had it.
+        hooked: Whether hooks of the model hold something, of which the copy's hold a copy.
 
     Raises:
         Exception: Whatever a part of the model raises when it is copied.
@@ -75,13 +76,15 @@ class Shadow:
         if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
             raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
-        hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
-        held = list(hooks)
+        hooks, self._own_hooks = _all_hooks(rows), _all_hooks(self._own)
+        self.hooked = any(map(is_not, hooks, self._own_hooks))
         name_backward_hooks(theirs)
-        self._reset, self._reset_unhooked = attributes_of(theirs), attributes_of(theirs, hooks=False)
         notes.notes(self.model)["restart"] = weakref.WeakMethod(self.restart)
-        self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in held)
+        self.reusable = self._note_attributes(rows) and all(map(self._twins.same, hooks, self._own_hooks))
         self._twins.close()
+        held = [own for _, own in self._twins.held(hooks, self._own_hooks)]
+        self._reset = attributes_of(theirs, beside=held)
+        self._reset_unhooked = attributes_of(theirs, hooks=False, beside=held)
         self._forms, self._numbers = list(map(_FORM, self._twins.sources)), list(map(Tensor.numel, self._twins.copies))
         self.own_modes = any(map(own_modes, mine))
 
@@ -96,7 +99,11 @@ class Shadow:
             return False
         rows: list[_Row] = list(map(_ROW, modules))
         try:
-            return self._same_structure(modules, rows) and self._same_attributes(rows)
+            return (
+                self._same_structure(modules, rows)
+                and self._same_attributes(rows)
+                and (not self.hooked or all(map(self._twins.same, _all_hooks(rows), self._own_hooks)))
+            )
         except KeyError:  # an attribute is gone
             return False
 
@@ -113,6 +120,11 @@ class Shadow:
         """As at the beginning of a run, but for hooks: a forward that only looked must not count."""
         self._reset_unhooked()
         self._twins.refresh(graph=True)
+
+    def held_by_hooks(self, model: nn.Module) -> list[Held]:
+        """The dicts and lists that the model's hooks hold, as far as the copy's are alike: a run writes into them."""
+        rows = list(map(vars, model.modules()))
+        return [own for own, _ in self._twins.held(_all_hooks(rows), self._own_hooks)] if self.hooked else []
 
     def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
         registries, held, hooks = _registries(rows)
