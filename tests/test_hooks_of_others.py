@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from attribution import GradCAM, explain
-from attribution.isolation import context
 from attribution.isolation.structural_copy import Shadow
 from attribution.testing import small_cnn
 
@@ -35,7 +34,7 @@ class Keeps:
     __call__ = save
 
     def put(self, hook: Callable[..., Any]) -> "Keeps":
-        self.handles.append(self.model.body.register_forward_hook(hook))
+        self.handles.append(self.model.get_submodule("body").register_forward_hook(hook))
         return self
 
 
@@ -59,7 +58,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(1)
         init(self, model)
 
-    monkeypatch.setattr(context.Shadow, "__init__", counted)
+    monkeypatch.setattr(Shadow, "__init__", counted)
     return found
 
 
