@@ -97,7 +97,8 @@ def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tup
             return own, f"copy{wrapper}"
     if shadow is not None and _proved(inner, shadow, example):
         _hold(undo, shadow)
-        keep_values(undo, shadow.shared)
+        if shadow.shared:
+            keep_values(undo, shadow.shared)
         _keep_flags(undo, shadow.model)
         anew = "" if shadow.reusable or not shadow.hooked else ", made anew: hooks hold what cannot be compared"
         return shadow.model, f"shadow{wrapper}{anew}"
