@@ -14,7 +14,7 @@ from attribution.errors import InputError, named
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
 from attribution.isolation import process_flags
-from attribution.isolation.context import isolate, unwrap
+from attribution.isolation.context import current, isolate, unwrap
 from attribution.isolation.notes import notes as notes_of
 from attribution.isolation.torch_modes import devices_of, keep_random, note_random, set_modes
 from attribution.isolation.undo import Undo
@@ -68,7 +68,9 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
     inner = unwrap(first.model)
     shown = _shown(members, inputs, inner)
     beginning = Beginning(members, shown, guards)
-    devices = devices_of(inner, *([] if shown is None else shown.tensors()))
+    known, tensors = current(inner), [] if shown is None else shown.tensors()
+    places = devices_of(inner) if known is None else known.devices
+    devices = list(dict.fromkeys([*places, *(tensor.device for tensor in tensors)]))
     device = devices[0] if devices else torch.device("cpu")
     guards.late = first.technique.batch_of != "windows" and device.type != "cpu"
     if shown is not None:
@@ -78,7 +80,7 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
     set_modes(undo, execution, device)
     weights = Weights()
     with room(", ".join(member.name for member in members), execution), explained(inner, weights):
-        model, isolation = isolate(undo, first.model, beginning.example)
+        model, isolation = isolate(undo, first.model, beginning.example, known)
         weights.note(model)
         if any(member.technique.takes_gradients for member in members):
             process_flags.differentiable(undo, model, device)

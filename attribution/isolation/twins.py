@@ -1,7 +1,7 @@
 """``Twins``: which object of a copy stands for which of the model, and whether the two still are alike."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
 from types import MethodType
@@ -64,16 +64,16 @@ class Twins:
             for group in grouped(self.sources)
         ]
 
-    def meet(self) -> None:
-        """Begin to compare."""
+    def begin(self) -> Callable[[Any, Any], bool]:
+        """Begin to compare; what is returned is `same`."""
         self._met.clear()
+        return self.same
 
     def held(self, mine: Iterable[object], theirs: Iterable[object]) -> list[tuple[Held, Held]]:
         """The dicts and lists in objects of the model and in their twins, up to the first difference."""
         self._seen = []
-        self.meet()
         try:
-            all(map(self.same, mine, theirs))
+            all(map(self.begin(), mine, theirs))
             return self._seen
         finally:
             self._seen = None
