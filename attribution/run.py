@@ -127,14 +127,15 @@ class Run(Generic[TechniqueT]):
         A classifier's logits, of which closed forms and proofs know more; else the scores themselves. The clean output
         settles as in `scores`.
         """
-        own = self._places(len(self.inputs if examples is None else examples))
+        count = len(self.inputs)
+        own = self._places(count if examples is None else len(examples))
         if self.score is not None:
             return self.score.matrix(output, own if examples is None else examples).to(self.inputs.device)
-        matrix, score, choices = self._chosen(output, own)
+        matrix, score, choices = self._chosen(output, own, whole=len(own) == count)
         wanted = self.compares_scores and not isinstance(score, ClassScore)
         scale = score.scale(output, own, matrix) if wanted else matrix.detach()
         self._parts.append(_Part(matrix.detach(), scale, score, choices, len(own)))
-        if sum(part.size for part in self._parts) >= len(self.inputs):
+        if sum(part.size for part in self._parts) >= count:
             self._settle()
         return matrix
 
@@ -142,11 +143,11 @@ class Run(Generic[TechniqueT]):
         """So many examples in order; of classes only their number counts, so that nothing is launched for them."""
         return torch.arange(count, device="cpu" if isinstance(self.asked, ClassScore) else self.inputs.device)
 
-    def _chosen(self, output: Any, own: Tensor) -> tuple[Tensor, Score, Mapping[str, Tensor]]:
+    def _chosen(self, output: Any, own: Tensor, *, whole: bool) -> tuple[Tensor, Score, Mapping[str, Tensor]]:
         """The matrix of a part of the clean output, the score as that part settles it, and what it decided."""
         first = sum(part.size for part in self._parts)
-        cut = first or len(own) < len(self.inputs)
-        part = (self.asked.rows(slice(first, first + len(own))) if cut else self.asked).on(self.inputs.device)
+        part = self.asked if whole else self.asked.rows(slice(first, first + len(own)))
+        part = part.on(self.inputs.device)
         choices = part.choose(output, own)
         score = part.chosen(choices)
         for finding in (*score.findings(output, own), *selectors(score, output, len(own))):

@@ -32,12 +32,16 @@ def leaves(value: object) -> list[object]:
     front = [(value, DEPTH)]
     while front:
         value, depth = front.pop()
-        held = {} if isinstance(value, Tensor) else items(value)
+        kind = type(value)
+        if isinstance(value, Tensor):
+            found.append(value)
+            continue
+        held = list(value) if kind in (tuple, list) else list(items(value).values())  # type: ignore[call-overload]
         if not held:
             found.append(value)
         elif depth and id(value) not in entered:
             entered.add(id(value))
-            front += [(item, depth - 1) for item in reversed(held.values())]
+            front += [(item, depth - 1) for item in reversed(held)]
     return found
 
 

@@ -105,7 +105,7 @@ def _closed(
     """By layer, where the tail is a mean and a linear layer, and there are targets enough for it to pay."""
     maps = {}
     many = target.shape[1] > backward.FEW_TARGETS
-    if maker.by_mean and run.settled[0].logits and many and not ran.edges and not _by_channel(run):
+    if many and maker.by_mean and run.settled[0].logits and not ran.edges and not _by_channel(run):
         for name in run.technique.layers:
             closed = class_maps(run, scores, ran.outputs[name], grids[name], target, maker.weights)
             if closed is not None:
