@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
@@ -113,12 +114,13 @@ def run(
     items = _items(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
-    on_shard = None
+    drawing: dict[str, Any] = {}
     if overlay:
         from attribution.runs.overlays import Overlays
 
-        on_shard = Overlays(setting.loaded.picture)
-    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, on_shard=on_shard)
+        overlays = Overlays(setting.loaded.picture)
+        drawing = {"on_shard": overlays, "after": lambda folder: overlays.complete(folder, items)}
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, **drawing)
     return _told(outcome, out) if outcome.leads else 0
 
 
@@ -127,7 +129,7 @@ def _told(outcome: runs.Outcome, out: Path) -> int:
     if outcome.failed:
         parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
     if outcome.left:
-        parts.append(f"{outcome.left} shards left: give the same command again")
+        parts.append(f"{outcome.left} shard{'s' * (outcome.left > 1)} left: give the same command again")
     typer.echo(f"{out}  {' · '.join(parts)}")
     if outcome.signal is not None:
         return 128 + outcome.signal
