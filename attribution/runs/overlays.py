@@ -1,7 +1,7 @@
 """Pictures of the maps of a run, laid over what the model saw."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from attribution import plots
 from attribution.result import Attribution
 from attribution.runs import files, names
 from attribution.runs.computing import Computed, read
-from attribution.runs.explaining import chosen, restored
+from attribution.runs.explaining import answers_of, chosen
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Item, Items
 
@@ -23,9 +23,10 @@ Picture = Callable[[Tensor], "np.ndarray[Any, Any]"]
 """From inputs (1, C, H, W) to what the model saw: (1, H, W, 3) in [0, 1]."""
 
 
-def place(root: Path, item: int, name: str, technique: str, key: str) -> Path:
-    """Where the picture of an item's map lies."""
-    return root / FOLDER / f"{names.safe(item, name)}.{technique}.{names.safe(0, key)[9:] or 'map'}.png"
+def place(root: Path, entry: Mapping[str, Any], technique: str, key: str) -> Path:
+    """Where the picture of an item's map lies; ``entry``: of the item in the record of its shard."""
+    named = names.safe(entry["item"], entry["name"])
+    return root / FOLDER / f"{named}.{technique}.{names.safe(0, key)[9:] or 'map'}.png"
 
 
 class Overlays:
@@ -48,9 +49,11 @@ class Overlays:
         Raises:
             OutputError: The disk refuses.
         """
-        for answer, rows in _answers(record, found.tensors, folder.root):
-            for row, entry in rows.items():
-                self._draw(folder, answer, row, entry, items[entry["item"] - record["items"][0]["item"]].inputs)
+        answers = answers_of(record, {name: tensor.cpu() for name, tensor in found.tensors.items()}, folder.root)
+        for slot, entry in enumerate(record["items"]):
+            if entry["part"] is not None:
+                for name, answer in answers[entry["part"]].items():
+                    self._draw(folder, name, answer, entry, items[slot].inputs)
 
     def complete(self, folder: RunFolder, items: Items) -> int:
         """Write those that are missing of the shards that are done; how many.
@@ -65,50 +68,38 @@ class Overlays:
         drawn = 0
         for number in folder.present():
             record, tensors = folder.read_shard(number)
-            for answer, rows in _answers(record, tensors, folder.root):
-                for row, entry in rows.items():
-                    places = [_place(folder.root, entry, answer[0], key) for key in _layers(answer[1])]
-                    if all(files.regular(each) for each in places):
-                        continue
-                    item = read(items, entry["item"])
-                    if isinstance(item, Item) and item.sha256 == entry["sha256"]:
-                        drawn += self._draw(folder, answer, row, entry, item.inputs)
+            answers = answers_of(record, tensors, folder.root)
+            layers = [{name: [*in_image(each[0])] for name, each in part.items()} for part in answers]
+            for entry in (entry for entry in record["items"] if entry["part"] is not None):
+                parts = answers[entry["part"]]
+                lacking = {
+                    name: parts[name]
+                    for name, keys in layers[entry["part"]].items()
+                    if not all(files.regular(place(folder.root, entry, name, key)) for key in keys)
+                }
+                item = read(items, entry["item"]) if lacking else None
+                if isinstance(item, Item) and item.sha256 == entry["sha256"]:
+                    drawn += sum(self._draw(folder, *each, entry, item.inputs) for each in lacking.items())
         return drawn
 
     def _draw(
-        self, folder: RunFolder, answer: tuple[str, Attribution], row: int, entry: Mapping[str, Any], inputs: Tensor
+        self,
+        folder: RunFolder,
+        name: str,
+        answer: tuple[Attribution, int],
+        entry: Mapping[str, Any],
+        inputs: Tensor,
     ) -> int:
         """The pictures of one item and technique."""
-        name, whole = answer
         files.folder(folder.root / FOLDER)
-        drawn = heatmaps(chosen(whole, [row], _count(whole)), self._picture(inputs[None]))
+        drawn = heatmaps(chosen(answer[0], [entry["row"]], answer[1]), self._picture(inputs[None]))
         for key, (pixels,) in drawn.items():
-            files.write(_place(folder.root, entry, name, key), png(pixels))
+            files.write(place(folder.root, entry, name, key), png(pixels))
         return len(drawn)
 
 
-def _answers(
-    record: Mapping[str, Any], tensors: Mapping[str, Tensor], root: Path
-) -> Iterator[tuple[tuple[str, Attribution], dict[int, Mapping[str, Any]]]]:
-    """Each technique's answer in each part of a shard, and the entries of its rows."""
-    for number, part in enumerate(record["parts"]):
-        rows = {entry["row"]: entry for entry in record["items"] if entry["part"] == number}
-        for name, header in part["answers"].items():
-            start = f"{number}/{name}/"
-            held = {key.removeprefix(start): t.cpu() for key, t in tensors.items() if key.startswith(start)}
-            yield (name, restored(header, held, root)), rows
-
-
-def _place(root: Path, entry: Mapping[str, Any], technique: str, key: str) -> Path:
-    return place(root, entry["item"], entry["name"], technique, key)
-
-
-def _count(answer: Attribution) -> int:
-    return len(next(iter(answer.maps.values())))
-
-
-def _layers(answer: Attribution) -> dict[str, Tensor]:
-    """The maps that have a place in an image."""
+def in_image(answer: Attribution) -> dict[str, Tensor]:
+    """The maps that have a place in an image, as a figure shows them: (N, T, H, W) by layer."""
     if answer.technique.kind != "heatmap":
         return {}
     maps, _ = answer.technique.drawn(answer.maps)
@@ -125,7 +116,7 @@ def heatmaps(answer: Attribution, pictures: "np.ndarray[Any, Any]") -> dict[str,
     signed = answer.technique.signed
     return {
         key: [overlaid(each[0], picture, signed) for each, picture in zip(map_, pictures, strict=True)]
-        for key, map_ in _layers(answer).items()
+        for key, map_ in in_image(answer).items()
     }
 
 
