@@ -111,7 +111,7 @@ def run(
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
         classes,
     )
-    items = _items(source, setting, out)
+    items = items_of(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     drawing: dict[str, Any] = {}
@@ -136,7 +136,18 @@ def _told(outcome: runs.Outcome, out: Path) -> int:
     return 1 if outcome.failed or outcome.left else 0
 
 
-def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+def items_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    """The images of a folder or a list, as the model takes them.
+
+    Args:
+        source: The folder or the list.
+        setting: The model.
+        out: The folder of the run, which may lie in ``source``.
+
+    Raises:
+        InputError: There are none.
+        TargetError: The list names a class that the model has not.
+    """
     dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
 
     def transform(photo: Image.Image) -> Tensor:

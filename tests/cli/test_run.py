@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -166,3 +168,34 @@ def test_a_signal_ends_the_command_with_its_code(
     assert "stopping after the shard" in done.err
     assert attribution(*words).code == 0
     assert len(list(runs.open(out))) == 3
+
+
+def test_a_run_is_exported(
+    photos: Path, spec: str, out: Path, attribution: Command, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    class Dataset(list[Any]):
+        def __init__(self, name: str, **options: Any) -> None:
+            super().__init__()
+            self.name = name
+            made[name] = self
+
+        def add_samples(self, samples: list[Any], **options: Any) -> None:
+            self.extend(samples)
+
+    module = SimpleNamespace(Dataset=Dataset, Sample=dict, Heatmap=dict, dataset_exists=lambda name: name in made)
+    monkeypatch.setitem(sys.modules, "fiftyone", module)
+    assert attribution("run", photos, "-t", "grad_cam", "--model", spec, "--out", out).code == 0
+    done = attribution("export", out, photos, "--to", "fiftyone", "--model", spec, "--name", "mine")
+    assert done.code == 0, done
+    assert done.out == "mine  3 samples · fiftyone app launch mine\n"
+    for sample, (_, _, answer) in zip(made["mine"], runs.open(out), strict=True):
+        assert np.array_equal(sample["grad_cam"]["map"], answer.map[0, 0].numpy())
+        with Image.open(sample["filepath"]) as image:
+            assert image.size == (23, 17)  # as the model saw it
+    assert "already" in refused("export", out, photos, "--model", spec, "--name", "mine")
+    assert "not those of the run" in refused("export", out, photos, "--model", spec, "--stretch")
+    assert "--to 'zarr' is not known" in refused("export", out, photos, "--to", "zarr", "--model", spec)
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    assert "pip install fiftyone" in refused("export", out, photos, "--model", spec)
