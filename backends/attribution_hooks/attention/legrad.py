@@ -38,10 +38,7 @@ class HooksLeGrad(Attributor[LeGrad]):
 
     def compute(self, run: Run[LeGrad]) -> Maps:
         """(N, T, h, w) of the input."""
-        asked = layers.attention_of(run.model, run.inputs, run.technique.layers)
-        blocks = [layers.block_of(run.model, run.inputs, layer) for layer in asked]
-        if len(set(blocks)) < len(blocks):
-            raise LayerError("two of the layers lie in one block, which has one output; name one of each block")
+        blocks = run.technique.blocks(run.model, run.inputs)
         restart = note_random(Undo(), devices_of(run.model, run.inputs.first))
         with torch.no_grad():
             clean = run.scores(run.forward(run.inputs))
