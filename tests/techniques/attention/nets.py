@@ -104,6 +104,7 @@ CASES: dict[str, Case] = {
     "torchvision Swin": Case(_torchvision("swin"), (64, 64), 4, None),
     "timm ViT": Case(_timm("vit"), (48, 80), 3, (1, 3, 5)),
     "timm ViT, written out": Case(_timm("vit", fused=False), (48, 80), 3, (1, 3, 5)),
+    "timm ViT, any size": Case(_timm("vit", img_size=64, dynamic_img_size=True), (48, 80), 3, (1, 3, 5)),
     "timm ViT, mean": Case(
         _timm("vit", global_pool="avg", class_token=False), (48, 80), 3, (0, 3, 5), "mean"
     ),
