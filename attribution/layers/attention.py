@@ -167,7 +167,9 @@ def check_chain(model: nn.Module, inputs: Inputs, chain: Sequence[AttentionLayer
             "values, as talking heads do: their rows are no weights of a mean. Name the layers that can be used"
         )
     if repeated := [each.name for each in chain if each.name.endswith("#1")]:
-        raise LayerError(f"{repeated[0].removesuffix('#1')!r} runs several times; name the runs that follow each other")
+        raise LayerError(
+            f"{repeated[0].removesuffix('#1')!r} computes attention several times; name the runs that follow each other"
+        )
     if silent := _silent(model, inputs, seen):
         raise LayerError(
             f"no attention is seen in {some(map(repr, silent))}, though other blocks of this kind have one: a kernel "

@@ -59,6 +59,9 @@ class _Hidden:
         self._run, self._tokens, self._column = run, tokens, column
         chain = [each for each in layers.covering(run.model, run.inputs, tokens) if each.queries > 1]
         self._last = run.model.get_submodule(layers.block_of(run.model, run.inputs, chain[-1]))
+        output = next(stop.output for stop in layers.survey(run.model, run.inputs) if stop.module is self._last)
+        shape = (output[0] if isinstance(output, list) else output).shape
+        self._examples = 0 if shape[0] == 1 else 1  # where the sequence comes first
 
     def __call__(self, grid: Tensor, examples: Tensor) -> Tensor:
         """(B,), of rows with as many tokens together."""
@@ -67,7 +70,10 @@ class _Hidden:
         counts, scores, order = there.sum(dim=1), list[Tensor](), list[Tensor]()
         for count in counts.unique():
             rows = (counts == count).nonzero()[:, 0]
-            with layers.opened(self._run.model, _hiding(there[rows]), []), _removed(self._last, there[rows]):
+            with (
+                layers.opened(self._run.model, _hiding(there[rows]), []),
+                _removed(self._last, there[rows], self._examples),
+            ):
                 output = self._run.forward(self._run.inputs[examples[rows]], examples[rows])
             scores.append(self._run.scores(output, examples[rows])[:, self._column])
             order.append(rows)
@@ -89,7 +95,7 @@ def _hiding(there: Tensor) -> layers.See:
 
 
 @contextmanager
-def _removed(last: nn.Module, there: Tensor) -> Iterator[None]:
+def _removed(last: nn.Module, there: Tensor, examples: int) -> Iterator[None]:
     """Take the tokens that are not there away from what a block gives."""
     owner, armed, handle = threading.get_ident(), True, None
 
@@ -98,7 +104,8 @@ def _removed(last: nn.Module, there: Tensor) -> Iterator[None]:
         found = layers.item(output, keys)
         if not armed or threading.get_ident() != owner or not isinstance(found, Tensor):
             return None
-        return layers.replaced(output, keys, found[there].view(len(there), -1, *found.shape[2:]))
+        left = found.movedim(examples, 0)[there].view(len(there), -1, *found.shape[2:])
+        return layers.replaced(output, keys, left.movedim(0, examples))
 
     try:
         handle = last.register_forward_hook(after)

@@ -155,11 +155,14 @@ class AttentionOfQuery(AttentionMap, ABC):
         """How the query's row of a resolved technique lies on the input; one rule for every backend."""
         found, query = super().reading(model, inputs), self.query
         last = attention_of(model, inputs, self.layers)[-1]
-        if last.queries not in (1, last.keys):
-            raise LayerError(f"layer {last.name!r} has {last.queries} queries and {last.keys} keys, which is no grid")
         beyond = isinstance(query, int) and query >= last.queries
         if beyond or (last.queries == 1 and query == "mean"):
             raise LayerError(f"layer {last.name!r} has queries 0 to {last.queries - 1}; query is {query!r}")
+        if not isinstance(query, int) and last.queries not in (1, last.keys):
+            raise LayerError(
+                f"layer {last.name!r} has {last.queries} queries that are none of its {last.keys} keys; say whose row: "
+                f"query=0 to {last.queries - 1}"
+            )
         if query is None:
             one = last.queries == 1 or (found.leading > 0 and reads_first(model, inputs, last.keys))
             query = 0 if one else "mean"

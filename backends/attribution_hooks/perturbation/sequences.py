@@ -28,7 +28,7 @@ class Sequences:
         positions: Whether blocks are given more that has a row for each token, as rotary positions are.
 
     Raises:
-        LayerError: The first block is given no tokens (N, tokens, D).
+        LayerError: The first block is given no tokens (N, tokens, D) or (tokens, N, D).
     """
 
     def __init__(self, run: Run[Any], tokens: tuple[int, ...]) -> None:
@@ -38,11 +38,12 @@ class Sequences:
         self.entry, self._blocks = next(iter(names)), [run.model.get_submodule(name) for name in names]
         given = {stop.module: stop.arguments for stop in layers.survey(run.model, run.inputs)}
         first = given.get(self._blocks[0], {})
-        if not (found := [key for key, form in first.items() if _is_sequence(form, self._count)]):
+        found = {key: axis for key, form in first.items() if (axis := _sequence_axis(form, self._count)) is not None}
+        if not found:
             raise LayerError(
                 f"block {self.entry!r} is given no tokens as (N, {self._count}, D), of which some could stay"
             )
-        self._key = found[0]
+        self._key, self._axis = next(iter(found.items()))
         self.positions = any(self._beside(given.get(block, {})) for block in self._blocks)
 
     def forward(self, kept: Tensor, examples: Tensor) -> Any:
@@ -86,7 +87,8 @@ class Sequences:
 
     def _of(self, key: Any, value: Any, kept: Tensor, *, entry: bool) -> Any:
         if key == self._key:
-            return value[torch.arange(len(kept), device=value.device)[:, None], kept] if entry else value
+            rows = torch.arange(len(kept), device=value.device)[:, None]
+            return (value[rows, kept] if self._axis else value[kept.mT, rows.mT]) if entry else value
         return self._rows(value, kept[0]) if self.positions else value
 
     def _rows(self, value: Any, kept: Tensor) -> Any:
@@ -111,5 +113,8 @@ class Sequences:
         return isinstance(shape, tuple) and len(shape) > 1 and shape[-2] in (self._count, self._count - self._leading)
 
 
-def _is_sequence(form: Any, count: int) -> bool:
-    return isinstance(form, Form) and len(form.shape) == 3 and form.shape[:2] == (1, count)
+def _sequence_axis(form: Any, count: int) -> int | None:
+    """Which axis of what one example gives is that of its tokens: 1, or 0 where the sequence comes first."""
+    if not isinstance(form, Form) or len(form.shape) != 3:
+        return None
+    return {(1, count): 1, (count, 1): 0}.get(form.shape[:2])
