@@ -81,7 +81,11 @@ class _Hidden:
 
 
 def _hiding(there: Tensor) -> layers.See:
-    """Rows of weights without the tokens that are not there (B, tokens); what remains adds up to 1 again."""
+    """Rows of weights without the tokens that are not there (B, tokens); what remains adds up to 1 again.
+
+    A hidden token's own row stays as it is: nobody reads what it gathers, but it must stay finite. A row of which the
+    hidden tokens have all that the dtype can tell becomes NaN, which no answer holds.
+    """
 
     def see(module: nn.Module | None, weights: Tensor) -> Tensor:
         if weights.shape[-1] != there.shape[1]:  # between other tokens, or those that are left behind the blocks
@@ -89,7 +93,8 @@ def _hiding(there: Tensor) -> layers.See:
         heads = 1 if weights.ndim == 4 else len(weights) // len(there)  # some have them beside the examples
         keys = there.repeat_interleave(heads, dim=0).view(-1, *[1] * (weights.ndim - 2), there.shape[1])
         seen = weights * keys
-        return seen / seen.sum(dim=-1, keepdim=True)
+        seen = seen / seen.sum(dim=-1, keepdim=True)
+        return torch.where(keys.mT, seen, weights) if weights.shape[-2] == there.shape[1] else seen
 
     return see
 
