@@ -35,7 +35,7 @@ class TypedScore:
     """What ``--score`` and ``--output`` say, before the classes of ``--target`` are known.
 
     Attributes:
-        score: Of a number that is not a class, or of a class that is still to be named; ``None``: classes are explained.
+        score: Of a number that is not a class, or of a class still to be named; ``None``: classes are explained.
         of: How classes are read.
         output: Where in the output they stand.
     """

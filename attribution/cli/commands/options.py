@@ -42,7 +42,8 @@ Score = Annotated[
     typer.Option(
         metavar="SCORE",
         help="What is explained: sigmoid, logit, probability, log_probability, finer, "
-        "finer:REFERENCES:STRENGTH:WEIGHTS of classes; value, value:INDEX, region:CHANNEL, layer:NAME:CHANNEL, MODULE:FUNCTION or FILE.py:FUNCTION.",
+        "finer:REFERENCES:STRENGTH:WEIGHTS of classes; value, value:INDEX, region:CHANNEL, layer:NAME:CHANNEL, "
+        "MODULE:FUNCTION or FILE.py:FUNCTION.",
         show_default=False,
     ),
 ]
