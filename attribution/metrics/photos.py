@@ -15,7 +15,7 @@ from attribution.inputs.inputs import Inputs
 from attribution.metrics.baselines import Baselines
 from attribution.metrics.controls import Control, controls
 from attribution.metrics.curves import Curves, removal_curves
-from attribution.metrics.faithfulness import SRG, Deletion, Insertion, RemovalMetric
+from attribution.metrics.faithfulness import SRG, Deletion, Insertion, Reading, RemovalMetric
 from attribution.metrics.metric import Case, Metric, changed
 from attribution.metrics.rows import SECONDS, CurveRow, Row
 from attribution.metrics.settled import reading
@@ -97,8 +97,7 @@ def score_photos(
     for metric in question.metrics:
         for name, map_ in given.items():
             if isinstance(metric, RemovalMetric):
-                each = curves[metric.steps, metric.cells][name]
-                values: Mapping[str, Tensor] = dict(zip(each.baselines, metric.of(each).unbind(2), strict=True))
+                values = metric.told(curves[metric.reading][name])
             else:
                 explained = found[name][1] if name in found else None
                 control = None if name in found else known[name]
@@ -183,10 +182,10 @@ def _case(
     )
 
 
-def _asked_first(question: Question) -> tuple[int, int | None]:
-    """Steps and cells of the curves that are kept: those of the first metric that has some."""
+def _asked_first(question: Question) -> Reading:
+    """The curves that are kept: those of the first metric that has some."""
     removal = [metric for metric in question.metrics if isinstance(metric, RemovalMetric)]
-    return (removal[0].steps, removal[0].cells) if removal else (0, None)
+    return removal[0].reading if removal else ()
 
 
 def _curves(
@@ -196,24 +195,22 @@ def _curves(
     given: Mapping[str, Attribution | Tensor],
     settled: Any,
     first: int,
-) -> dict[tuple[int, int | None], dict[str, Curves]]:
-    """One pass for all metrics of the same steps and cells."""
-    asked = {(metric.steps, metric.cells): None for metric in question.metrics if isinstance(metric, RemovalMetric)}
-    return {
-        (steps, cells): removal_curves(
+) -> dict[Reading, dict[str, Curves]]:
+    """One pass for all metrics that read the same."""
+    found = {}
+    for each in {metric.reading: None for metric in question.metrics if isinstance(metric, RemovalMetric)}:
+        asked: dict[str, Any] = {"baselines": question.baselines, **dict(each)}
+        found[each] = removal_curves(
             model,
             inputs,
             given,
             target=settled,
-            baselines=question.baselines,
-            steps=steps,
-            cells=cells,
             seed=question.seed,
             first=first,
             execution=question.execution,
+            **asked,
         )
-        for steps, cells in asked
-    }
+    return found
 
 
 def _labels(
