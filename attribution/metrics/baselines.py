@@ -15,9 +15,9 @@ from attribution.techniques.perturbation import baselines as covers
 
 One = Literal["mean", "blur", "noise", "linear"] | float | tuple[float, ...] | Tensor
 """``"mean"``: of each channel of the photo. ``"blur"``: the photo blurred by a Gaussian with σ = size / 16, at least 1,
-along each axis. ``"noise"``: normal, with the mean and standard deviation of each channel of the photo. ``"linear"``: of
-images, imputed from what is left of them, with noise, as in `attribution.metrics.ROAD`; the mean where nothing is left.
-A number, one per channel, or a tensor that fits the input, in model-input units."""
+along each axis. ``"noise"``: normal, with the mean and standard deviation of each channel of the photo. ``"linear"``:
+of images, imputed from what is left of them, with noise, as in `attribution.metrics.ROAD`; the mean where nothing is
+left. A number, one per channel, or a tensor that fits the input, in model-input units."""
 
 Baselines = Sequence[One] | Mapping[str, One] | None
 """Several at once; a sequence is named by its words and numbers. ``None``: mean, blur and noise; of features 0."""
@@ -80,7 +80,8 @@ def imputation_noise(inputs: Inputs, name: str, *, seed: int, first: int) -> Ten
     x = inputs.values[name]
     wide = x.double() if x.device.type != "mps" else x.float()
     size = wide.amax(dim=(1, 2, 3), keepdim=True) - wide.amin(dim=(1, 2, 3), keepdim=True)
-    return (IMPUTED * size * _drawn(wide, seed, first, _IMPUTED)).to(x.dtype)
+    found: Tensor = IMPUTED * size * _drawn(wide, seed, first, _IMPUTED)
+    return found.to(x.dtype)
 
 
 def of_part(one: One, rows: slice, inputs: Inputs) -> One:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +151,7 @@ def _solved(levels: _Levels, rest: Tensor) -> Tensor:
     return found
 
 
-def _pair(offset: tuple[int, int], shape: Sequence[int]) -> tuple[tuple[slice | type(...), ...], ...]:
+def _pair(offset: tuple[int, int], shape: Sequence[int]) -> tuple[Any, Any]:
     """Where places lie that have a neighbour at an offset, and where these neighbours lie."""
     here, there = [], []
     for step, size in zip(offset, shape[-2:], strict=True):
