@@ -194,9 +194,10 @@ class Process:
         if self.stopping.asked:
             self.stopping.spread()
             return
-        found = compute(self._work, items, self._device, self._most)
+        numbers = self._folder.items(number)
+        found = compute(self._work, items, self._device, self._most, first=numbers[0])
         self._most = found.halved
-        told = record(found, self._folder.items(number), self._folder.names, items)
+        told = record(found, numbers, self._folder.names, items)
         if self._on_shard is not None:
             self._on_shard(self._folder, told, items, found)
         self._folder.write(number, {**told, "together": found.halved}, found.tensors)

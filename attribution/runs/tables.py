@@ -51,6 +51,15 @@ def write(folder: RunFolder) -> int:
     return len(failed)
 
 
+def lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The lines of ``scores.parquet``, from the shards that are done; no tensor is read.
+
+    Raises:
+        OutputError: A shard cannot be read.
+    """
+    return (line for record in folder.records() for line in _lines(record))
+
+
 def require() -> None:
     """See that the table can be written, before hours of work.
 
