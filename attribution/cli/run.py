@@ -110,7 +110,7 @@ def run(
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
         classes,
     )
-    items = _items(source, setting, out)
+    items = images_of(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     on_shard = None
@@ -119,10 +119,11 @@ def run(
 
         on_shard = Overlays(setting.loaded.picture)
     outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, on_shard=on_shard)
-    return _told(outcome, out) if outcome.leads else 0
+    return ended(outcome, out) if outcome.leads else 0
 
 
-def _told(outcome: runs.Outcome, out: Path) -> int:
+def ended(outcome: runs.Outcome, out: Path) -> int:
+    """Say how a run ended; the exit code."""
     parts = [f"{outcome.items} items"]
     if outcome.failed:
         parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
@@ -134,7 +135,12 @@ def _told(outcome: runs.Outcome, out: Path) -> int:
     return 1 if outcome.failed or outcome.left else 0
 
 
-def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+def images_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    """The images of a folder or a list, as the model takes them.
+
+    Raises:
+        InputError: There are none.
+    """
     dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
 
     def transform(photo: Image.Image) -> Tensor:
