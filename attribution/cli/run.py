@@ -121,10 +121,11 @@ def run(
         overlays = Overlays(setting.loaded.picture)
         drawing = {"on_shard": overlays, "after": lambda folder: overlays.complete(folder, items)}
     outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, **drawing)
-    return _told(outcome, out) if outcome.leads else 0
+    return ended(outcome, out) if outcome.leads else 0
 
 
-def _told(outcome: runs.Outcome, out: Path) -> int:
+def ended(outcome: runs.Outcome, out: Path) -> int:
+    """Say how a run ended; the exit code."""
     parts = [f"{outcome.items} items"]
     if outcome.failed:
         parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
