@@ -11,7 +11,7 @@ from torch import Tensor
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import InputError
-from attribution.inputs.inputs import Inputs
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.metrics import baselines, ranking
 from attribution.metrics.cells import CellMap, lattice, places_of
 from attribution.metrics.imputation import impute
@@ -31,23 +31,32 @@ class Remover(Attributor[Removal]):
         technique = run.technique
         with torch.no_grad():
             work = _Work(run)
-            clean = work.clean()
+            matrix = work.clean()
+            assert run.clean is not None  # the matrix settled it
+            clean = run.clean
             for name, each in technique.maps.items():
                 _fits(name, each.values.shape[1], clean.shape[1])
             orders = {name: work.order(each) for name, each in technique.maps.items()}
             bases = {name: work.bases(name) for name in {each.input: None for each in orders.values()}}
-            ended = {each.input: None for each in orders.values() if each.ends}
-            covered = {name: work.covered(name, bases[name].cover) for name in ended}
-            found = {}
             total = sum(len(each.inner) * each.ranks[..., 0].numel() for each in orders.values())
-            with run.progress(2 * len(technique.baselines) * total, "image") as done:
-                for name, each in orders.items():
-                    curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
-                    curve[...] = clean[..., None, None, None]
-                    if each.ends:
-                        curve[..., each.ends] = covered[each.input][..., None, None]
-                    work.fill(curve, each, bases[each.input], done)
-                    found[name] = curve
+            rows, first = 2 * len(technique.baselines) * total, work.rows
+
+            def curves(forward: Forward) -> Maps:
+                work.begin(forward, first)
+                ended = {each.input: None for each in orders.values() if each.ends}
+                covered = {name: work.covered(name, bases[name].cover) for name in ended}
+                found = {}
+                with run.progress(rows, "image") as done:
+                    for name, each in orders.items():
+                        curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
+                        curve[...] = clean[..., None, None, None]
+                        if each.ends:
+                            curve[..., each.ends] = covered[each.input][..., None, None]
+                        work.fill(curve, each, bases[each.input], done)
+                        found[name] = curve
+                return found
+
+            found = forwarding(run, matrix, rows, curves)
         run.note("forwards per photo", work.rows // len(run.inputs))
         return found
 
@@ -99,6 +108,9 @@ class _Bases:
 class _Work:
     """Forwards of changed photos, some of them at once."""
 
+    rows: int
+    _forward: Forward
+
     def __init__(self, run: Run[Removal]) -> None:
         self._run = run
         self._inputs = run.inputs
@@ -107,10 +119,15 @@ class _Work:
         self._at_once = run.execution.chunk(needed, 2**31, most=most)
         self.rows = 0
 
+    def begin(self, forward: Forward, rows: int) -> None:
+        """Go on with these forwards, after so many rows."""
+        self._forward, self.rows = forward, rows
+
     def clean(self) -> Tensor:
-        """(N, T), of the photos as they are."""
-        parts = torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
-        return torch.cat([self._run.scores(self._ran(None, None, part), part) for part in parts])
+        """(N, K), what scores of the photos as they are are picked from; it settles these."""
+        run, parts = self._run, torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
+        self.rows += len(self._inputs)
+        return torch.cat([run.matrix(run.forward(self._inputs[part], part), part) for part in parts])
 
     def order(self, map_: CellMap) -> _Order:
         """The order of a map's cells."""
@@ -163,18 +180,10 @@ class _Work:
                 done()
 
     def _scores(self, name: str, changed: Tensor, examples: Tensor) -> Tensor:
-        return self._run.scores(self._ran(name, changed, examples), examples)
-
-    def _ran(self, name: str | None, changed: Tensor | None, examples: Tensor) -> object:
-        """What the model returns for some examples, one of whose inputs may be changed."""
+        """Of some examples, one of whose inputs is changed."""
         self.rows += len(examples)
-        shown: Tensor | Inputs
-        if name is None or changed is None:
-            shown = self._inputs[examples]
-        else:
-            shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
-        output: object = self._run.forward(shown, examples)
-        return output
+        shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
+        return self._forward(shown, examples)
 
 
 def _changed(x: Tensor, gone: Tensor, bases: _Bases, base: Tensor, n: Tensor) -> Tensor:
