@@ -110,7 +110,7 @@ def run(
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
         classes,
     )
-    items = _items(source, setting, out)
+    items = files_of(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
     on_shard = None
@@ -134,7 +134,12 @@ def _told(outcome: runs.Outcome, out: Path) -> int:
     return 1 if outcome.failed or outcome.left else 0
 
 
-def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+def files_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    """The images of a folder or a list, as the model takes them; what lies in ``out`` is left out.
+
+    Raises:
+        InputError: There are none.
+    """
     dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
 
     def transform(photo: Image.Image) -> Tensor:
