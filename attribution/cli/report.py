@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -19,8 +20,7 @@ from attribution.report.report import Top
 from attribution.result import Attribution
 from attribution.runs import Entry, ImageFiles, OpenRun, fingerprint
 
-_CHANNELS = 64
-"""Of a layer, where a page has several images."""
+_FEWEST = 8  # channels of a layer, where a page has many images
 
 _FAILED = 5
 
@@ -44,17 +44,19 @@ def of_images(
     scores = None if evaluation is None else evidence.read(evaluation)
     techniques, target = question.fitted(asked, setting), question.checked(asked, setting)
     items, hashes = [], {}
+    called = [path.name for path in asked.paths]
+    names = called if len({*called}) == len(called) else [str(path) for path in asked.paths]
     silent = None if len(asked.paths) > 1 else True  # None: silent where nobody watches
-    for path in tqdm(asked.paths, desc="report", unit="image", disable=silent):
+    for path, name in zip(tqdm(asked.paths, desc="report", unit="image", disable=silent), names, strict=True):
         photo = images.photo(path)
         inputs = setting.inputs(photo.image)
         answers = question.answers(setting, inputs, techniques, backend, target)
         comparisons = against(answers, setting, inputs) if compared else {}
-        hashes[f"SHA-256 of {path.name}"] = photo.sha256
+        hashes[f"SHA-256 of {name}"] = photo.sha256
         items.append(
             Item(
                 answers,
-                name=path.name,
+                name=name,
                 image=setting.picture(inputs),
                 top=_top(setting, inputs),
                 comparisons=comparisons,
@@ -69,7 +71,7 @@ def of_images(
         evidence=scores,
         facts={**facts(setting), **hashes},
         command=command,
-        channels=Report.channels if len(items) == 1 else _CHANNELS,
+        channels=_channels(items),
     )
     typer.echo(page.save(out))
 
@@ -133,7 +135,7 @@ def of_run(
         },
         command=command,
         left_out=_left_out(run, len(shown), len(done)),
-        channels=_CHANNELS,
+        channels=_channels(items),
     )
     typer.echo(page.save(out))
 
@@ -181,7 +183,9 @@ def against(answers: Mapping[str, Attribution], setting: Setting, inputs: Tensor
                 failed[backend] = f"{name}: {str(error).splitlines()[0]}"
         agreements = {(mine, other): technique.agreement(answer, each) for other, each in others.items()}
         if agreements or failed:
-            found[name] = Comparison({mine: answer, **others}, agreements, failed)
+            # A page needs the verdicts and no second copy of every map.
+            light = {each.backend: replace(each, maps={}, raw={}, extras={}) for each in (answer, *others.values())}
+            found[name] = Comparison(light, agreements, failed)
     return found
 
 
@@ -223,6 +227,11 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     data = word.encode("utf-8", "surrogateescape")
     return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in data) + "'"
+
+
+def _channels(items: Sequence[Item]) -> int:
+    """Of a layer: about as many on the whole page, however many images it has."""
+    return max(_FEWEST, Report.channels // len(items))
 
 
 def _top(setting: Setting, inputs: Tensor) -> Top:

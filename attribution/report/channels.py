@@ -15,7 +15,7 @@ COLUMNS, ROWS = 8, 4
 SIDE = 64
 """Pixels of a channel along its longer side at most; what is larger is shrunk by means."""
 
-_GAP = 0.24  # of a channel's height: the line of words below it
+_GAP = 0.24  # of a channel's width: the line of words below it
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Layer:
         shape: "64 × 54 × 54": channels, height, width.
         count: Of the channels; 0 where the layer has none that could be drawn, and is one picture.
         pages: Some channels each.
-        ratio: Height by width of a page's cell, its words included, as a percentage of the width.
         note: What is to be known of it.
     """
 

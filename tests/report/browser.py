@@ -53,7 +53,7 @@ class Browser:
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def all(self, selector: str) -> list[WebElement]:
         """The elements."""
@@ -65,12 +65,12 @@ class Browser:
 
     def faults(self) -> list[str]:
         """Errors of the console, and what the policy forbade, since the last call."""
-        said = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+        said = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
         return said + list(self.run("const found = window.violations ?? []; window.violations = []; return found;"))
 
     def requests(self) -> list[str]:
         """Addresses that were asked for since the last call, other than pictures inside the page."""
-        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]  # type: ignore[no-untyped-call]
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"]
         return [address for address in asked if not address.startswith(("data:", "about:"))]
 

@@ -18,10 +18,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if None in found and not os.environ.get("CI"):
+    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if (program is None or driver is None) and not os.environ.get("CI"):
         pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
-    with opened(*found, tmp_path_factory.mktemp("profile")) as browser:
+    with opened(program, driver, tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
