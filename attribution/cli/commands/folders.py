@@ -11,19 +11,24 @@ from attribution.cli.commands.options import (
     OUT,
     Backend,
     Device,
+    Labels,
     Layers,
+    Mean,
     Model,
     Out,
     Output,
     Parameters,
     Score,
+    Size,
+    Std,
     Stretch,
     Targets,
     Weights,
 )
+from attribution.cli.reading import Typed
 
 
-@app.command()
+@app.command(epilog="Example: attribution run photos -t grad_cam -o maps --overlay")
 def run(
     source: Annotated[Path, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)],
     technique: Annotated[
@@ -46,20 +51,24 @@ def run(
     workers: Annotated[int, typer.Option(metavar="N", help="Processes that read images, for each that computes.")] = 0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Of torch; default: as many as it has.")] = None,
     precision: Annotated[str, typer.Option(metavar="32|bf16-mixed|16-mixed", help="Of the forwards.")] = "32",
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON.")] = None,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also a PNG of each heatmap over its image.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Techniques on every image of a folder or a list; the same command goes on with a run that ended."""
-    refuse(technique, param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique, param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import run
     from attribution.cli.setting import Setting, chosen_device
     from attribution.errors import InputError
     from attribution.runs.plan import Plan
 
-    size: int | str = int(batch_size) if batch_size.isascii() and batch_size.isdigit() else batch_size
+    images: int | str = int(batch_size) if batch_size.isascii() and batch_size.isdigit() else batch_size
     plan = Plan(
-        batch_size=size,
+        batch_size=images,
         devices=devices,
         num_nodes=nodes,
         workers=workers,
@@ -70,7 +79,7 @@ def run(
     if not source.exists():
         raise InputError(f"no folder or list {str(source)!r}; give one")
     place = chosen_device(device)
-    setting = Setting.of(model, weights, "cpu", stretch)
+    setting = Setting.of(model, weights, "cpu", stretch, reading)
     code = run.run(
         source,
         asked,
@@ -80,13 +89,12 @@ def run(
         plan,
         device=place,
         precision=precision,
-        labels=labels,
         overlay=overlay,
     )
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: attribution show maps")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="What --out named.", show_default=False)],
     technique: Annotated[
@@ -105,7 +113,7 @@ def show(
     typer.echo(path)
 
 
-@app.command()
+@app.command(epilog="Example: attribution evaluate photos -t grad_cam -t layer_cam")
 def evaluate(
     folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", show_default=False)] = None,
     technique: Annotated[
@@ -143,13 +151,18 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Out = OUT,
 ) -> None:
     """Which technique to trust, by a folder of photos (default: the sample photos): a table, a figure, CSV files.
 
     A second call with the same question and folder goes on where the first one ended.
     """
-    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import evaluate
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -168,4 +181,4 @@ def evaluate(
         output,
     )
     with result_folder(out) as results:
-        evaluate.run(asked, Setting.of(model, weights, device, stretch), results)
+        evaluate.run(asked, Setting.of(model, weights, device, stretch, reading), results)
