@@ -41,7 +41,7 @@ def _loaded(text: str) -> type[Attributor[Any]]:
         )
     cls: object
     if module_name.endswith(".py"):
-        cls, known = load_function(Path(module_name), class_name), []
+        cls, known = load_function(Path(module_name), class_name), list[str]()
     else:
         cls, known = named(module_name, class_name, text)
     if not (isinstance(cls, type) and issubclass(cls, Attributor)):

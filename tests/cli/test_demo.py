@@ -118,7 +118,8 @@ class _Dense(torch.nn.Module):
         self.rest = torch.nn.Linear(3 * 17 * 23, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.rest(x.flatten(1))
+        logits: torch.Tensor = self.rest(x.flatten(1))
+        return logits
 
 
 def test_what_fails_is_left_out(
