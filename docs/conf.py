@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from PIL import Image
 from sphinx_gallery.scrapers import figure_rst
 
 project = "torch-attribution"
@@ -50,8 +51,11 @@ def _figures(block: Any, variables: dict[str, Any], settings: dict[str, Any]) ->
     if not isinstance(figure, Figure):
         return ""
     path = Path(next(variables["image_path_iterator"]))
-    figure.savefig(path, dpi=90, bbox_inches="tight")
-    return figure_rst([str(path)], settings["src_dir"])
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    few.save(path, optimize=True)
+    return figure_rst([str(path)], settings["src_dir"], figure.get_suptitle())
 
 
 # Examples are run by docs/make_gallery.py. Otherwise their pages and pictures stay as they are kept in auto_gallery.

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sphinx.cmd.build import build_main
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 PAGES = HERE / "auto_gallery"
@@ -19,10 +19,11 @@ def main() -> int:
     for name in sys.argv[1:]:
         for path in PAGES.glob(f"{name}*.md5"):
             path.unlink()
+    settings = {"plot_gallery": True, "abort_on_example_error": True}
     with TemporaryDirectory() as folder:
-        options = ["-q", "-D", "plot_gallery=1", "-D", "abort_on_example_error=1"]
-        code: int = build_main([*options, str(HERE), folder])
-    return code
+        site = Sphinx(HERE, HERE, folder, folder, "html", confoverrides=settings, status=None)
+        site.build()
+    return site.statuscode
 
 
 if __name__ == "__main__":

@@ -189,7 +189,7 @@ def test_a_long_table_tells_what_differs_first() -> None:
 
 
 def test_a_comparison_draws_the_two_that_are_furthest_apart() -> None:
-    found = compare(build("plain"), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=1)
+    found = compare(build("cnn"), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=1)
     figure = found.figure()
     assert [axes.get_title() for axes in figure.axes[:2]] == ["body\ncaptum", "body\nhooks"] or figure.axes
     with pytest.raises(InputError, match="'zennit' was not compared; there are captum, hooks"):

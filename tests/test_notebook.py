@@ -61,7 +61,7 @@ def test_a_loaded_model_is_a_line(outputs: list[list[Any]]) -> None:
 
 
 def test_a_comparison_is_a_verdict_a_table_and_the_difference(outputs: list[list[Any]]) -> None:
-    (shown,) = outputs[5]
+    (shown,) = (output for output in outputs[5] if output.output_type == "execute_result")
     assert shown["data"]["text/plain"].startswith("<Comparison grad_cam: captum, hooks agree, at most ")
     html = shown["data"]["text/html"]
     assert "body · image 0 · target 3" in html

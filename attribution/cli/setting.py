@@ -101,7 +101,11 @@ class Setting:
         ramp[..., 0] = np.linspace(0, 255, width).round()[None, :]
         ramp[..., 1] = np.linspace(0, 255, height).round()[:, None]
         seen = self.picture(self.loaded.inputs(Image.fromarray(ramp)))
-        parts = [float(np.ptp(seen[..., channel])) for channel in (0, 1)]
+        # Between the middles of the first and the last pixel lie all pixels but one.
+        parts = [
+            min(1.0, float(np.ptp(seen[..., channel])) * count / max(1, count - 1))
+            for channel, count in ((0, seen.shape[1]), (1, seen.shape[0]))
+        ]
         told = [f"{part:.0%} of its {side}" for part, side in zip(parts, ("width", "height"), strict=True)]
         return "" if min(parts) > _NEARLY else f"the model sees {' and '.join(told)}"
 
