@@ -51,7 +51,8 @@ def channels_first(maps: Tensor) -> Tensor:
     Torch's convolutions misread a batch of one channel whose stride is 1: with a stride of their own along the width
     they read beside the image.
     """
-    return plain(maps.permute(0, 3, 1, 2))
+    found = maps.permute(0, 3, 1, 2)
+    return found if found.shape[1] > 1 else plain(found)
 
 
 def pointwise(
