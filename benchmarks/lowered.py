@@ -4,6 +4,7 @@ Prints a table of ratios of interleaved forwards in one process, and whether any
 """
 
 import argparse
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -53,7 +54,7 @@ def row(name: str, model: nn.Module, pixels: int, batch: int, pairs: int) -> Non
         ratios = []
         for pair in range(pairs):
             order = (model, network) if pair % 2 else (network, model)
-            first, second = (timed(lambda call=call: call(x), "cpu") for call in order)
+            first, second = (timed(partial(call, x), "cpu") for call in order)
             ratios.append(first / second if pair % 2 else second / first)
     low, high = interval(np.array(ratios))
     goal = GOALS.get(name, LEAST)

@@ -61,7 +61,7 @@ class Twice(Base):
 class TwoReaders(Base):
     def middle(self, x: Tensor) -> Tensor:
         y = self.a(x)
-        return self.norm(y) * y.tanh()
+        return self.norm(y) * y.tanh()  # type: ignore[no-any-return]
 
 
 class NormFirst(Base):
@@ -89,7 +89,7 @@ class Parametrized(Base):
 
 class ReadsWeights(Base):
     def middle(self, x: Tensor) -> Tensor:
-        return self.norm(self.a(x)) + F.conv2d(x, self.a.weight, self.a.bias, padding=1) * self.b.weight.mean()
+        return self.norm(self.a(x)) + F.conv2d(x, self.a.weight, self.a.bias, padding=1) * self.b.weight.mean()  # type: ignore[no-any-return]
 
 
 class Tied(Base):
@@ -116,7 +116,7 @@ class Shortcuts(Base):
         u = self.b(z)
         v = y.clone()
         v += self.b(v)
-        return u + u + v
+        return u + u + v  # type: ignore[no-any-return]
 
 
 class WritesBetween(Base):

@@ -135,7 +135,7 @@ class Branching(nets.Base):
         (Mixing, "depends on the images beside it"),
         (Branching, "branches on a value"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(462, 5)), "no convolution"),
-        (lambda: torch.jit.trace(nets.net(nets.Base), images(1)), "not traceable|no convolution"),  # type: ignore[no-untyped-call]
+        (lambda: torch.jit.trace(nets.net(nets.Base), images(1)), "not traceable|no convolution"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

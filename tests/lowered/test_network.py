@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from attribution.lowered import folding, network
+from attribution.lowered import folding, writes
 from attribution.lowered.convolutions import Packed
 from attribution.lowered.network import lower
 from attribution.lowered.tracing import Untraceable
@@ -66,7 +66,7 @@ def test_mutants_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(AttributeError, match="tanh"):
             off(nets.net(nets.TwoReaders), images())
     with monkeypatch.context() as patch:
-        patch.setattr(network.writes, "written", lambda *_: None)
+        patch.setattr(writes, "written", lambda *_: None)
         assert off(nets.net(nets.WritesBetween), images()) > 1e-3
     with monkeypatch.context() as patch:
         patch.setattr(Packed, "plus", lambda self, x, other: self(x) + 0.999 * other)
@@ -107,7 +107,7 @@ class Linear(nn.Module):
 
 class Branching(nets.Base):
     def middle(self, x: Tensor) -> Tensor:
-        return self.a(x) if x.mean() > 0 else self.a(-x)
+        return self.a(x) if x.mean() > 0 else self.a(-x)  # type: ignore[no-any-return]
 
 
 def hooked() -> nn.Module:
