@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import Scope
 from torch.nn.modules import module as registry
 
+from attribution.lowered.norms import is_batch_norm
 from attribution.running.execution import first_line
-from attribution_hooks.incremental import steps
 
 LARGE = 2**24
 """Bytes of a tensor from which on a trace shares it with the model."""
@@ -178,7 +178,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None or steps.is_batch_norm(module)
+    return next(module.children(), None) is None or is_batch_norm(module)
 
 
 def trace(model: nn.Module) -> fx.Graph:
