@@ -25,7 +25,6 @@ from attribution.side_by_side import side_by_side
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 
-
 Kept = dict[Path, Tensor]
 """What the model gets of an image, on the host."""
 
