@@ -56,9 +56,9 @@ class Beginning:
                             f"{technique.name} explains no score; leave target out (found {member.target!r})"
                         )
                     key = (id(member.target), technique.default_score)
-                    if key not in scores:  # read once for all techniques that read classes alike
-                        scores[key] = score_of(member.target, technique.default_score).check(len(start))
-                    score = scores[key]
+                    score = scores.get(key)
+                    if score is None:  # read once for all techniques that read classes alike
+                        score = scores[key] = score_of(member.target, technique.default_score).check(len(start))
                     if score.of_layer is not None and technique.needs_target:
                         layers.find(model, score.of_layer)
                 starts.append(start)
