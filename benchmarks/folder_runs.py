@@ -1,12 +1,12 @@
 """A run over a folder against a bare loop and against a loop over pytorch-grad-cam.
 
 ``uv run --group peers python -m benchmarks.folder_runs`` prints both ratios, medians of interleaved rounds in one
-process. The bare loop calls the same attributor, in batches of the same size and inside `attribution.prepared`, on images
-that are decoded and transformed already, and keeps nothing; the other loop reads each image, transforms it and asks
-pytorch-grad-cam, as its documentation shows. A run lists the folder, reads, hashes and transforms images, computes, writes,
-hashes and flushes maps, and makes the table.
+process. The bare loop calls the same attributor, in batches of the same size and inside `attribution.prepared`, on
+images that are decoded and transformed already, and keeps nothing; the other loop reads each image, transforms it and
+asks pytorch-grad-cam, as its documentation shows. A run lists the folder, reads, hashes and transforms images, computes,
+hashes, writes and flushes maps, and makes the table.
 
-The line "at most" is what reading leaves at most: processor time of the bare loop over that of the loop and of reading, as if
+The line "at most" is what reading leaves: processor time of the bare loop over that of the loop and of reading, as if
 no processor ever waited.
 """
 
