@@ -104,7 +104,7 @@ class Explaining:
         tensors: dict[str, Tensor] = {}
         headers: dict[str, dict[str, str]] = {}
         rows: list[list[Mapping[str, Any]]] = [[] for _ in keep]
-        for name, found in answers(self, batch.inputs, _asked_of(self.target, batch)).items():
+        for name, found in answers(self, batch.inputs, asked_of(self.target, batch)).items():
             mine = chosen(found, keep, len(batch))
             held, headers[name] = mine.packed()
             tensors |= {f"{name}/{key}": tensor for key, tensor in held.items()}
@@ -138,7 +138,7 @@ class Explaining:
         return f"{text} {fingerprint.of_tensors(tensors)}" if tensors else text
 
 
-def _asked_of(target: Asked, batch: Batch) -> Asked:
+def asked_of(target: Asked, batch: Batch) -> Asked:
     """The target of a batch: the class of each item where the list names it; one row of classes for every item."""
     score = target if isinstance(target, ClassScore) else None
     if score is None and (isinstance(target, Score) or callable(target)):
