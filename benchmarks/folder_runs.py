@@ -3,8 +3,8 @@
 ``uv run --group peers python -m benchmarks.folder_runs`` prints both ratios, medians of interleaved rounds in one
 process. The bare loop calls the same attributor, in batches of the same size and inside `attribution.prepared`, on
 images that are decoded and transformed already, and keeps nothing; the other loop reads each image, transforms it and
-asks pytorch-grad-cam, as its documentation shows. A run lists the folder, reads, hashes and transforms images, computes,
-hashes, writes and flushes maps, and makes the table.
+asks pytorch-grad-cam, as its documentation shows. A run lists the folder, reads, hashes and transforms images,
+computes, hashes, writes and flushes maps, and makes the table.
 
 The line "at most" is what reading leaves: processor time of the bare loop over that of the loop and of reading, as if
 no processor ever waited.
@@ -112,9 +112,8 @@ def main() -> None:
         reading = processors(lambda: [transform(read(path)) for path in sorted(folder.iterdir())].clear())
         torch.set_num_threads(threads)
         rounds = [{name: seconds(call) for name, call in contestants.items()} for _ in range(given.rounds)]
-    print(
-        f"{given.model}, {given.images} images of {given.size}, {given.workers} workers, {torch.get_num_threads()} threads"
-    )
+    width, height = given.size
+    print(f"{given.model}, {given.images} images of {width} × {height}, {given.workers} workers, {threads} threads")
     for name in contestants:
         print(f"{name:18} {median(given.images / each[name] for each in rounds):8.2f} images/s")
     print(f"run against the bare loop: {median(each['bare loop'] / each['run'] for each in rounds):.2f}")
