@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribution import layers, metrics, plots, registry, runs, zoo
 from attribution.cli import parameters, scores, typed
-from attribution.cli.run import ended, images_of
+from attribution.cli.run import ended, items_of
 from attribution.cli.setting import Setting
 from attribution.cli.text import table as columns
 from attribution.errors import InputError, nearest
@@ -161,7 +161,7 @@ def _tell(found: Table, items: runs.Items, setting: Setting, out: Path) -> None:
 def _photos(asked: Evaluation, setting: Setting, out: Path) -> runs.Items:
     if asked.folder is None:
         return runs.Examples(_Samples(setting), DISTINCT)
-    found = images_of(asked.folder, setting, out)
+    found = items_of(asked.folder, setting, out)
     if asked.sample is None or asked.sample >= len(found.names):
         return found
     return _Drawn(found, sorted(random.Random(0).sample(range(len(found.names)), asked.sample)))

@@ -67,7 +67,9 @@ def parse(
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--technique {repeated[0]} is given twice; give it once")
     kinds = {name: _kind(name, backend) for name in names}
-    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
+    known = {name: parameters.names(kind) for name, kind in kinds.items()}
+    typed.no_parameters(paths, list(known.values()))
+    own = typed.shared_out(known, settings, layer_names)
     techniques = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     for name, kind in kinds.items():
         if kind.needs_inputs and not paths:
@@ -107,9 +109,9 @@ def _identity(path: Path) -> str:
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
     """Answer for each image, and write ``STEM.TECHNIQUE.safetensors`` and the pictures; see `_draw`."""
-    techniques, target = _fitted(question, setting), _checked(question, setting)
+    techniques, target = fitted(question, setting), checked(question, setting)
     for stem, inputs, picture in _asked(question, setting):
-        results = _answers(setting, inputs, techniques, backend, target)
+        results = answers(setting, inputs, techniques, backend, target)
         told = _draw(results, setting, picture, folder.stage, stem)
         for name, result in results.items():
             result.save(folder.stage / f"{stem}{name}.safetensors")
@@ -123,7 +125,7 @@ def explain(question: Question, setting: Setting, backend: str, folder: ResultFo
                 tqdm.write(f"note: {place}: the map is zero everywhere: {words}", file=sys.stderr)
 
 
-def _answers(
+def answers(
     setting: Setting, inputs: Tensor | None, techniques: Mapping[str, Technique], backend: str, target: Asked
 ) -> dict[str, Attribution]:
     """Of one image, by technique."""
@@ -145,20 +147,20 @@ def _draw(
     loaded, told = setting.loaded, {}
     heatmaps = {name: result for name, result in results.items() if result.technique.kind == "heatmap"}
     if len(heatmaps) > 1:
-        plots.save(side_by_side(heatmaps, picture, loaded.labels), stage / f"{stem}techniques.png")
+        plots.save(side_by_side(heatmaps, picture, loaded.labels, model=loaded.title), stage / f"{stem}techniques.png")
         told[f"{stem}techniques.png"] = ", ".join(heatmaps)
     else:
         heatmaps = {}
     for name, result in results.items():
         if name not in heatmaps:
-            plots.save(result.figure(picture, loaded.labels), stage / f"{stem}{name}.png")
+            plots.save(result.figure(picture, loaded.labels, model=loaded.title), stage / f"{stem}{name}.png")
             told[f"{stem}{name}.png"] = summary(result, loaded)
     return told
 
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
-    techniques, target = _fitted(question, setting), _checked(question, setting)
+    techniques, target = fitted(question, setting), checked(question, setting)
     ((stem, inputs, picture),) = _asked(question, setting)
     model, execution = setting.model, setting.execution
     if len(techniques) > 1:
@@ -169,8 +171,7 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     for name, each in found.items():
         typer.echo(f"{name}\n{each.table()}" if len(found) > 1 else each.table())
         for names in each.agreements:
-            a, b = (each.attributions[backend].raw for backend in names)
-            figure = plots.difference_figure(a, b, names, image=picture)
+            figure = each.figure(picture, backends=names)
             plots.save(figure, folder.stage / f"{stem}{name}.{'-'.join(names)}.png")
     for path in folder.publish():
         typer.echo(path)
@@ -181,11 +182,12 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     return all(each.holds for each in found.values())
 
 
-def _fitted(question: Question, setting: Setting) -> dict[str, Technique]:
+def fitted(question: Question, setting: Setting) -> dict[str, Technique]:
+    """The techniques with what the model's transform tells."""
     return {name: setting.fitted(technique) for name, technique in question.techniques.items()}
 
 
-def _checked(question: Question, setting: Setting) -> Asked:
+def checked(question: Question, setting: Setting) -> Asked:
     """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
     for technique in question.techniques.values():
         if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
@@ -194,10 +196,16 @@ def _checked(question: Question, setting: Setting) -> Asked:
     target = question.score.asked(setting.target(question.targets))
     if isinstance(target, Score) and target.of_layer is not None:
         layers.find(setting.model, target.of_layer)
+    cut: list[str] = []
     for path in question.paths:
-        inputs = Inputs.of(setting.inputs(images.read(path)))
+        photo = images.read(path)
+        inputs = Inputs.of(setting.inputs(photo))
         for technique in question.techniques.values():
             technique.check(inputs)
+        cut += [f"of {path} {told}"] if (told := setting.cut(photo)) else []
+    if cut:
+        more = f", of {len(cut) - 1} other photos less than all" * (len(cut) > 1)
+        print(f"note: {cut[0]}{more}; --stretch shows whole photos", file=sys.stderr)
     return target
 
 

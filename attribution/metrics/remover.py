@@ -6,12 +6,12 @@ from math import prod
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.errors import AttributionError, InputError
-from attribution.inputs.inputs import Inputs
+from attribution.errors import InputError
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.metrics import baselines, ranking
 from attribution.metrics.cells import CellMap, lattice, places_of
 from attribution.metrics.imputation import impute
@@ -31,24 +31,32 @@ class Remover(Attributor[Removal]):
         technique = run.technique
         with torch.no_grad():
             work = _Work(run)
-            clean = work.clean()
+            matrix = work.clean()
+            assert run.clean is not None  # the matrix settled it
+            clean = run.clean
             for name, each in technique.maps.items():
                 _fits(name, each.values.shape[1], clean.shape[1])
-            work.try_channels_last()
             orders = {name: work.order(each) for name, each in technique.maps.items()}
             bases = {name: work.bases(name) for name in {each.input: None for each in orders.values()}}
-            ended = {each.input: None for each in orders.values() if each.ends}
-            covered = {name: work.covered(name, bases[name].cover) for name in ended}
-            found = {}
             total = sum(len(each.inner) * each.ranks[..., 0].numel() for each in orders.values())
-            with run.progress(2 * len(technique.baselines) * total, "image") as done:
-                for name, each in orders.items():
-                    curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
-                    curve[...] = clean[..., None, None, None]
-                    if each.ends:
-                        curve[..., each.ends] = covered[each.input][..., None, None]
-                    work.fill(curve, each, bases[each.input], done)
-                    found[name] = curve
+            rows, first = 2 * len(technique.baselines) * total, work.rows
+
+            def curves(forward: Forward) -> Maps:
+                work.begin(forward, first)
+                ended = {each.input: None for each in orders.values() if each.ends}
+                covered = {name: work.covered(name, bases[name].cover) for name in ended}
+                found = {}
+                with run.progress(rows, "image") as done:
+                    for name, each in orders.items():
+                        curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
+                        curve[...] = clean[..., None, None, None]
+                        if each.ends:
+                            curve[..., each.ends] = covered[each.input][..., None, None]
+                        work.fill(curve, each, bases[each.input], done)
+                        found[name] = curve
+                return found
+
+            found = forwarding(run, matrix, rows, curves)
         run.note("forwards per photo", work.rows // len(run.inputs))
         return found
 
@@ -100,41 +108,26 @@ class _Bases:
 class _Work:
     """Forwards of changed photos, some of them at once."""
 
+    rows: int
+    _forward: Forward
+
     def __init__(self, run: Run[Removal]) -> None:
         self._run = run
         self._inputs = run.inputs
         most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
         needed = layers.peak_bytes(run.model, run.inputs)
         self._at_once = run.execution.chunk(needed, 2**31, most=most)
-        self._last: tuple[str, ...] = ()
         self.rows = 0
 
-    def clean(self) -> Tensor:
-        """(N, T), of the photos as they are."""
-        found: list[Tensor] = []
-        for part in torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once):
-            output = self._ran(None, None, part)
-            found.append(self._run.scores(output, part))
-        self._seen = output, part
-        return torch.cat(found)
+    def begin(self, forward: Forward, rows: int) -> None:
+        """Go on with these forwards, after so many rows."""
+        self._forward, self.rows = forward, rows
 
-    def try_channels_last(self) -> None:
-        """Show images with their channels last, if the model says the same of two photos so: up to twice as fast."""
-        output, part = self._seen
-        images = tuple(name for name in self._inputs.explained if self._inputs.values[name].ndim == 4)
-        if self._inputs.device.type != "cpu" or not images or _one_channel(self._run.model, self._inputs, images):
-            return
-        ends = [0, len(part) - 1] if len(part) > 1 else [0]
-        expected = self._run.matrix(output, part)[ends]
-        self._last = images
-        try:
-            found = self._run.matrix(self._ran(None, None, part[ends]), part[ends])
-        except AttributionError:  # such as of a forward that takes views
-            self._last = ()
-            return
-        close = torch.finfo(expected.dtype).eps ** 0.6 * expected.abs().amax()
-        if found.shape != expected.shape or not bool(((found - expected).abs() <= close).all()):
-            self._last = ()
+    def clean(self) -> Tensor:
+        """(N, K), what scores of the photos as they are are picked from; it settles these."""
+        run, parts = self._run, torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
+        self.rows += len(self._inputs)
+        return torch.cat([run.matrix(run.forward(self._inputs[part], part), part) for part in parts])
 
     def order(self, map_: CellMap) -> _Order:
         """The order of a map's cells."""
@@ -187,35 +180,10 @@ class _Work:
                 done()
 
     def _scores(self, name: str, changed: Tensor, examples: Tensor) -> Tensor:
-        return self._run.scores(self._ran(name, changed, examples), examples)
-
-    def _laid(self, shown: Tensor | Inputs) -> Tensor | Inputs:
-        """In the layout that was found to be good."""
-        if not self._last:
-            return shown
-        if not isinstance(shown, Inputs):
-            return shown.contiguous(memory_format=torch.channels_last)
-        laid = {name: shown.values[name].contiguous(memory_format=torch.channels_last) for name in self._last}
-        return shown.replaced(laid)
-
-    def _ran(self, name: str | None, changed: Tensor | None, examples: Tensor) -> object:
-        """What the model returns for some examples, one of whose inputs may be changed."""
+        """Of some examples, one of whose inputs is changed."""
         self.rows += len(examples)
-        shown: Tensor | Inputs
-        if name is None or changed is None:
-            shown = self._inputs[examples]
-        else:
-            shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
-        shown = self._laid(shown)
-        output: object = self._run.forward(shown, examples)
-        return output
-
-
-def _one_channel(model: nn.Module, inputs: Inputs, images: tuple[str, ...]) -> bool:
-    """Whether a convolution has one channel: torch misreads some of them where channels lie last."""
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    counts = [count for each in convolutions for count in (each.in_channels, each.out_channels)]
-    return 1 in counts or not counts or any(inputs.values[name].shape[1] == 1 for name in images)
+        shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
+        return self._forward(shown, examples)
 
 
 def _changed(x: Tensor, gone: Tensor, bases: _Bases, base: Tensor, n: Tensor) -> Tensor:

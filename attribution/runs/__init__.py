@@ -7,6 +7,7 @@ True
 
 from attribution.runs.callback import AttributionCallback as AttributionCallback
 from attribution.runs.explaining import Explaining as Explaining
+from attribution.runs.fiftyone import to_fiftyone as to_fiftyone
 from attribution.runs.folder import RunFolder as RunFolder
 from attribution.runs.images import ImageFiles as ImageFiles
 from attribution.runs.images import of_folder as of_folder

@@ -211,6 +211,29 @@ def restored(header: Mapping[str, str], tensors: Mapping[str, Tensor], place: ob
     return Attribution.unpacked(header, tensors, kind, place=place)
 
 
+def answers_of(
+    record: Mapping[str, Any], tensors: Mapping[str, Tensor], place: object
+) -> list[dict[str, tuple[Attribution, int]]]:
+    """Per part of a shard the answers by technique, and how many rows they have.
+
+    Raises:
+        OutputError: One is none, or no installed distribution knows its technique.
+    """
+    counts = [0] * len(record["parts"])
+    for each in record["items"]:
+        if each["part"] is not None:
+            counts[each["part"]] += 1
+    found = []
+    for number, part in enumerate(record["parts"]):
+        answers = {}
+        for name, header in part["answers"].items():
+            start = f"{number}/{name}/"
+            held = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+            answers[name] = restored(header, held, place), counts[number]
+        found.append(answers)
+    return found
+
+
 def _technique_settings(technique: Technique) -> dict[str, str]:
     try:
         text, tensors = technique_text(technique)

@@ -14,6 +14,7 @@ from PIL import Image
 import attribution as core
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, images, zoo
 from attribution.cli import demo
+from tests.report.reading import read
 
 PICTURES = ("activations.png", "filter_visualization.png", "gradcam.png", "input_image.png", "occlusion.png")
 EARLY, MIDDLE = "features.3.expand3x3", "features.7.expand3x3"
@@ -62,17 +63,29 @@ def test_both_backends_show_the_same_espresso(
     for backend in ("hooks", "captum"):
         out = tmp_path / backend
         done = attribution("demo", "--backend", backend, "--out", out)
-        assert (done.code, done.err) == (0, "")
+        assert done.code == 0
+        told = "note: the model sees 58% of its width and 88% of its height; --stretch shows all of it\n"
+        assert done.err == told
         lines = done.out.splitlines()
         assert lines[0] == "bundled:squeezenet1_1 sees:"
         assert lines[1].split() == ["96.6%", "espresso", "(967)"]
         filters = [f"filter_visualization.{layer}" for layer in (EARLY, MIDDLE)]
         maps = [f"{name}.safetensors" for name in ("activations", *filters, "gradcam", "occlusion")]
-        assert sorted(os.listdir(out)) == sorted([*PICTURES, *maps])
+        assert sorted(os.listdir(out)) == sorted([*PICTURES, *maps, "report.html"])
         assert len(lines) == 1 + 5 + len(os.listdir(out))
         assert f"{out / 'occlusion.png'}  espresso (967) 0.966 · {backend}" in lines
         assert f"{out / 'filter_visualization.png'}  {EARLY}, {MIDDLE} · {backend}" in lines
         assert any("gradcam.png  features.12 · espresso (967)" in line for line in lines)
+        page = out / "report.html"
+        assert page.stat().st_size < 3_000_000
+        root = read(page.read_text(encoding="utf-8"))
+        assert root.one("table", class_="top").one("tbody").one("th").text == "espresso"
+        layers = {each.one("strong").text for each in root.one("section", class_="channels").all("figcaption")}
+        assert layers == {"features.2", "features.5", "features.8"}
+        verdicts = [row.all("td")[-1].text for row in root.one("section", class_="agreement").one("tbody").all("tr")]
+        assert set(verdicts) == {"agrees"}
+        assert len(verdicts) == 3 + 1 + 1  # layers of activations, Grad-CAM, occlusion
+        assert root.one("code", id="command").text.endswith(f"--backend {backend} --device auto --out {out}")
         for name in PICTURES:
             with Image.open(out / name) as file:
                 assert np.asarray(file.convert("RGB"), dtype=float).std() > 10
@@ -106,3 +119,35 @@ def test_a_photo_and_a_model_of_ones_own(
     assert (done.code, done.err) == (0, "")
     assert set(PICTURES) < set(os.listdir(out))
     assert len([line for line in done.out.splitlines() if "%" in line]) == 5
+
+
+class _Dense(torch.nn.Module):
+    """Classes without a convolution, so that two of the four techniques have nothing to show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest = torch.nn.Linear(3 * 17 * 23, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.rest(x.flatten(1))
+        return logits
+
+
+def test_what_fails_is_left_out(
+    attribution: Callable[..., Any], spec: str, photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        demo, "techniques", lambda model, inputs: [Activations(), GradCAM(), Occlusion(window=5, stride=5)]
+    )
+    load = zoo.load
+    monkeypatch.setattr(
+        zoo, "load", lambda spec, weights=None: replace(load(spec, weights=weights), model=_Dense().eval())
+    )
+    done = attribution("demo", "--image", photo, "--model", spec, "--out", out)
+    assert done.code == 1
+    told = done.err.splitlines()
+    assert told[0] == "left out: filter_visualization: _Dense has no convolution wider than a pixel"
+    assert any(line.startswith("left out: grad_cam: ") for line in told)
+    assert "occlusion.png" in os.listdir(out)
+    assert "gradcam.png" not in os.listdir(out)
+    assert "filter_visualization.png" not in os.listdir(out)
