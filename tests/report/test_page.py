@@ -177,7 +177,7 @@ def test_evidence_is_that_of_the_folder(root: Element, tmp_path: Path) -> None:
     made = evaluate(MODEL, picture(2), {"grad_cam": GradCAM(layers=("4",))}, metrics=(SRG(steps=2),), out=tmp_path)
     table = evidence.read(tmp_path)
     assert (table.rows, table.contestants, dict(table.better)) == (made.rows, made.contestants, {"srg": "higher"})
-    with pytest.raises(InputError, match=r"holds no evaluation: question\.json does not exist"):
+    with pytest.raises(InputError, match=r"holds no evaluation: run\.json does not exist"):
         evidence.read(tmp_path / "none")
 
 

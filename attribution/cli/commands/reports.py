@@ -24,10 +24,7 @@ from attribution.errors import InputError
 OUT, SUFFIXES = Path("report.html"), (".html", ".htm")
 TECHNIQUES = ("activations", "grad_cam", "occlusion")
 RUN = "run.json"
-"""What a folder of a run holds; known here without importing what reads it, which takes seconds."""
-
-EVALUATION = "question.json"
-"""Likewise of an evaluation."""
+"""What a folder of a run or an evaluation holds; known here without importing what reads it, which takes seconds."""
 
 
 @app.command()
@@ -143,11 +140,7 @@ def _refuse_places(sources: list[Path], out: Path, evidence: Path | None) -> Non
         raise InputError(f"{paths.named(folders[0])} is a folder; give one run, or images alone")
     for folder, name, told in [
         *((folder, RUN, "no run; give what --out of `attribution run` named") for folder in folders),
-        *(
-            [(evidence, EVALUATION, "no evaluation; give what --out of `attribution evaluate` named")]
-            if evidence
-            else []
-        ),
+        *([(evidence, RUN, "no evaluation; give what --out of `attribution evaluate` named")] if evidence else []),
     ]:
         if paths.fault(folder / name):
             raise InputError(f"{paths.named(folder)} holds {told}")
