@@ -1,12 +1,12 @@
 """``python -m benchmarks.removal``: curves of removal against torch-cam's metric, and Quantus' pixel flipping.
 
-One map of each photo, SqueezeNet 1.1 at 224 × 224, baseline 0, interleaved pairs in one process: about two minutes on an
-idle machine. torch-cam takes as many forwards as we do, which is checked, and its areas must be ours before anything is
-timed. It is given its default batch of 32, and with ``--batch`` another.
+One map of each photo, SqueezeNet 1.1 at 224 × 224, baseline 0, interleaved pairs in one process: about two minutes on
+an idle machine. torch-cam takes as many forwards as we do, which is checked, and its areas must be ours before anything
+is timed. It is given its default batch of 32, and with ``--batch`` another.
 
-``--with quantus``: Quantus flips one value in a step by default, which is 150,528 forwards a photo. It is timed with 48 steps,
-each a forward of all photos, and that time is multiplied; what it does once is multiplied too, which is a forward, or 2 %.
-Its area, which fails on NumPy 2.4, is not asked.
+``--with quantus``: Quantus flips one value in a step by default, which is 150,528 forwards a photo. It is timed with 48
+steps, each a forward of all photos, and that time is multiplied; what it does once is multiplied too, which is a
+forward, or 2 %. Its area, which fails on NumPy 2.4, is not asked.
 """
 
 import argparse
