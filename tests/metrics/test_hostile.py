@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import EigenCAM, Inputs, NonFiniteError, Saliency
+from attribution import EigenCAM, Inputs, NonFiniteError, Saliency, Technique, explain
 from attribution.metrics import ROAD, SRG, Table, evaluate, removal_curves
 from attribution.metrics.cost import in_forwards
 from attribution.testing import small_cnn
 from tests.conftest import noise
-from tests.metrics.asked import CAM, CHEAP, Counted, a_map, cnn, only, photos
+from tests.metrics.asked import CHEAP, Counted, a_map, cnn, only, photos
 
 
 class Mixing(nn.Module):
@@ -79,12 +79,15 @@ def test_a_constant_map_is_a_random_one_and_a_map_of_photo_size_is_pooled() -> N
 def test_targets_of_each_photo_and_techniques_that_ask_none() -> None:
     model, x = cnn(), photos()
     targets = [1, 0, 3]
-    table = evaluate(model, x, [EigenCAM(layers=("body",)), CAM], target=targets, **CHEAP)
+    techniques: dict[str, Technique] = {"eigen": EigenCAM(layers=("body",)), "saliency": Saliency()}
+    table = evaluate(model, x, techniques, target=targets, **CHEAP)
     for n, target in enumerate(targets):
-        alone = evaluate(model, x[n : n + 1], [EigenCAM(layers=("body",)), CAM], target=target, **CHEAP)
-        for name in ("eigen_cam", "grad_cam"):
-            expected = alone.values("srg", "mean")[name][0]
-            assert table.values("srg", "mean")[name][n] == pytest.approx(expected, abs=1e-10)
+        photo = x[n : n + 1]
+        given = {"eigen": explain(model, photo, techniques["eigen"])}
+        given["saliency"] = explain(model, photo, techniques["saliency"], target=target)
+        alone = removal_curves(model, photo, given, target=target, baselines=("mean",), steps=4, first=n)
+        for name, curves in alone.items():
+            assert table.values("srg", "mean")[name][n] == pytest.approx(float(curves.srg), abs=1e-10)
 
 
 def test_what_is_not_finite_is_named() -> None:
