@@ -70,7 +70,7 @@ def _groups(lattice: Lattice, tokens: tuple[int, ...], *, apart: bool) -> Iterat
     leading, *places = tokens
     there = np.ones((len(lattice), *places), dtype=bool)
     for index, window in enumerate(lattice.windows):
-        there[(index, *(slice(*interval) for interval in window))] = False
+        there[index][tuple(slice(begin, end) for begin, end in window)] = False
     rows = np.concatenate([np.ones((len(there), leading), dtype=bool), there.reshape(len(there), -1)], axis=1)
     counts = rows.sum(axis=1)
     groups = (
