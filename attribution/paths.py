@@ -2,6 +2,9 @@
 
 import os
 import stat
+from pathlib import Path
+
+from attribution.errors import OutputError
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -29,6 +32,31 @@ def fault(path: object) -> str | None:
     except ValueError as error:
         return f"is not a path: {error}"
     return None if stat.S_ISREG(mode) else f"is no regular file but {_KINDS.get(stat.S_IFMT(mode), 'something else')}"
+
+
+def writable(path: object, suffixes: tuple[str, ...], why: str) -> Path:
+    """A path where a file can be written.
+
+    Args:
+        path: As given.
+        suffixes: Of which the file must have one, whether in small letters or large.
+        why: Follows what the suffix is not.
+
+    Raises:
+        OutputError: It is no path, has another suffix, its folder does not exist, or a folder has its name.
+    """
+    try:
+        place = Path(path)  # type: ignore[arg-type]  # refused below
+        folder, taken = place.parent.is_dir(), place.is_dir()
+    except (TypeError, ValueError, OSError) as error:
+        raise OutputError(f"cannot write {named(path)}: {error}; give the path of a file") from error
+    if place.suffix.lower() not in suffixes:
+        raise OutputError(f"{named(place.name)} does not end in {suffixes[0]}, {why}")
+    if not folder:
+        raise OutputError(f"the folder {named(place.parent)} does not exist; make it first")
+    if taken:
+        raise OutputError(f"{named(place)} is a folder; give the name of a file")
+    return place
 
 
 def named(path: object) -> str:

@@ -37,16 +37,7 @@ def writable(path: str | Path) -> Path:
     Raises:
         OutputError: It is none, has another suffix, or its folder does not exist.
     """
-    try:
-        path = Path(path)
-        folder = path.parent.is_dir()
-    except (TypeError, ValueError, OSError) as error:
-        raise OutputError(f"cannot write {paths.named(path)}: {error}; give the path of a file") from error
-    if path.suffix != ".safetensors":
-        raise OutputError(f"{path.name} does not end in .safetensors, the only format maps are saved in")
-    if not folder:
-        raise OutputError(f"the folder {path.parent} does not exist; make it first")
-    return path
+    return paths.writable(path, (".safetensors",), "the only format maps are saved in")
 
 
 def text(value: object) -> str:

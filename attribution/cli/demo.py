@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from attribution import api, images, plots, registry, zoo
+from attribution.cli import report
 from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.cli.text import summary
@@ -34,8 +35,19 @@ def photo(path: Path | None, backend: str) -> Image.Image:
     return zoo.sample_photo() if path is None else images.read(path)
 
 
-def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder) -> None:
-    """Print the top five, and write ``input_image.png``, a picture per technique, and the maps."""
+def run(
+    photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder, *, name: str = "coffee", command: str = ""
+) -> None:
+    """Print the top five, and write ``input_image.png``, a picture per technique, the maps, and ``report.html``.
+
+    Args:
+        photo: What is explained.
+        setting: The model.
+        backend: Who computes.
+        folder: For the results.
+        name: Of the photo.
+        command: What makes the page again.
+    """
     inputs = setting.inputs(photo)
     best = setting.top(inputs)
     typer.echo(f"{setting.loaded.name} sees:")
@@ -44,6 +56,9 @@ def run(photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder
     asked = tqdm(techniques(setting.model, inputs), desc="demo", unit="technique", disable=None)
     results = [_answer(technique, setting, inputs, backend) for technique in asked]
     lines = _write(results, setting, setting.picture(inputs), folder)
+    page = report.of_demo(results, setting, inputs, name, best, command)
+    page.save(folder.stage / "report.html")
+    lines["report.html"] = "all of it on one page, for a browser"
     for path in folder.publish():
         typer.echo(f"{path}  {lines[path.name]}")
 

@@ -107,9 +107,9 @@ def _identity(path: Path) -> str:
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
     """Answer for each image, and write ``STEM.TECHNIQUE.safetensors`` and the pictures; see `_draw`."""
-    techniques, target = _fitted(question, setting), _checked(question, setting)
+    techniques, target = fitted(question, setting), checked(question, setting)
     for stem, inputs, picture in _asked(question, setting):
-        results = _answers(setting, inputs, techniques, backend, target)
+        results = answers(setting, inputs, techniques, backend, target)
         told = _draw(results, setting, picture, folder.stage, stem)
         for name, result in results.items():
             result.save(folder.stage / f"{stem}{name}.safetensors")
@@ -123,7 +123,7 @@ def explain(question: Question, setting: Setting, backend: str, folder: ResultFo
                 tqdm.write(f"note: {place}: the map is zero everywhere: {words}", file=sys.stderr)
 
 
-def _answers(
+def answers(
     setting: Setting, inputs: Tensor | None, techniques: Mapping[str, Technique], backend: str, target: Asked
 ) -> dict[str, Attribution]:
     """Of one image, by technique."""
@@ -158,7 +158,7 @@ def _draw(
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
-    techniques, target = _fitted(question, setting), _checked(question, setting)
+    techniques, target = fitted(question, setting), checked(question, setting)
     ((stem, inputs, picture),) = _asked(question, setting)
     model, execution = setting.model, setting.execution
     if len(techniques) > 1:
@@ -181,11 +181,12 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     return all(each.holds for each in found.values())
 
 
-def _fitted(question: Question, setting: Setting) -> dict[str, Technique]:
+def fitted(question: Question, setting: Setting) -> dict[str, Technique]:
+    """The techniques with what the model's transform tells."""
     return {name: setting.fitted(technique) for name, technique in question.techniques.items()}
 
 
-def _checked(question: Question, setting: Setting) -> Asked:
+def checked(question: Question, setting: Setting) -> Asked:
     """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
     for technique in question.techniques.values():
         if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):

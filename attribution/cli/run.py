@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
@@ -110,31 +111,44 @@ def run(
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
         classes,
     )
-    items = _items(source, setting, out)
+    items = items_of(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
-    on_shard = None
+    drawing: dict[str, Any] = {}
     if overlay:
         from attribution.runs.overlays import Overlays
 
-        on_shard = Overlays(setting.loaded.picture)
-    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, on_shard=on_shard)
-    return _told(outcome, out) if outcome.leads else 0
+        overlays = Overlays(setting.loaded.picture)
+        drawing = {"on_shard": overlays, "after": lambda folder: overlays.complete(folder, items)}
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, **drawing)
+    return ended(outcome, out) if outcome.leads else 0
 
 
-def _told(outcome: runs.Outcome, out: Path) -> int:
+def ended(outcome: runs.Outcome, out: Path) -> int:
+    """Say how a run ended; the exit code."""
     parts = [f"{outcome.items} items"]
     if outcome.failed:
         parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
     if outcome.left:
-        parts.append(f"{outcome.left} shards left: give the same command again")
+        parts.append(f"{outcome.left} shard{'s' * (outcome.left > 1)} left: give the same command again")
     typer.echo(f"{out}  {' · '.join(parts)}")
     if outcome.signal is not None:
         return 128 + outcome.signal
     return 1 if outcome.failed or outcome.left else 0
 
 
-def _items(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+def items_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    """The images of a folder or a list, as the model takes them.
+
+    Args:
+        source: The folder or the list.
+        setting: The model.
+        out: The folder of the run, which may lie in ``source``.
+
+    Raises:
+        InputError: There are none.
+        TargetError: The list names a class that the model has not.
+    """
     dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
 
     def transform(photo: Image.Image) -> Tensor:

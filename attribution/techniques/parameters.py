@@ -132,7 +132,8 @@ def tokens(owner: str, value: object) -> tuple[int, ...] | None:
 
 def by_value(technique: "DataclassInstance") -> tuple[Any, ...]:
     """The fields of a technique, tensors by dtype, shape and bytes: equal for equal techniques, and with a hash."""
-    return tuple([_plain(getattr(technique, field.name)) for field in fields(technique)])
+    held = [getattr(technique, field.name) for field in fields(technique)]
+    return tuple([_plain(value) if isinstance(value, Tensor | Mapping) else value for value in held])
 
 
 def _plain(value: Any) -> Any:

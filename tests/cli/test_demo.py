@@ -14,6 +14,7 @@ from PIL import Image
 import attribution as core
 from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, images, zoo
 from attribution.cli import demo
+from tests.report.reading import read
 
 PICTURES = ("activations.png", "filter_visualization.png", "gradcam.png", "input_image.png", "occlusion.png")
 EARLY, MIDDLE = "features.3.expand3x3", "features.7.expand3x3"
@@ -68,11 +69,21 @@ def test_both_backends_show_the_same_espresso(
         assert lines[1].split() == ["96.6%", "espresso", "(967)"]
         filters = [f"filter_visualization.{layer}" for layer in (EARLY, MIDDLE)]
         maps = [f"{name}.safetensors" for name in ("activations", *filters, "gradcam", "occlusion")]
-        assert sorted(os.listdir(out)) == sorted([*PICTURES, *maps])
+        assert sorted(os.listdir(out)) == sorted([*PICTURES, *maps, "report.html"])
         assert len(lines) == 1 + 5 + len(os.listdir(out))
         assert f"{out / 'occlusion.png'}  espresso (967) 0.966 · {backend}" in lines
         assert f"{out / 'filter_visualization.png'}  {EARLY}, {MIDDLE} · {backend}" in lines
         assert any("gradcam.png  features.12 · espresso (967)" in line for line in lines)
+        page = out / "report.html"
+        assert page.stat().st_size < 3_000_000
+        root = read(page.read_text(encoding="utf-8"))
+        assert root.one("table", class_="top").one("tbody").one("th").text == "espresso"
+        layers = {each.one("strong").text for each in root.one("section", class_="channels").all("figcaption")}
+        assert layers == {"features.2", "features.5", "features.8"}
+        verdicts = [row.all("td")[-1].text for row in root.one("section", class_="agreement").one("tbody").all("tr")]
+        assert set(verdicts) == {"agrees"}
+        assert len(verdicts) == 3 + 1 + 1  # layers of activations, Grad-CAM, occlusion
+        assert root.one("code", id="command").text.endswith(f"--backend {backend} --device auto --out {out}")
         for name in PICTURES:
             with Image.open(out / name) as file:
                 assert np.asarray(file.convert("RGB"), dtype=float).std() > 10

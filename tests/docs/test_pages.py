@@ -76,7 +76,7 @@ def test_pictures_are_small_and_not_blank(picture: Path) -> None:
 
 
 def test_every_picture_is_made_by_a_script() -> None:
-    makers = ("make_evaluation.py", "make_pictures.py", "make_vgg16_pictures.py")
+    makers = ("make_evaluation.py", "make_pictures.py", "make_report.py", "make_vgg16_pictures.py")
     scripts = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in makers]
     names = [*re.findall(r'"(\w+\.(?:jpg|png))"', "".join(scripts)), "filters_early.jpg", "filters_middle.jpg"]
     drawn = {picture.name for picture in PICTURES if not picture.name.startswith("benchmark-")}

@@ -39,13 +39,16 @@ def demo(
 ) -> None:
     """Four techniques on one photo: what the model sees, likes, looks at and needs."""
     refuse(images=[image] if image else [], model=model, weights=weights)
-    from attribution.cli import demo
+    from attribution.cli import demo, report
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     photo = demo.photo(image, backend)
+    options = {"--image": image, "--model": model, "--weights": weights, "--backend": backend, "--device": device}
+    command = report.command_of("demo", [], {**options, "--stretch": stretch, "--out": out})
+    name = "coffee" if image is None else image.name
     with result_folder(out) as folder:
-        demo.run(photo, Setting.of(model, weights, device, stretch), backend, folder)
+        demo.run(photo, Setting.of(model, weights, device, stretch), backend, folder, name=name, command=command)
 
 
 @app.command()

@@ -41,8 +41,9 @@ Score = Annotated[
     str | None,
     typer.Option(
         metavar="SCORE",
-        help="What is explained: sigmoid, logit, probability, log_probability of classes; value, value:INDEX, "
-        "region:CHANNEL, layer:NAME:CHANNEL, MODULE:FUNCTION or FILE.py:FUNCTION.",
+        help="What is explained: sigmoid, logit, probability, log_probability, finer, "
+        "finer:REFERENCES:STRENGTH:WEIGHTS of classes; value, value:INDEX, region:CHANNEL, layer:NAME:CHANNEL, "
+        "MODULE:FUNCTION or FILE.py:FUNCTION.",
         show_default=False,
     ),
 ]

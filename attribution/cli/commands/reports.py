@@ -1,0 +1,154 @@
+"""The command that writes a page: report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attribution import paths
+from attribution.cli.commands.app import app, refuse
+from attribution.cli.commands.options import (
+    MODEL,
+    Backend,
+    Device,
+    Layers,
+    Output,
+    Parameters,
+    Score,
+    Stretch,
+    Targets,
+    Weights,
+)
+from attribution.errors import InputError
+
+OUT, SUFFIXES = Path("report.html"), (".html", ".htm")
+TECHNIQUES = ("activations", "grad_cam", "occlusion")
+RUN = "run.json"
+"""What a folder of a run holds; known here without importing what reads it, which takes seconds."""
+
+EVALUATION = "question.json"
+"""Likewise of an evaluation."""
+
+
+@app.command()
+def report(
+    sources: Annotated[list[Path] | None, typer.Argument(metavar="RUN|IMAGE", show_default=False)] = None,
+    technique: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--technique",
+            "-t",
+            metavar="NAME",
+            help="Repeatable; `attribution list` has all. Default: activations, grad_cam, occlusion.",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Backend = "hooks",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="SPEC",
+            help=f"bundled:NAME, torchvision:NAME, timm:NAME or FILE.py:FUNCTION. Default: {MODEL}.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Weights = None,
+    layer: Layers = None,
+    target: Targets = None,
+    score: Score = None,
+    output: Output = None,
+    param: Parameters = None,
+    device: Device = "auto",
+    stretch: Stretch = False,
+    compare: Annotated[
+        bool, typer.Option("--compare/--no-compare", help="Ask the other backends too, and show whether they agree.")
+    ] = True,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="What `attribution evaluate --out` named, for its scores.", show_default=False
+        ),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER|LIST.csv", help="Of a run: what it went over, to show its photos."),
+    ] = None,
+    most: Annotated[int, typer.Option(metavar="N", min=1, help="Items of a run on the page.")] = 40,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page; its folder must exist.")
+    ] = OUT,
+) -> None:
+    """Images, or the items of a run, as one HTML page: every map over its photo, agreement, and where it comes from.
+
+    The page opens from the disk in any browser and asks no network for anything.
+
+    Example: attribution report coffee.png -t grad_cam -t occlusion --target espresso --out coffee.html
+    """
+    given = list(sources or [])
+    _refuse_places(given, out, evidence)
+    of_run = len(given) == 1 and given[0].is_dir()
+    common: dict[str, object] = {"--evidence": evidence, "--out": out}
+    setting: dict[str, object] = {
+        "--model": model or MODEL,
+        "--weights": weights,
+        "--stretch": stretch,
+        "--device": device,
+    }
+    asked: dict[str, object] = {"--technique": technique, "--layer": layer, "--target": target, "--param": param}
+    asked |= {"--score": score, "--output": output}
+    if of_run:
+        if unused := [name for name, value in asked.items() if value]:
+            raise InputError(f"{paths.named(given[0])} is a run, whose maps are made; leave {unused[0]} out")
+        if photos is not None and not photos.exists():
+            raise InputError(f"no folder or list {paths.named(photos)}; give what the run went over")
+        if photos is None and (model or weights):
+            raise InputError("a run's page needs no model but for its photos; give --photos too, or leave --model out")
+        refuse(model=model, weights=weights)
+    else:
+        if photos is not None:
+            raise InputError("--photos are those of a run; give images by their paths alone")
+        refuse(technique or TECHNIQUES, param or [], given, model, weights)
+    from attribution.cli import question
+    from attribution.cli import report as reports
+    from attribution.cli.setting import Setting
+
+    if of_run:
+        options: dict[str, object] = {"--photos": photos, **(setting if photos else {}), "--most": most, **common}
+        loaded = None if photos is None else Setting.of(model or MODEL, weights, device, stretch)
+        line = reports.command_of("report", given, options)
+        reports.of_run(given[0], out, most=most, photos=photos, setting=loaded, evaluation=evidence, command=line)
+        return
+    names = technique or list(TECHNIQUES)
+    parsed = question.parse(names, backend, given, layer or [], target or [], param or [], score, output)
+    options = {**asked, "--technique": names, "--backend": backend, **setting, "--no-compare": not compare, **common}
+    reports.of_images(
+        parsed,
+        Setting.of(model or MODEL, weights, device, stretch),
+        backend,
+        out,
+        compared=compare,
+        evaluation=evidence,
+        command=reports.command_of("report", given, options),
+    )
+
+
+def _refuse_places(sources: list[Path], out: Path, evidence: Path | None) -> None:
+    """Refuse what is no image and no run, and a page that cannot be written, before anything is imported."""
+    if not sources:
+        raise InputError("name the image of a report, or the folder of a run")
+    folders = [path for path in sources if path.is_dir()]
+    if folders and len(sources) > 1:
+        raise InputError(f"{paths.named(folders[0])} is a folder; give one run, or images alone")
+    for folder, name, told in [
+        *((folder, RUN, "no run; give what --out of `attribution run` named") for folder in folders),
+        *(
+            [(evidence, EVALUATION, "no evaluation; give what --out of `attribution evaluate` named")]
+            if evidence
+            else []
+        ),
+    ]:
+        if paths.fault(folder / name):
+            raise InputError(f"{paths.named(folder)} holds {told}")
+    paths.writable(out, SUFFIXES, "the only format reports are written in")
