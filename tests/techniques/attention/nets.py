@@ -123,7 +123,7 @@ CASES: dict[str, Case] = {
     "timm DINOv2": Case(_timm("vit", reg_tokens=4, init_values=1.0), (48, 80), 3, (5, 3, 5)),
     "timm EVA": Case(_timm("eva"), (48, 80), 3, (1, 3, 5), "mean"),
     "timm EVA, rotary": Case(_timm("eva", use_rot_pos_emb=True), (48, 80), 3, (1, 3, 5), "mean"),
-    "timm BEiT": Case(_timm("beit"), (48, 80), 3, (1, 3, 5), "mean"),
+    "timm BEiT": Case(_timm("beit", use_rel_pos_bias=True), (48, 80), 3, (1, 3, 5), "mean"),
     "timm BEiT, class token": Case(_timm("beit", global_pool="token"), (48, 80), 3, (1, 3, 5)),
     "timm Swin": Case(
         _made("swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2)),
