@@ -63,7 +63,7 @@ def of_images(
                 notes=photo.notes,
             )
         )
-    title = f"What {setting.loaded.name} looks at" + (f" in {items[0].name}" if len(items) == 1 else "")
+    title = "" if len(items) == 1 else f"{len(items)} images"
     page = Report(
         items=items,
         title=title,
@@ -124,7 +124,7 @@ def of_run(
     settings = run.folder.settings
     page = Report(
         items=items,
-        title=f"{len(run)} items of the run {run.folder.root.name}",
+        title=f"Run {run.folder.root.name}: {len(run)} items",
         labels=run.folder.labels,
         evidence=scores,
         facts={
@@ -152,7 +152,6 @@ def of_demo(
     item = Item(about, name=name, image=setting.picture(inputs), top=top, comparisons=against(about, setting, inputs))
     return Report(
         items=[item],
-        title=f"What {setting.loaded.name} looks at in {name}",
         labels=setting.loaded.labels,
         filters=filters,
         facts=facts(setting),

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from attribution import class_names, drawing
 from attribution.class_names import ClassNames
 from attribution.plots.heatmaps import TARGETS
@@ -132,5 +130,5 @@ def told_targets(answer: Attribution, labels: ClassNames | None) -> list[tuple[s
 
 
 def number(value: float) -> str:
-    """Three digits."""
-    return "0" if value == 0 else f"{np.float64(value):.3g}"
+    """Three digits, without an exponent where there is a shorter way."""
+    return "0" if value == 0 else f"{float(f'{value:.3g}'):g}".replace("-", "−")

@@ -15,6 +15,7 @@ from tests.report.pages import HOSTILE, item
 from tests.report.reading import pixels
 from tests.report.scripts import CONTRAST, UNNAMED
 
+TITLE = "Cups & saucers · Sequential"
 STACK = "#item-0 .viewer .stack"
 
 
@@ -51,7 +52,7 @@ def shown(browser: Browser) -> str:
 def test_it_is_quiet_and_asks_for_nothing(browser: Browser, page: Path) -> None:
     assert browser.requests() == [page.as_uri()]
     assert browser.faults() == []
-    assert browser.driver.title == "Cups & saucers"
+    assert browser.driver.title == TITLE
     whole = browser.shot()
     assert whole.std() > 20
     assert browser.shot(STACK).std() > 20
@@ -68,7 +69,7 @@ def test_what_it_must_never_do_is_noticed(chromium: Browser, page: Path, tmp_pat
         (tmp_path / "bad.html").write_text(text.replace("</main>", planted + "</main>"), encoding="utf-8")
         chromium.open(tmp_path / "bad.html")
         assert chromium.faults() != []
-        assert chromium.driver.title == "Cups & saucers"
+        assert chromium.driver.title == TITLE
     open_ = text.replace("default-src 'none'", "default-src *").replace("img-src data:", "img-src *")
     open_ = open_.replace("default-src &#39;none&#39;", "default-src *")
     (tmp_path / "asks.html").write_text(open_.replace("</main>", "<img src='other.png'></main>"), encoding="utf-8")
@@ -151,7 +152,7 @@ def test_captions_stand_below_their_channels(browser: Browser) -> None:
 
 def test_names_are_text(browser: Browser) -> None:
     assert HOSTILE in [each.text for each in browser.all("h2")]
-    assert browser.driver.title == "Cups & saucers"
+    assert browser.driver.title == TITLE
     assert len(browser.all("script")) == 1
     assert browser.all("img[onerror]") == []
     turned = next(each.text for each in browser.all("h2") if "exe" in each.text)

@@ -65,7 +65,7 @@ def test_signed_maps_are_symmetric_about_zero(root: Element) -> None:
     expected = colormaps["RdBu_r"]((share.numpy() * 255).round().astype(int))[..., :3]
     assert np.abs(pixels(signed[0].one("img").attributes["src"])[..., :3] - expected).max() <= SHADE
     low, middle, high = [span.text for span in signed[0].one("div", class_="ticks").all("span")]
-    assert (low, middle) == (f"-{high}", "0")
+    assert (low, middle) == (f"−{high}", "0")
 
 
 def test_a_small_map_is_enlarged_as_in_figures() -> None:

@@ -50,6 +50,18 @@ function maps(section) {
     for (const input of all("input", choice)) input.checked = input.value === value;
   };
 
+  const slider = section.querySelector("input[type=range]");
+  const opacity = [45, 100]; // signed maps are shaded by the photo, so that both are seen in full
+  let signed = false;
+  function slide() {
+    if (!slider) return;
+    slider.value = opacity[signed ? 1 : 0];
+    section.style.setProperty("--alpha", String(opacity[0] / 100));
+    section.style.setProperty("--alpha-signed", String(opacity[1] / 100));
+    section.querySelector("output").textContent = `${slider.value} %`;
+    slider.setAttribute("aria-valuetext", `${slider.value} % map`);
+  }
+
   /** Shows a tile in the viewer, and has every switch say so. */
   function choose(tile, told) {
     const { technique, layer, target } = tile.dataset;
@@ -59,6 +71,8 @@ function maps(section) {
       if (!choice.hidden) put(choice, { technique, layer, target }[kind]);
     }
     for (const other of tiles) other.querySelector(".pick").setAttribute("aria-pressed", String(other === tile));
+    signed = "signed" in tile.dataset;
+    slide();
     const copy = tile.querySelector(".stack").cloneNode(true);
     viewer.querySelector(".stack").replaceWith(copy);
     viewer.querySelector(".legend").replaceChildren(tile.querySelector(".bar").cloneNode(true));
@@ -80,16 +94,11 @@ function maps(section) {
   }
 
   for (const choice of choices) choice.addEventListener("change", () => choose(asked(), true));
-  const slider = section.querySelector("input[type=range]");
-  const slide = () => {
-    section.style.setProperty("--alpha", String(slider.value / 100));
-    section.querySelector("output").textContent = `${slider.value} %`;
-    slider.setAttribute("aria-valuetext", `${slider.value} % map`);
-  };
-  if (slider) {
-    slider.addEventListener("input", slide);
-    slide();
-  }
+  if (slider)
+    slider.addEventListener("input", () => {
+      opacity[signed ? 1 : 0] = slider.value;
+      slide();
+    });
   choose(tiles[0], false);
   const preview = document.querySelector(`[data-preview="${CSS.escape(section.dataset.item)}"]`);
   if (preview) {
