@@ -23,7 +23,7 @@ class View:
         target: Such as "espresso (967)"; empty where nothing is explained.
         score: Of the target, with its word: "logit 16.2".
         map: Its picture, on the grid of the picture that it is laid over.
-        grid: Height and width of the map.
+        size: Height and width of that.
         cmap: Its colours.
         ticks: The values at the ends and in the middle of the colours.
         unit: Of the values.
@@ -37,7 +37,7 @@ class View:
     target: str
     score: str
     map: str
-    grid: tuple[int, int]
+    size: tuple[int, int]
     cmap: str
     ticks: tuple[str, str, str]
     unit: str
@@ -87,12 +87,11 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
         for t in range(min(count, TARGETS)):
             values = array(map_[0, t])
             (scale,) = scales([values], signed=technique.signed)
-            grid = values.shape[0], values.shape[1]
             small = pictures.shrunk(values)
             laid = small if picture is None or small.shape == picture.shape[:2] else resized(small, picture)
             target, score = targets[t] if t < len(targets) else (f"target {t}" if count > 1 else "", "")
             left = f"the first {TARGETS} of {count} targets" if count > TARGETS else ""
-            shrunk = "" if small is values else f"{grid[0]} × {grid[1]} places, shrunk for the page"
+            shrunk = "" if small is values else f"{values.shape[0]} × {values.shape[1]} places, shrunk for the page"
             yield View(
                 technique=name,
                 words=technique.words,
@@ -100,7 +99,7 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
                 target=target,
                 score=f"{word} {score}" if score else "",
                 map=pictures.coloured(laid, scale),
-                grid=grid,
+                size=(laid.shape[0], laid.shape[1]),
                 cmap=scale.cmap,
                 ticks=(number(scale.low), number((scale.low + scale.high) / 2), number(scale.high)),
                 unit=unit,

@@ -20,8 +20,10 @@ STACK = "#item-0 .viewer .stack"
 
 
 def changed(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean change of a pixel, 0…255."""
-    return float(np.abs(before - after).mean())
+    """Mean change of a pixel, 0…255; places on a page are no whole pixels, so that one row may be cut off."""
+    height, width = (min(sides) for sides in zip(before.shape[:2], after.shape[:2], strict=True))
+    assert max(abs(before.shape[k] - after.shape[k]) for k in (0, 1)) <= 1
+    return float(np.abs(before[:height, :width] - after[:height, :width]).mean())
 
 
 def enlarged(browser: Browser, selector: str, size: np.ndarray) -> np.ndarray:
