@@ -70,6 +70,7 @@ from .techniques import ScoreCAM as ScoreCAM
 from .techniques import ShapleySampling as ShapleySampling
 from .techniques import SmoothGrad as SmoothGrad
 from .techniques import SumObjective as SumObjective
+from .techniques import TokenOcclusion as TokenOcclusion
 from .techniques import XGradCAM as XGradCAM
 
 __version__: str

@@ -1,6 +1,6 @@
 """``Beginning``: the images and the scores that a call starts from, made and checked once, before any forward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -10,7 +10,6 @@ from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.members import Member
 from attribution.running.guards import Guards
-from attribution.scores.classes import ClassScore
 from attribution.scores.reading import score_of
 from attribution.scores.score import Score
 
@@ -40,7 +39,7 @@ class Beginning:
         if self._found is None:
             copy = None if self._inputs is None else self._inputs.detach().clone()
             starts: list[Inputs] = []
-            scores: dict[tuple[int, ClassScore], Score] = {}
+            scores: dict[tuple[int, int], Score] = {}
             found = []
             for member in self._members:
                 technique = member.technique
@@ -55,7 +54,7 @@ class Beginning:
                         raise TargetError(
                             f"{technique.name} explains no score; leave target out (found {member.target!r})"
                         )
-                    key = (id(member.target), technique.default_score)
+                    key = (id(member.target), id(technique.default_score))
                     if key not in scores:  # read once for all techniques that read classes alike
                         scores[key] = score_of(member.target, technique.default_score).check(len(start))
                     score = scores[key]
@@ -76,12 +75,10 @@ class Beginning:
         return self.of(model)[0][0][:1]
 
 
-def in_parts(
-    inputs: Inputs, asked: Sequence[Score], size: int | None
-) -> Iterator[tuple[slice, Inputs, Sequence[Score]]]:
+def in_parts(inputs: Inputs, asked: Sequence[Score], size: int | None) -> list[tuple[slice, Inputs, Sequence[Score]]]:
     """Rows, inputs and scores of each part of a call, ``size`` examples at a time; ``None``: all at once."""
-    size = size or len(inputs)
-    for first in range(0, len(inputs), size):
-        rows = slice(first, first + size)
-        cut = size < len(inputs)
-        yield rows, inputs[rows], [score.rows(rows) for score in asked] if cut else asked
+    examples = len(inputs)
+    if size is None or size >= examples:
+        return [(slice(0, examples), inputs, asked)]
+    parts = [slice(first, first + size) for first in range(0, examples, size)]
+    return [(rows, inputs[rows], [score.rows(rows) for score in asked]) for rows in parts]

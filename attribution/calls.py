@@ -1,6 +1,7 @@
 """``answers``: a call from its inputs to its results, of one technique or of several that share what they can."""
 
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from attribution.errors import InputError, named
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
 from attribution.isolation import process_flags
-from attribution.isolation.context import isolate, unwrap
+from attribution.isolation.context import current, isolate, unwrap
 from attribution.isolation.notes import notes as notes_of
 from attribution.isolation.torch_modes import devices_of, keep_random, note_random, set_modes
 from attribution.isolation.undo import Undo
@@ -67,7 +68,9 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
     inner = unwrap(first.model)
     shown = _shown(members, inputs, inner)
     beginning = Beginning(members, shown, guards)
-    devices = devices_of(inner, *([] if shown is None else shown.tensors()))
+    known, tensors = current(inner), [] if shown is None else shown.tensors()
+    places = devices_of(inner) if known is None else known.devices
+    devices = list(dict.fromkeys([*places, *(tensor.device for tensor in tensors)]))
     device = devices[0] if devices else torch.device("cpu")
     guards.late = first.technique.batch_of != "windows" and device.type != "cpu"
     if shown is not None:
@@ -77,7 +80,7 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
     set_modes(undo, execution, device)
     weights = Weights()
     with room(", ".join(member.name for member in members), execution), explained(inner, weights):
-        model, isolation = isolate(undo, first.model, beginning.example)
+        model, isolation = isolate(undo, first.model, beginning.example, known)
         weights.note(model)
         if any(member.technique.takes_gradients for member in members):
             process_flags.differentiable(undo, model, device)
@@ -93,7 +96,8 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
             if each is not passes[0]:
                 restart()  # a model that draws random numbers draws what it draws in a call of its own
             guards.late = each.members[0].technique.batch_of != "windows" and device.type != "cpu"
-            with named(each.label), explained(inner, weights):
+            apart = explained(inner, weights) if each.label else nullcontext()  # a label goes before what it says
+            with named(each.label), apart:
                 questions = set(map(partial(_question, each.start), each.members, each.asked))
                 if not questions <= answered:
                     guards.settle()  # what is found out in the first call of a question is kept
@@ -149,7 +153,7 @@ def _result(
     member, asked, technique = done.members[place], done.asked[place], done.techniques[place]
     start, runs = done.start, [part[place] for part in done.runs]
     parts = [part[place] for part in done.maps]
-    raw = {name: _whole([maps[name] for maps in parts]) for name in parts[0]}
+    raw = parts[0] if len(parts) == 1 else {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
     dtype = torch.promote_types(start.dtype, torch.float32) if start.dtype.is_floating_point else None
     with torch.no_grad():
         shown = start if offload is None else start.cpu()
@@ -198,4 +202,4 @@ def _whole(parts: Sequence[Tensor]) -> Tensor:
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
-    return _whole(present) if present else None
+    return torch.cat(present) if len(present) > 1 else next(iter(present), None)

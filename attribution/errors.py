@@ -1,7 +1,7 @@
 """Errors that a user can cause; each text says what was found, what was expected and how to mend it."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from difflib import get_close_matches
 
 
@@ -61,13 +61,20 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     return "; nearest: " + ", ".join(map(repr, near)) if near else ""
 
 
-@contextmanager
-def named(label: str) -> Iterator[None]:
+def named(label: str) -> AbstractContextManager[None]:
     """Put before what an `AttributionError` of the block says whose it is, unless that is known; ``""``: nobody's."""
+    return _named(label) if label else _NOBODY
+
+
+_NOBODY = nullcontext()
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
     try:
         yield
     except AttributionError as error:
-        if label and not error.label:
+        if not error.label:
             error.label = label
             error.args = (f"{label}: {error}", *error.args[1:])
         raise

@@ -1,7 +1,7 @@
 """``Member``: one technique of a call, with who computes it and what is asked of it."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -47,20 +47,18 @@ class Member:
         asker: Who computes it.
         target: As the user gave it.
         label: The user's name for it where there are several; else ``""``.
+        technique: As the user gave it.
+        name: Technique and backend, behind the label where that is another name.
     """
 
     asker: Computes
     target: Asked = None
     label: str = ""
+    technique: Technique = field(init=False)
+    name: str = field(init=False)
 
-    @property
-    def technique(self) -> Technique:
-        """As the user gave it."""
+    def __post_init__(self) -> None:
         technique: Technique = self.asker.technique
-        return technique
-
-    @property
-    def name(self) -> str:
-        """Technique and backend, behind the label where that is another name."""
-        own = f"{self.technique.name}.{self.asker.backend}"
-        return own if self.label in ("", self.technique.name) else f"{self.label}: {own}"
+        own = f"{technique.name}.{self.asker.backend}"
+        object.__setattr__(self, "technique", technique)
+        object.__setattr__(self, "name", own if self.label in ("", technique.name) else f"{self.label}: {own}")

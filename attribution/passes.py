@@ -37,6 +37,7 @@ class Pass:
         runs: Of each technique, one for each part of the images; by `compute`.
         maps: Likewise.
         apart: Why images go through the model one by one; ``None`` where they need not.
+        label: Who has failed where all have.
     """
 
     members: Sequence[Member]
@@ -46,11 +47,10 @@ class Pass:
     runs: list[Sequence[Run[Technique]]] = field(default_factory=list)
     maps: list[Sequence[Maps]] = field(default_factory=list)
     apart: str | None = None
+    label: str = field(init=False)
 
-    @property
-    def label(self) -> str:
-        """Who has failed where all have."""
-        return ", ".join(member.label for member in self.members)
+    def __post_init__(self) -> None:
+        self.label = ", ".join(member.label for member in self.members)
 
     def resolve(self, model: nn.Module) -> None:
         """Fill in what the user left open.

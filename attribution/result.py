@@ -322,16 +322,7 @@ class Attribution:
         return f"<Attribution {self.technique.name}.{self.backend}: {maps}>"
 
     def _repr_html_(self) -> str:
-        import base64
-        import html
-        import io
-
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        buffer = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(buffer)
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
+        return drawing.embedded(self.figure(), repr(self))
 
 
 def _built_in(name: str) -> type[Technique]:

@@ -1,6 +1,6 @@
 """``Run``: one call, as a backend gets it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -63,7 +63,7 @@ class Run(Generic[TechniqueT]):
     target: Tensor | None = None
     clean: Tensor | None = None
     scale: Tensor | None = None
-    choices: dict[str, Tensor] = field(default_factory=dict)
+    choices: Mapping[str, Tensor] = field(default_factory=dict)
     notes: dict[str, str | int | float] = field(default_factory=dict)
     apart: str | None = None
     name: str = "work"
@@ -127,16 +127,15 @@ class Run(Generic[TechniqueT]):
         A classifier's logits, of which closed forms and proofs know more; else the scores themselves. The clean output
         settles as in `scores`.
         """
-        if examples is None:
-            examples = self._places(len(self.inputs))
+        count = len(self.inputs)
+        own = self._places(count if examples is None else len(examples))
         if self.score is not None:
-            return self.score.matrix(output, examples).to(self.inputs.device)
-        own = self._places(len(examples))
-        matrix, score, choices = self._chosen(output, own)
+            return self.score.matrix(output, own if examples is None else examples).to(self.inputs.device)
+        matrix, score, choices = self._chosen(output, own, whole=len(own) == count)
         wanted = self.compares_scores and not isinstance(score, ClassScore)
         scale = score.scale(output, own, matrix) if wanted else matrix.detach()
-        self._parts.append(_Part(matrix.detach(), scale, score, choices, len(examples)))
-        if sum(part.size for part in self._parts) >= len(self.inputs):
+        self._parts.append(_Part(matrix.detach(), scale, score, choices, len(own)))
+        if sum(part.size for part in self._parts) >= count:
             self._settle()
         return matrix
 
@@ -144,10 +143,11 @@ class Run(Generic[TechniqueT]):
         """So many examples in order; of classes only their number counts, so that nothing is launched for them."""
         return torch.arange(count, device="cpu" if isinstance(self.asked, ClassScore) else self.inputs.device)
 
-    def _chosen(self, output: Any, own: Tensor) -> tuple[Tensor, Score, Mapping[str, Tensor]]:
+    def _chosen(self, output: Any, own: Tensor, *, whole: bool) -> tuple[Tensor, Score, Mapping[str, Tensor]]:
         """The matrix of a part of the clean output, the score as that part settles it, and what it decided."""
         first = sum(part.size for part in self._parts)
-        part = self.asked.rows(slice(first, first + len(own))).on(self.inputs.device)
+        part = self.asked if whole else self.asked.rows(slice(first, first + len(own)))
+        part = part.on(self.inputs.device)
         choices = part.choose(output, own)
         score = part.chosen(choices)
         for finding in (*score.findings(output, own), *selectors(score, output, len(own))):
@@ -165,9 +165,12 @@ class Run(Generic[TechniqueT]):
         masked class says nothing of the others.
         """
         parts, self._parts = self._parts, []
-        self.choices = whole([part.choices for part in parts])
-        score = self.asked.chosen(self.choices).on(self.inputs.device)
-        matrix = _whole([part.matrix for part in parts])
+        if len(parts) == 1:
+            self.choices, score, matrix = parts[0].choices, parts[0].score, parts[0].matrix
+        else:
+            self.choices = whole([part.choices for part in parts])
+            score = self.asked.chosen(self.choices).on(self.inputs.device)
+            matrix = torch.cat([part.matrix for part in parts])
         self.target = score.columns(matrix)
         scores = score.score_of(matrix)
         self.score, self.clean = score, scores.gather(1, self.target)
@@ -175,7 +178,8 @@ class Run(Generic[TechniqueT]):
         if self.compares_scores:
             sizes = scores.abs().nan_to_num(0.0, 0.0)  # a masked class has no size
             if not isinstance(score, ClassScore):
-                self.scale = sizes = _whole([part.scale for part in parts]).to(sizes.device, sizes.dtype)
+                scale = parts[0].scale if len(parts) == 1 else torch.cat([part.scale for part in parts])
+                self.scale = sizes = scale.to(sizes.device, sizes.dtype)
             usual = torch.maximum(medians(sizes), self.clean.abs().amax(dim=1))
             self.extras["largest_score"] = torch.minimum(sizes.amax(dim=1), MASK * usual)
 
@@ -254,7 +258,3 @@ class _Part:
     score: Score
     choices: Mapping[str, Tensor]
     size: int
-
-
-def _whole(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))

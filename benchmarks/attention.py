@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from attribution import GradientAttention, explain
+from attribution import GradientAttention, Occlusion, TokenOcclusion, explain
 from attribution.layers import opened
+from attribution_hooks.attention.rollout import carried
 
 PAIRS = 15
 
 
-def ratio(a: Callable[[], object], b: Callable[[], object], repeats: int = 1) -> float:
+def ratio(a: Callable[[], object], b: Callable[[], object], repeats: int = 1, pairs: int = PAIRS) -> float:
     """Median of process times of ``a`` over those of ``b``."""
 
     def once(act: Callable[[], object]) -> float:
@@ -23,11 +25,18 @@ def ratio(a: Callable[[], object], b: Callable[[], object], repeats: int = 1) ->
         return time.process_time() - begin
 
     once(a), once(b)
-    return statistics.median(once(a) / once(b) for _ in range(PAIRS))
+    return statistics.median(once(a) / once(b) for _ in range(pairs))
+
+
+def operations(act: Callable[[], object]) -> int:
+    """Floating-point operations in products of matrices and convolutions, by torch's counter."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return int(counter.get_total_flops())
 
 
 def main() -> None:
-    """Print three ratios for timm's ViT-Tiny with random weights, one image."""
+    """Print ratios for timm's ViT-Tiny with random weights, one image: of times, and of floating-point operations."""
     import timm
 
     torch.set_num_threads(1)
@@ -45,26 +54,33 @@ def main() -> None:
             model(x)
 
     captured()
-    matrices = [weights.mean(dim=1)[0] for weights in kept]
+    matrices = [weights.mean(dim=1).detach() for weights in kept]
+    first = torch.eye(matrices[0].shape[1])[:1]
 
     def row() -> Tensor:
-        found = torch.eye(len(matrices[0]))[:1]
-        for matrix in reversed(matrices):
-            found = (found + found @ matrix) / 2
-        return found
+        return carried(first, matrices)
 
     def product() -> Tensor:
-        found = torch.eye(len(matrices[0]))
+        eye = torch.eye(matrices[0].shape[1])
+        found = eye
         for matrix in matrices:
-            found = (found + matrix @ found) / 2
+            mixed = matrix[0] + eye
+            found = mixed / mixed.sum(dim=1, keepdim=True) @ found
         return found[:1]
 
     assert torch.allclose(row(), product(), atol=1e-6)
-    classes = [[1, 2, 3, 4]]
     print(f"forward with attention in plain steps / plain: {ratio(captured, torch.no_grad()(lambda: model(x))):.2f}")
-    print(f"product of matrices / row: {ratio(product, row, 20):.1f}")
-    four, one = (lambda t=t: explain(model, x, GradientAttention(), target=t) for t in (classes, 1))
+    print(f"product of matrices / row, operations: {operations(product) / operations(row):.0f}")
+    print(f"product of matrices / row, time: {ratio(product, row, 20):.1f}")
+    four, one = (lambda t=t: explain(model, x, GradientAttention(), target=t) for t in ([[1, 2, 3, 4]], 1))
     print(f"gradient attention of four classes / one: {ratio(four, one):.2f}")
+    tokens, pixels = (
+        lambda technique=technique: explain(model, x, technique, target=1)
+        for technique in (TokenOcclusion(window=4, stride=2), Occlusion(window=64, stride=32))
+    )
+    tokens(), pixels()  # the first call looks at the model
+    print(f"tokens left out / pixels covered, operations: {operations(tokens) / operations(pixels):.3f}")
+    print(f"tokens left out / pixels covered, time: {ratio(tokens, pixels, pairs=3):.3f}")
 
 
 if __name__ == "__main__":

@@ -329,6 +329,10 @@ DEVICE: tuple[Question, ...] = (
     _on_a_device(_WINDOWS, ("MobileNetV2", "SqueezeNet 1.1"), (1,)),
     _on_a_device("grad_cam, 1 target", ("SqueezeNet 1.1", "VGG16"), (1, 64)),
     _on_a_device("filter_visualization, 1 filter", ("SqueezeNet 1.1",), (1,)),
+    _on_a_device("integrated_gradients, 1 target", ("ResNet-50",), (1,)),
+    _on_a_device("layer_cam, 1 target", ("ResNet-50",), (1, 16)),
+    _on_a_device("guided_backprop, 1 target", ("ResNet-18",), (1,)),
+    _on_a_device("gradient_shap, 20 samples", ("ResNet-18",), (1,)),
 )
 """For minutes on a rented device: the questions that decide come first, so that a cut loses the least."""
 

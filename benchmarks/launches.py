@@ -20,7 +20,18 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain
+from attribution import (
+    Activations,
+    Execution,
+    FilterVisualization,
+    GradCAM,
+    IntegratedGradients,
+    LayerCAM,
+    Occlusion,
+    Saliency,
+    Technique,
+    explain,
+)
 from tests.simulated_device.counted import counted
 from tests.simulated_device.device import load
 
@@ -28,6 +39,8 @@ COMMAND = "uv run python -m benchmarks.launches"
 RESULTS = Path("benchmarks/results/launches.json")
 LAYERS = ("layer2", "layer3", "layer4")
 BACKENDS = ("hooks", "captum")
+ROWS = 8
+"""Points of a path that go through the network together."""
 
 DEFAULT = Execution()
 
@@ -89,6 +102,21 @@ def _cams(model: nn.Module, x: Tensor, names: Sequence[str], targets: Sequence[i
     ]
 
 
+def _integrated(chunks: int) -> Question:
+    """Integrated gradients, eight points a chunk."""
+    steps = ROWS * chunks
+    return Question(
+        f"integrated_gradients, {steps} points, {ROWS} a pass, 64 px",
+        IntegratedGradients(steps=steps),
+        pixels=64,
+        target=3,
+        by_hand=lambda model, x: captum.attr.IntegratedGradients(model).attribute(
+            x, target=3, n_steps=steps, internal_batch_size=ROWS
+        ),
+        execution=Execution(batch_size=ROWS),
+    )
+
+
 def _covered(model: nn.Module, x: Tensor) -> Tensor:
     occlusion: Tensor = captum.attr.Occlusion(model).attribute(
         x, (3, 40, 40), strides=(3, 20, 20), target=3, perturbations_per_eval=16
@@ -127,6 +155,14 @@ QUESTIONS = (
         target=[[*range(64)]],
         by_hand=lambda model, x: _cams(model, x, ["layer2"], range(64)),
     ),
+    Question("layer_cam, layer4, 1 target", LayerCAM(layers=("layer4",)), target=3),
+    Question(
+        "saliency, 1 target",
+        Saliency(),
+        target=3,
+        by_hand=lambda model, x: captum.attr.Saliency(model).attribute(x, target=3),
+    ),
+    *(_integrated(chunks) for chunks in (1, 4)),
     Question("occlusion, 40/20", Occlusion(), target=3, by_hand=_covered),
     Question(
         "occlusion, 40/20, incremental='always'",

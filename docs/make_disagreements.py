@@ -24,6 +24,7 @@ from attribution import (
     GradCAMPlusPlus,
     GuidedBackprop,
     IntegratedGradients,
+    ScoreCAM,
     Technique,
     explain,
     zoo,
@@ -35,6 +36,8 @@ PAGE = Path(__file__).parent / "disagreements.md"
 LAYER, BEFORE_IN_PLACE = "features.12", "features.12.expand3x3"
 FIRES = tuple(f"features.{index}" for index in (7, 9, 10, 12))
 STEPS = 5
+SMALL, SCORED = (64, 64), "features.4"
+"""A small image and a layer of few channels, each of which is a forward."""
 WITHIN = 0.1
 """A size that has changed by a larger part of itself is another one."""
 
@@ -131,6 +134,29 @@ def _eigen() -> Measured:
     signs = {layer: float((ours[layer] * theirs[layer]).sum().sign()) for layer in FIRES}
     turned = sum(sign < 0 for sign in signs.values()) / len(FIRES)
     return Measured(turned, max(_off(signs[layer] * theirs[layer], ours[layer]) for layer in FIRES))
+
+
+def _score(backend: str, enlarged: Callable[[Tensor], Tensor]) -> Measured:
+    """Theirs, ours, and the formula with their masks (K, H, W) of the channels (K, h, w)."""
+    model, image, target = _shown()
+    small, technique = F.interpolate(image, SMALL, mode="area"), ScoreCAM(layers=(SCORED,))
+    theirs, ours = (
+        explain(model, small, technique, backend=by, target=target).raw[SCORED] for by in (backend, "hooks")
+    )
+    with torch.no_grad():
+        channels = tap(copy.deepcopy(model), SCORED, small, [target]).before[0]
+        scores = torch.cat([model(part)[:, target] for part in (small * enlarged(channels)[:, None]).split(16)])
+        way = torch.einsum("k,khw->hw", scores.softmax(0), channels)
+    return Measured(_off(theirs, ours), _off(theirs[0, 0], way))
+
+
+def _unit(channels: Tensor) -> Tensor:
+    low, high = channels.amin((1, 2), keepdim=True), channels.amax((1, 2), keepdim=True)
+    return (channels - low) / (high - low + 1e-8)
+
+
+def _enlarged(channels: Tensor, *, corners: bool) -> Tensor:
+    return F.interpolate(channels[None], SMALL, mode="bilinear", align_corners=corners)[0]
 
 
 def _finer() -> Measured:
@@ -231,6 +257,17 @@ ROWS: tuple[Row, ...] = (
         "LAPACK's sign is kept, so that after the ReLU a map may be the complement; the size is the part of four "
         "layers where it is, on this machine",
         _eigen, portable=False,
+    ),
+    Row(
+        "Score-CAM", *PYTORCH_GRAD_CAM, "`ScoreCAM`", 0.548,
+        "channels are enlarged with aligned corners; image of 64 × 64, layer `features.4`",
+        lambda: _score("pytorch_grad_cam", lambda channels: _unit(_enlarged(channels, corners=True))),
+    ),
+    Row(
+        "Score-CAM", *TORCHCAM, "`ScoreCAM`", 0.286,
+        "channels are scaled to 0…1 first and enlarged then, so that most masks do not reach 0 and 1; image of "
+        "64 × 64, layer `features.4`",
+        lambda: _score("torchcam", lambda channels: _enlarged(_unit(channels), corners=False)),
     ),
     Row(
         "Finer-CAM", *TORCHCAM, "`FinerCAM`, against that of grad-cam", 0.822,

@@ -18,16 +18,22 @@ from torch import Tensor, nn
 import attribution
 import attribution_captum
 import attribution_hooks
-from attribution import FilterVisualization
+from attribution import FilterVisualization, registry
 from attribution import explain as explained
 from attribution.isolation import context as isolation
 from attribution.running.execution import Execution
 from attribution.testing import small_residual
 from attribution.testing.footprint.snapshot import Snapshot
-from tests.cases import PAIRS, all_placed, given
+from attribution.testing.models.attending import attending
+from tests.cases import BACKENDS, OF_ATTENTION, PAIRS, all_placed, given, placed
 from tests.conftest import noise
 
+READERS = [pair for pair in OF_ATTENTION if pair[1] in BACKENDS]
+"""Of attention, which the model is given for them."""
+
 TECHNIQUES = all_placed({"stem": "net.stem", "body": "net.body"})
+BLOCKS = {f"head.attention.{number}": f"net.head.attention.{number}" for number in range(2)}
+TECHNIQUES |= {name: placed(registry.technique(name).example(), BLOCKS) for name, _ in READERS}
 X = noise(2, 3, 17, 23)
 EXECUTIONS = (Execution(), Execution(), Execution(batch_size=1, autocast=torch.bfloat16, deterministic=True))
 _OURS = tuple(str(Path(str(m.__file__)).parent) for m in (attribution, attribution_hooks, attribution_captum))
@@ -36,9 +42,11 @@ _OURS = tuple(str(Path(str(m.__file__)).parent) for m in (attribution, attributi
 class Counting(nn.Module):
     """Writes a buffer and an attribute, is partly in train mode, draws random numbers; with a lock it runs itself."""
 
-    def __init__(self, *, lock: bool) -> None:
+    def __init__(self, *, lock: bool, attention: bool) -> None:
         super().__init__()
         self.net, self.seen = small_residual(), 0
+        if attention:
+            attending(self.net)
         self.register_buffer("calls", torch.zeros(()))
         self.net.get_submodule("body").train()
         if lock:
@@ -98,7 +106,7 @@ class Case:
         self.renew()
 
     def renew(self) -> None:
-        self.model = Counting(lock=self.lock).eval()
+        self.model = Counting(lock=self.lock, attention=self.pair in READERS).eval()
         self.model.net.get_submodule("body").train()
         ask(self.model, self.pair, EXECUTIONS[0])
 
@@ -130,7 +138,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    return [Case(pair, lock=lock) for pair in PAIRS for lock in (False, True)]
+    return [Case(pair, lock=lock) for pair in [*PAIRS, *READERS] for lock in (False, True)]
 
 
 def sweep(count: int, seed: int) -> list[str]:

@@ -1,31 +1,32 @@
 """``attribution evaluate``: which technique to trust on a model, by a folder of photos."""
 
 import random
-import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import typer
-from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from attribution import images, metrics, plots, registry, zoo
+from attribution import layers, metrics, plots, registry, runs, zoo
 from attribution.cli import parameters, scores, typed
-from attribution.cli.output_folder import ResultFolder
+from attribution.cli.run import ended, items_of
 from attribution.cli.setting import Setting
 from attribution.cli.text import table as columns
-from attribution.errors import InputError, OutputError, nearest
+from attribution.errors import InputError, nearest
 from attribution.images.samples import DISTINCT
+from attribution.metrics import Table, kept
 from attribution.metrics.baselines import WORDS, One
-from attribution.metrics.evaluate import AT_ONCE
+from attribution.metrics.evaluate import contestants
+from attribution.metrics.extremes import extremes_figure, of_run
+from attribution.metrics.kept import Scoring
+from attribution.metrics.photos import Question
 from attribution.metrics.verdicts import cells
+from attribution.metrics.writing import write
+from attribution.runs.tables import SCORES
+from attribution.scores.score import Score
 from attribution.technique import Technique
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 _METRICS: dict[str, type[metrics.Metric]] = {
     cls.name: cls
@@ -37,6 +38,9 @@ _METRICS: dict[str, type[metrics.Metric]] = {
         metrics.SeedSpread,
         metrics.BackendDifference,
         metrics.Float64Difference,
+        metrics.ROAD,
+        metrics.ROADLeRF,
+        metrics.ROADMoRF,
     )
 }
 
@@ -51,7 +55,8 @@ class Evaluation:
     backend: str
     targets: tuple[str, ...]
     score: scores.TypedScore
-    photos: tuple[Path, ...] | None
+    folder: Path | None
+    sample: int | None
 
 
 def parse(
@@ -70,7 +75,7 @@ def parse(
     """Understand a command line.
 
     Args:
-        folder: Of photos, searched with its folders; ``None``: the sample photos.
+        folder: Of photos, or a list of them; ``None``: the sample photos.
         techniques: By name.
         metric_names: ``--metric``; the first is the headline.
         baselines: ``--baseline``: words or numbers.
@@ -84,8 +89,10 @@ def parse(
 
     Raises:
         UnknownAttributorError: No such technique or backend.
-        InputError: No such metric, baseline, parameter or photo.
+        InputError: No such metric, baseline, parameter or folder.
     """
+    if folder is not None and not folder.exists():
+        raise InputError(f"no folder or list {str(folder)!r}; give one with photos")
     names = list(dict.fromkeys(techniques))
     kinds = {}
     for name in names:
@@ -105,79 +112,88 @@ def parse(
         backend,
         tuple(targets),
         read,
-        None if folder is None else _drawn(folder, sample),
+        folder,
+        sample,
     )
 
 
-def run(asked: Evaluation, setting: Setting, folder: ResultFolder) -> None:
-    """Print the table and its sentences; write the table, the figure, and CSV files of every photo."""
-    names: deque[str] = deque()
+def run(asked: Evaluation, setting: Setting, out: Path, plan: runs.Plan, *, device: str) -> int:
+    """Begin or go on with an evaluation: print the table and its sentences, write files and pictures; the exit code.
+
+    Raises:
+        InputError: Something that was typed cannot be used.
+        OutputError: The folder cannot be written, or another process runs there.
+    """
     target = asked.score.asked(setting.target(asked.targets))
-    found = metrics.evaluate(
-        setting.model,
-        _batches(asked, setting, names),
-        asked.techniques,
+    if isinstance(target, Score) and target.of_layer is not None:
+        layers.find(setting.model, target.of_layer)
+    question = Question(
+        contestants=contestants(asked.techniques),
         metrics=asked.metrics,
         baselines=asked.baselines or None,
-        target=target,
         backend=asked.backend,
-        names=iter(names.popleft, None),
-        execution=setting.execution,
-        out=folder.path,
-        title=setting.loaded.name,
+        execution=replace(setting.execution, progress=False),
     )
+    work = Scoring(setting.model, question, target)
+    items = _photos(asked, setting, out)
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), on_shard=work.costs)
+    if not outcome.leads:
+        return 0
+    if not outcome.left and outcome.failed < outcome.items:
+        _tell(kept.table(outcome.root, work, items, setting.loaded.name), items, setting, out)
+    return ended(outcome, out)
+
+
+def _tell(found: Table, items: runs.Items, setting: Setting, out: Path) -> None:
     typer.echo(columns(cells(found, [found.headline])))
     typer.echo()
     for sentence in found.verdicts():
         typer.echo(sentence)
-    try:
-        (folder.stage / "table.md").write_text(found.text(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder.path}: {error.strerror or error}") from error
-    if found.curves:
-        plots.save(found.figure(), folder.stage / "curves.png")
+    made = write(found, out, leave=(SCORES,))
+    if len(found.photos) > 1:
+        made.append(out / "extremes.png")
+        plots.save(extremes_figure(found, of_run(out, items, setting.loaded.picture)), made[-1])
     typer.echo()
-    for path in [*folder.publish(), folder.path / "scores.csv", folder.path / "curves.csv"]:
+    for path in [out / SCORES, *made]:
         typer.echo(path)
 
 
-def _batches(asked: Evaluation, setting: Setting, names: "deque[str]") -> Iterator[Tensor]:
-    """The model's inputs for some photos at once; a photo that cannot be read is named and left out."""
-    together: list[Tensor] = []
-    for name, photo in _photos(asked):
-        inputs = setting.inputs(photo)
-        if together and (len(together) == AT_ONCE or inputs.shape[1:] != together[0].shape[1:]):
-            yield torch.cat(together)
-            together = []
-        names.append(name)
-        together.append(inputs)
-    if together:
-        yield torch.cat(together)
+def _photos(asked: Evaluation, setting: Setting, out: Path) -> runs.Items:
+    if asked.folder is None:
+        return runs.Examples(_Samples(setting), DISTINCT)
+    found = items_of(asked.folder, setting, out)
+    if asked.sample is None or asked.sample >= len(found.names):
+        return found
+    return _Drawn(found, sorted(random.Random(0).sample(range(len(found.names)), asked.sample)))
 
 
-def _photos(asked: Evaluation) -> Iterator[tuple[str, Image.Image]]:
-    if asked.photos is None:
-        yield from ((name, zoo.sample_photo(name)) for name in DISTINCT)
-        return
-    for path in asked.photos:
-        try:
-            photo = images.read(path)
-        except InputError as error:
-            tqdm.write(f"left out: {error}", file=sys.stderr)
-        else:
-            yield str(path), photo
+class _Samples:
+    """The sample photos, as the model takes them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def __len__(self) -> int:
+        return len(DISTINCT)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._setting.inputs(zoo.sample_photo(DISTINCT[index]))[0]
 
 
-def _drawn(folder: Path, sample: int | None) -> tuple[Path, ...]:
-    """The photos of a folder in the order of their names, or so many of them at random."""
-    if not folder.is_dir():
-        raise InputError(f"no folder {str(folder)!r}; give one with photos")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if not found:
-        raise InputError(f"no photos in {str(folder)!r}; expected files such as .jpg or .png")
-    if sample is not None and sample < len(found):
-        found = sorted(random.Random(0).sample(found, sample))
-    return tuple(found)
+class _Drawn:
+    """Some items of others."""
+
+    def __init__(self, items: runs.Items, numbers: Sequence[int]) -> None:
+        self._items, self._numbers = items, numbers
+        self.names = [items.names[number] for number in numbers]
+        self.source = f"{len(numbers)} drawn of {items.source}"
+        self.transform = items.transform
+
+    def __getitem__(self, index: int) -> runs.Item:
+        return self._items[self._numbers[index]]
+
+    def digest(self, index: int) -> str:
+        return self._items.digest(self._numbers[index])
 
 
 def _metric(name: str, steps: int) -> metrics.Metric:

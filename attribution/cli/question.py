@@ -67,7 +67,9 @@ def parse(
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--technique {repeated[0]} is given twice; give it once")
     kinds = {name: _kind(name, backend) for name in names}
-    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
+    known = {name: parameters.names(kind) for name, kind in kinds.items()}
+    typed.no_parameters(paths, list(known.values()))
+    own = typed.shared_out(known, settings, layer_names)
     techniques = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     for name, kind in kinds.items():
         if kind.needs_inputs and not paths:
@@ -145,13 +147,13 @@ def _draw(
     loaded, told = setting.loaded, {}
     heatmaps = {name: result for name, result in results.items() if result.technique.kind == "heatmap"}
     if len(heatmaps) > 1:
-        plots.save(side_by_side(heatmaps, picture, loaded.labels), stage / f"{stem}techniques.png")
+        plots.save(side_by_side(heatmaps, picture, loaded.labels, model=loaded.title), stage / f"{stem}techniques.png")
         told[f"{stem}techniques.png"] = ", ".join(heatmaps)
     else:
         heatmaps = {}
     for name, result in results.items():
         if name not in heatmaps:
-            plots.save(result.figure(picture, loaded.labels), stage / f"{stem}{name}.png")
+            plots.save(result.figure(picture, loaded.labels, model=loaded.title), stage / f"{stem}{name}.png")
             told[f"{stem}{name}.png"] = summary(result, loaded)
     return told
 
@@ -169,8 +171,7 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     for name, each in found.items():
         typer.echo(f"{name}\n{each.table()}" if len(found) > 1 else each.table())
         for names in each.agreements:
-            a, b = (each.attributions[backend].raw for backend in names)
-            figure = plots.difference_figure(a, b, names, image=picture)
+            figure = each.figure(picture, backends=names)
             plots.save(figure, folder.stage / f"{stem}{name}.{'-'.join(names)}.png")
     for path in folder.publish():
         typer.echo(path)
@@ -195,10 +196,16 @@ def checked(question: Question, setting: Setting) -> Asked:
     target = question.score.asked(setting.target(question.targets))
     if isinstance(target, Score) and target.of_layer is not None:
         layers.find(setting.model, target.of_layer)
+    cut: list[str] = []
     for path in question.paths:
-        inputs = Inputs.of(setting.inputs(images.read(path)))
+        photo = images.read(path)
+        inputs = Inputs.of(setting.inputs(photo))
         for technique in question.techniques.values():
             technique.check(inputs)
+        cut += [f"of {path} {told}"] if (told := setting.cut(photo)) else []
+    if cut:
+        more = f", of {len(cut) - 1} other photos less than all" * (len(cut) > 1)
+        print(f"note: {cut[0]}{more}; --stretch shows whole photos", file=sys.stderr)
     return target
 
 

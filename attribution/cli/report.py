@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from attribution import api, images, paths, registry, runs
 from attribution.cli import question
-from attribution.cli.run import files_of
+from attribution.cli.run import items_of
 from attribution.cli.setting import Setting
 from attribution.comparison import Comparison
 from attribution.errors import AttributionError, InputError
@@ -243,7 +243,7 @@ def _top(setting: Setting, inputs: Tensor) -> Top:
 
 def _files(run: OpenRun, photos: Path, setting: Setting) -> ImageFiles:
     """The photos of a run, refused where the model would see something else of them than it did."""
-    found = files_of(photos, setting, run.folder.root)
+    found = items_of(photos, setting, run.folder.root)
     settings = run.folder.settings
     if settings["model"]["weights"] != fingerprint.of_model(setting.model)["weights"]:
         raise InputError(

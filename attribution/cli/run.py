@@ -1,22 +1,20 @@
 """``attribution run``: techniques over a folder or a list of images."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
 from PIL import Image
 from torch import Tensor
 
-from attribution import class_names, layers, registry, runs
-from attribution.class_names import ClassNames
+from attribution import layers, registry, runs
 from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
-from attribution.paths import fault, named
 from attribution.runs import fingerprint
 from attribution.runs.plan import leads
 from attribution.scores.score import Score
@@ -82,7 +80,6 @@ def run(
     *,
     device: str,
     precision: str = "32",
-    labels: Path | None = None,
     overlay: bool = False,
 ) -> int:
     """Begin or go on with a run, and say how it ended; the exit code.
@@ -93,9 +90,6 @@ def run(
     """
     if precision not in _PRECISION:
         raise InputError(f"no precision {precision!r}; give {', '.join(_PRECISION)}")
-    classes: ClassNames | None = setting.loaded.labels if labels is None else _labels(labels)
-    if labels is not None:
-        setting = replace(setting, loaded=replace(setting.loaded, labels=class_names.every(classes)))
     for technique in asked.techniques.values():
         for name in parameters.layers_of(technique):
             layers.find(setting.model, name)
@@ -108,37 +102,46 @@ def run(
         backend,
         target,
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
-        classes,
+        setting.loaded.labels,
     )
-    items = files_of(source, setting, out)
+    items = items_of(source, setting, out)
     if plan.progress and leads():
         print(f"{len(items.names)} images of {items.source}", file=sys.stderr, flush=True)
-    on_shard = None
+    drawing: dict[str, Any] = {}
     if overlay:
         from attribution.runs.overlays import Overlays
 
-        on_shard = Overlays(setting.loaded.picture)
-    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, on_shard=on_shard)
-    return _told(outcome, out) if outcome.leads else 0
+        overlays = Overlays(setting.loaded.picture)
+        drawing = {"on_shard": overlays, "after": lambda folder: overlays.complete(folder, items)}
+    names = setting.loaded.labels
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=names, **drawing)
+    return ended(outcome, out) if outcome.leads else 0
 
 
-def _told(outcome: runs.Outcome, out: Path) -> int:
+def ended(outcome: runs.Outcome, out: Path) -> int:
+    """Say how a run ended; the exit code."""
     parts = [f"{outcome.items} items"]
     if outcome.failed:
         parts.append(f"{outcome.failed} failed: {out / 'failures.csv'}")
     if outcome.left:
-        parts.append(f"{outcome.left} shards left: give the same command again")
+        parts.append(f"{outcome.left} shard{'s' * (outcome.left > 1)} left: give the same command again")
     typer.echo(f"{out}  {' · '.join(parts)}")
     if outcome.signal is not None:
         return 128 + outcome.signal
     return 1 if outcome.failed or outcome.left else 0
 
 
-def files_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
-    """The images of a folder or a list, as the model takes them; what lies in ``out`` is left out.
+def items_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
+    """The images of a folder or a list, as the model takes them.
+
+    Args:
+        source: The folder or the list.
+        setting: The model.
+        out: The folder of the run, which may lie in ``source``.
 
     Raises:
         InputError: There are none.
+        TargetError: The list names a class that the model has not.
     """
     dtype = next((p.dtype for p in setting.model.parameters() if p.is_floating_point()), torch.float32)
 
@@ -155,21 +158,3 @@ def _kind(name: str, backend: str) -> type[Technique]:
     """The technique of a name; an attributor may compute a family of them."""
     kind: type[Technique] = registry.get(name, backend).technique_type
     return kind if getattr(kind, "name", None) == name else registry.technique(name)
-
-
-def _labels(path: Path) -> ClassNames:
-    """Class names from a file: JSON, or one on each line.
-
-    Raises:
-        InputError: It cannot be read, or names no classes.
-    """
-    if found := fault(path):
-        raise InputError(f"{named(path)} {found}; --labels takes a file with a name on each line, or JSON")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{named(path)} cannot be read: {error}") from error
-    if not class_names.every(names):
-        raise InputError(f"{named(path)} names no classes")
-    return names

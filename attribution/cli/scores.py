@@ -9,6 +9,7 @@ from typing import Any
 from attribution.cli.imports import folder_importable, named
 from attribution.errors import InputError, TargetError, nearest
 from attribution.scores.classes import ClassScore, Of
+from attribution.scores.finer import FinerScore
 from attribution.scores.functions import FunctionScore
 from attribution.scores.layers import LayerScore
 from attribution.scores.reading import Asked
@@ -19,13 +20,14 @@ from attribution.scores.values import ValueScore
 from attribution.zoo.script import load_function
 
 FORMS = (
-    "value, value:INDEX, region:CHANNEL, logit, probability, log_probability, sigmoid, layer:NAME:CHANNEL, "
-    "MODULE:FUNCTION or FILE.py:FUNCTION"
+    "value, value:INDEX, region:CHANNEL, logit, probability, log_probability, sigmoid, finer, "
+    "finer:REFERENCES:STRENGTH:WEIGHTS, layer:NAME:CHANNEL, MODULE:FUNCTION or FILE.py:FUNCTION"
 )
 _OF: tuple[Of, ...] = ("logit", "probability", "log_probability", "sigmoid")
-_WORDS = ("value", "region", "layer", *_OF)
+_WORDS = ("value", "region", "layer", "finer", *_OF)
 _SHOWN = 60
 _INDEX = re.compile(r"-?\d{1,9}")
+_FINER = "finer:REFERENCES:STRENGTH:WEIGHTS, such as finer:3, or finer:281,282:1:softmax"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TypedScore:
     """What ``--score`` and ``--output`` say, before the classes of ``--target`` are known.
 
     Attributes:
-        score: Of a number that is not a class; ``None``: classes are explained.
+        score: Of a number that is not a class, or of a class still to be named; ``None``: classes are explained.
         of: How classes are read.
         output: Where in the output they stand.
     """
@@ -44,6 +46,8 @@ class TypedScore:
 
     def asked(self, target: Target) -> Asked:
         """What `explain` is given."""
+        if isinstance(self.score, FinerScore):
+            return replace(self.score, target=ClassScore(target, of="logit", output=self.output))
         if self.score is not None:
             return self.score
         if self.of is None and self.output is None:
@@ -67,6 +71,8 @@ def parse(score: str | None, output: str | None, *, targets: bool) -> TypedScore
         raise TargetError("--output is empty; give a key, an index, or a path such as heads.1")
     if score is None or score in _OF:
         return TypedScore(of=next((of for of in _OF if of == score), None), output=output)
+    if score.partition(":")[0] == "finer":
+        return TypedScore(score=_finer(score), output=output)
     found = _score(score)
     if targets:
         raise TargetError(f"--score {score} explains no class; leave --target out")
@@ -94,6 +100,25 @@ def _score(text: str) -> Score:
     if not last or not place or not function:
         raise TargetError(f"no score {_cut(text)}{nearest(text, _WORDS)}; give {FORMS}")
     return FunctionScore(_function(place, function, text))
+
+
+def _finer(text: str) -> FinerScore:
+    """Of a class that is still to be named; ``281,`` is one class, ``3`` a number of classes."""
+    typed, given = text.split(":")[1:], dict[str, Any]()
+    if len(typed) > 3 or not all(typed):
+        raise TargetError(f"--score {_cut(text)}: write {_FINER}")
+    for name, word in zip(("references", "strength", "weights"), typed, strict=False):
+        given[name] = word
+    if typed:
+        classes = typed[0].removesuffix(",").split(",")
+        indices = [_index(text, each.strip(), _FINER) for each in classes]
+        given["references"] = indices if "," in typed[0] else indices[0]
+    if len(typed) > 1:
+        try:
+            given["strength"] = float(typed[1])
+        except ValueError:
+            raise TargetError(f"--score {_cut(text)}: {_cut(typed[1])} is no number; write {_FINER}") from None
+    return FinerScore(**given)
 
 
 def _function(place: str, function: str, text: str) -> Callable[..., Any]:

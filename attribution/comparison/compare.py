@@ -1,23 +1,32 @@
 """One question to several backends, and whether their answers agree."""
 
+import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
 
-from attribution import registry
+from attribution import drawing, registry
 from attribution.agreement import Agreement, all_hold, table
 from attribution.api import checked, targets_of
 from attribution.attributor import Attributor
 from attribution.calls import answers
+from attribution.comparison.judgement import Judgement
+from attribution.comparison.kinks import kinked
+from attribution.comparison.witness import held_to_float64
 from attribution.errors import BackendNotInstalledError, InputError, named
 from attribution.members import Member
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
 from attribution.technique import Technique
+
+_TOLD = 200
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +37,26 @@ class Comparison:
         attributions: By backend.
         agreements: By pair of backends, one verdict per layer × image × target.
         left_out: Where no backends were named, those of which a library is missing, and which.
+        judgements: Where backends that answer in float32 or half differ in gradients by more than the tolerance: by
+            backend, whether it is off float64 by rounding or by a bug, for each layer × image × target; see
+            ``attribution.comparison.kinks``. Else empty.
     """
 
     attributions: dict[str, Attribution]
     agreements: dict[tuple[str, str], list[Agreement]]
     left_out: dict[str, str] = field(default_factory=dict)
+    judgements: dict[str, list[Judgement]] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:
-        """Every pair of backends agrees, and every pair proved something."""
-        return all(all_hold(pairs) for pairs in self.agreements.values())
+        """Every pair of backends agrees, or both are off float64 by rounding; and every pair proved something."""
+        return all(
+            all_hold(pairs) or (self._rounds(a) and self._rounds(b)) for (a, b), pairs in self.agreements.items()
+        )
+
+    def _rounds(self, backend: str) -> bool:
+        judged = self.judgements.get(backend, ())
+        return all(each.verdict == "rounding" for each in judged) and any(each.sharp for each in judged)
 
     @property
     def largest(self) -> float:
@@ -47,7 +66,39 @@ class Comparison:
     def table(self) -> str:
         """The verdicts as text, one line each."""
         pairs = [f"{a} | {b}\n{table(pairs)}" for (a, b), pairs in self.agreements.items()]
+        for backend, judged in self.judgements.items():
+            pairs += [f"{backend} | float64", *map(str, judged)]
         return "\n".join([*pairs, *(f"{name} left out: {why}" for name, why in self.left_out.items())])
+
+    def figure(self, image: Any = None, *, backends: tuple[str, str] | None = None) -> "Figure":
+        """The answers of two backends about the first image, and their difference, a line per layer and target.
+
+        Args:
+            image: What the model saw, as for `Attribution.figure`.
+            backends: Which two; ``None``: those furthest apart.
+
+        Raises:
+            InputError: A backend was not asked, or see `Attribution.figure`.
+        """
+        from attribution import plots
+
+        pair = backends or max(
+            self.agreements, key=lambda pair: max((a.scaled for a in self.agreements[pair]), default=0)
+        )
+        for name in pair:
+            if name not in self.attributions:
+                raise InputError(f"{name!r} was not compared; there are {', '.join(self.attributions)}")
+        a, b = (self.attributions[name].raw for name in pair)
+        return plots.difference_figure(a, b, pair, image=image)
+
+    def __repr__(self) -> str:
+        technique = next(iter(self.attributions.values())).technique.name
+        verdict = "agree" if self.holds else "DISAGREE"
+        return f"<Comparison {technique}: {', '.join(self.attributions)} {verdict}, at most {self.largest:.1e} apart>"
+
+    def _repr_html_(self) -> str:
+        picture = drawing.embedded(self.figure(), repr(self))
+        return f"<p>{html.escape(repr(self)[1:-1])}</p><pre>{html.escape(self.table())}</pre>{picture}"
 
 
 @overload
@@ -131,12 +182,22 @@ def _compared(
             found[label][name] = answer
             if answer.score is not None:
                 targets[label] = answer.score  # what the clean output settled is asked of the others
-    return {
-        label: Comparison(
-            own, {(a, b): own[a].technique.agreement(own[a], own[b]) for a, b in combinations(own, 2)}, left_out[label]
-        )
-        for label, own in found.items()
-    }
+    compared = {}
+    for label, own in found.items():
+        pairs = {(a, b): own[a].technique.agreement(own[a], own[b]) for a, b in combinations(own, 2)}
+        compared[label] = Comparison(own, pairs, left_out[label])
+        if kinked(asked[label]) and not compared[label].holds:
+            compared[label] = _judged(compared[label], model, inputs, execution)
+    return compared
+
+
+def _judged(found: Comparison, model: nn.Module, inputs: Any, execution: Execution) -> Comparison:
+    """With judgements; without, and with the reason, where the model cannot be asked in float64."""
+    try:
+        return replace(found, judgements=held_to_float64(model, inputs, found.attributions, execution=execution))
+    except Exception as error:  # whatever a copy of the user's model may raise
+        told = " ".join(str(error).split()) or type(error).__name__
+        return replace(found, left_out=found.left_out | {"float64": told[:_TOLD]})
 
 
 def _classes(

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from attribution.agreement import agree
+from attribution.comparison import kinks
+from attribution.comparison.judgement import SHARP, largest
+from attribution.comparison.judgement import Judgement as Judgement
+from attribution.comparison.judgement import Verdict as Verdict
 from attribution.errors import InputError
 from attribution.result import Attribution
 from attribution.technique import Technique, paired_maps
 from attribution.techniques import FilterVisualization, Occlusion
 from attribution.techniques.filter_visualization import FIRST_STEP
-
-Verdict = Literal["rounding", "bug"]
 
 PLAIN = 2.0
 """The factor of `judge` where a plain run stands beside."""
@@ -24,34 +24,6 @@ PLAIN = 2.0
 _FACTORS = dict.fromkeys(("activations", "grad_cam", "occlusion", "filter_visualization"), 16.0)
 _TRANSFORMED = 8.0
 _HALF = 0.25
-_SHARP = 100.0
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Where the distance of a map from its float64 twin comes from.
-
-    Attributes:
-        name: What was judged, e.g. ``"layer4 · image 0 · target 7"``.
-        error: max|map − oracle|; infinite where the shapes differ, NaN where a value is NaN.
-        scale: max|oracle|.
-        allowed: The largest ``error`` that is put down to rounding, in the map's own unit.
-        verdict: ``"rounding"`` where ``error`` ≤ ``allowed``, else ``"bug"``. NaN and infinity are a bug.
-        sharp: ``scale`` ≥ 100 · ``allowed``. Where the net is so badly conditioned that more is allowed, ``"rounding"``
-            proves little.
-    """
-
-    name: str
-    error: float
-    scale: float
-    allowed: float
-    verdict: Verdict
-    sharp: bool
-
-    @property
-    def scaled(self) -> float:
-        """``error / scale``, the figure to quote; infinite where the oracle is zero."""
-        return self.error / self.scale if self.scale else float("inf")
 
 
 def budget_factor(technique: Technique, dtype: torch.dtype) -> float:
@@ -77,8 +49,8 @@ def budget_factor(technique: Technique, dtype: torch.dtype) -> float:
     return _FACTORS[name] * (_TRANSFORMED if moved else 1.0) * (_HALF if torch.finfo(dtype).bits < 32 else 1.0)
 
 
-def shaken_model(model: nn.Module, dtype: torch.dtype, *, seed: int) -> nn.Module:
-    """A float64 copy whose every weight and buffer w is w · (1 + eps(dtype) · standard normal).
+def shaken_model(model: nn.Module, dtype: torch.dtype, *, seed: int, times: float = 1.0) -> nn.Module:
+    """A float64 copy whose every weight and buffer w is w · (1 + ``times`` · eps(dtype) · standard normal).
 
     A product that is rounded is the exact product of factors that are a little off (N. J. Higham, *Accuracy and
     Stability of Numerical Algorithms*, 2002, chapter 3). So what such factors do to a map in exact arithmetic tells
@@ -88,14 +60,14 @@ def shaken_model(model: nn.Module, dtype: torch.dtype, *, seed: int) -> nn.Modul
     with torch.no_grad():
         for value in [*copy.parameters(), *copy.buffers()]:
             if value.is_floating_point():
-                value.copy_(shaken(value, dtype, generator))
+                value.copy_(shaken(value, dtype, generator, times=times))
     return copy
 
 
-def shaken(inputs: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """The same for a tensor: float64, each value times (1 + eps(dtype) · standard normal)."""
+def shaken(inputs: Tensor, dtype: torch.dtype, generator: torch.Generator, *, times: float = 1.0) -> Tensor:
+    """The same for a tensor: float64, each value times (1 + ``times`` · eps(dtype) · standard normal)."""
     noise = torch.randn(inputs.shape, generator=generator, dtype=torch.float64, device="cpu")
-    return inputs.detach().double() * (1 + torch.finfo(dtype).eps * noise.to(inputs.device))
+    return inputs.detach().double() * (1 + times * torch.finfo(dtype).eps * noise.to(inputs.device))
 
 
 def judge(
@@ -128,12 +100,12 @@ def judge(
     for mark in marks:
         if not isfinite(mark.difference):
             raise InputError(f"{mark.name}: off by {mark.difference}; give finite answers to the same question")
-    scale = _largest(oracle)
+    scale = largest(oracle)
     floor = torch.finfo(dtype).eps * max(scale, size)
     allowed = factor * max(floor, *(mark.difference for mark in marks), 0.0)
     near = isfinite(pair.difference) and pair.difference <= allowed
     return Judgement(
-        pair.name, pair.difference, scale, allowed, "rounding" if near else "bug", 0 < scale >= _SHARP * allowed
+        pair.name, pair.difference, scale, allowed, "rounding" if near else "bug", 0 < scale >= SHARP * allowed
     )
 
 
@@ -146,13 +118,16 @@ def judge_all(
 ) -> list[Judgement]:
     """One verdict per layer × image × target of a result; of filters, the first step, as in their agreement.
 
-    For occlusion the size is the largest |score| of any class, as in its agreement.
+    For occlusion the size is the largest |score| of any class, as in its agreement. Maps with kinks (`kinks.kinked`:
+    gradients of the inputs, and CAMs other than Grad-CAM that take gradients) are judged as `kinks.judge` says, beside
+    answers of models that were shaken ``times=kinks.KICK``, and, of the same seeds, ``times=-kinks.KICK``.
 
     Args:
         result: float32 or half.
         oracle: The same technique, inputs and targets in float64.
         shaken: The oracle's answers on shaken models and inputs, one per seed; two or three will do.
         plain: Instead of these, a result of the same dtype that is known to be good; a mistake of both is not found.
+            Of maps with kinks only ``typical`` is held to it, since another run is off at other places.
 
     Raises:
         InputError: The oracle or a shaken answer is not float64, there is neither or both of ``shaken`` and ``plain``,
@@ -166,7 +141,7 @@ def judge_all(
                 f"{answer!r} computes in {answer.computes_in}; ask model.double() by a backend that keeps float64"
             )
     technique, only = oracle.technique, FIRST_STEP if FIRST_STEP in oracle.raw else None
-    size = _largest(oracle.extras["largest_score"]) if isinstance(technique, Occlusion) else 0.0
+    size = largest(oracle.extras["largest_score"]) if isinstance(technique, Occlusion) else 0.0
 
     def pieces(answer: Attribution) -> list[tuple[str, Tensor, Tensor, torch.dtype]]:
         return paired_maps(answer, oracle, by_target=technique.needs_target, only=only)
@@ -178,11 +153,11 @@ def judge_all(
             raise InputError(f"beside the oracle stands an answer with {found}; expected {names}")
     judgements = []
     for n, (name, map_, exact, dtype) in enumerate(pieces(result)):
-        factor = PLAIN if plain else budget_factor(technique, dtype)
         marks = [other[n][1] for other in beside] if names[n : n + 1] == [name] else []  # else: another question
-        judgements.append(judge(name, map_, exact, marks, factor=factor, dtype=dtype, size=size))
+        if kinks.kinked(technique):
+            factor = PLAIN if plain else None
+            judgements.append(kinks.judge(name, map_, exact, marks, dtype=dtype, plain=factor))
+        else:
+            factor = PLAIN if plain else budget_factor(technique, dtype)
+            judgements.append(judge(name, map_, exact, marks, factor=factor, dtype=dtype, size=size))
     return judgements
-
-
-def _largest(map_: Tensor) -> float:
-    return map_.detach().abs().max().item() if map_.numel() else 0.0

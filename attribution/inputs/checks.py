@@ -34,6 +34,8 @@ def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
     if not inputs.explained:
         raise InputError(f"nothing in the inputs ({inputs}) can be explained; give a float tensor {_FORMS}")
     for name in inputs.explained:
+        if inputs.values[name] is not given:
+            _check_form(inputs.values[name], named=True)
         _check_tensor(inputs.values[name], model, autocast=autocast)
     return inputs
 
@@ -76,7 +78,6 @@ def floats_only(inputs: Inputs, technique: str) -> None:
 
 
 def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
-    _check_form(inputs, named=True)
     if inputs.is_complex() or inputs.is_quantized:
         raise InputError(f"inputs are {inputs.dtype}; give floats or integers")
     if 0 in inputs.shape:

@@ -60,7 +60,7 @@ class Inputs:
             given, call = {str(index): each for index, each in enumerate(value)}, "positional"
         else:
             given, call = {"": value}, "positional"
-        named = _named(axes)
+        named = {} if axes is None else _named(axes)
         if unknown := [*named.keys() - given.keys()]:
             raise InputError(f"axes name {unknown[0]!r}; the inputs have {', '.join(map(repr, given)) or 'no names'}")
         explained = {name: t for name, t in given.items() if _explained(t, named.get(name))}
@@ -249,8 +249,6 @@ def _named(axes: object) -> dict[str, str]:
     Raises:
         InputError: They are no mapping to texts.
     """
-    if axes is None:
-        return {}
     if not isinstance(axes, Mapping):
         raise InputError(f"axes are {axes!r}; give a mapping by index or keyword, such as {{1: 'n'}}")
     for name, each in axes.items():

@@ -75,31 +75,35 @@ def admit(model: nn.Module) -> None:
     refuse(model)
 
 
-def isolate(undo: Undo, model: nn.Module, example: Example | None = None) -> tuple[nn.Module, str]:
+def isolate(
+    undo: Undo, model: nn.Module, example: Example | None = None, known: Shadow | None = None
+) -> tuple[nn.Module, str]:
     """The model to run until ``undo`` runs, in eval mode, and how it was had: see `isolated`.
 
     Args:
         undo: Of the run. Torch's inference mode is off by now.
         model: The user's.
         example: Asked where a copy must be proved first: once per copy.
+        known: What `current` has found of the model just now.
 
     Raises:
         ModelError: See `admit`.
     """
     inner = unwrap(model)
     wrapper = "" if inner is model else f", unwrapped from {type(model).__name__}"
-    shadow = _shadow(inner)
+    shadow = _shadow(inner, known)
     if shadow is None or shadow.own_modes:
         own = _own_copy(inner, example)
         if own is not None:
             name_backward_hooks(own.modules())
             notes.begin(own)
             return own, f"copy{wrapper}"
-    if shadow is not None and _proved(inner, shadow, example):
+    if shadow is not None and (shadow.proved or _proved(inner, shadow, example)):
         _hold(undo, shadow)
-        keep_values(undo, shadow.shared)
-        _keep_flags(undo, shadow.model)
-        return shadow.model, f"shadow{wrapper}"
+        if shadow.shared:
+            keep_values(undo, shadow.shared)
+        anew = "" if shadow.reusable or not shadow.hooked else ", made anew: hooks hold what cannot be compared"
+        return shadow.model, f"shadow{wrapper}{anew}"
     turn.take(undo)
     run_itself(undo, inner, _beside(inner))
     whole = Whole(inner) if scripted(inner) else inner
@@ -128,7 +132,7 @@ def isolated(model: nn.Module, example: Example | None = None) -> Iterator[tuple
     """
     with undoing() as undo, explained(unwrap(model)):
         with torch.inference_mode(False):
-            found = isolate(undo, model, example)
+            found = isolate(undo, model, example, current(unwrap(model)))
         yield found
 
 
@@ -148,7 +152,7 @@ def prepared(model: nn.Module) -> Iterator[None]:
     """
     admit(model)
     inner = unwrap(model)
-    shadow = _shadow(inner)
+    shadow = _shadow(inner, current(inner))
     _known.prepared[inner] = _known.prepared.get(inner, 0) + 1
     try:
         yield
@@ -175,10 +179,17 @@ def alone(tensor: Tensor) -> bool:
     )
 
 
-def _shadow(model: nn.Module) -> Shadow | None:
+def current(model: nn.Module) -> Shadow | None:
+    """The copy of an eager model that still is one, if there is any. The model is neither run nor changed."""
     known = _known.shadows.get(model)
-    if known is not None and not known.busy and (model in _known.prepared or _same(known, model)):
-        known.refresh()
+    if known is None or known.busy:
+        return None
+    return known if model in _known.prepared or known.fits(model) or known.reset().fits(model) else None
+
+
+def _shadow(model: nn.Module, known: Shadow | None) -> Shadow | None:
+    if known is not None:
+        known.twins.refresh()
         return known
     _known.shadows.pop(model, None)
     refuse(model)
@@ -204,15 +215,12 @@ def _shadow(model: nn.Module) -> Shadow | None:
     return shadow
 
 
-def _same(shadow: Shadow, model: nn.Module) -> bool:
-    return shadow.fits(model) or shadow.reset().fits(model)
-
-
 def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
     """Whether a copy may stand in for the model. One in train mode is not run for it, unless its copy is in doubt."""
-    if shadow.proved or example is None or not (shadow.doubtful or not _training(model)):
+    if example is None or not (shadow.doubtful or not _training(model)):
         return True
-    found = proof.same(model, shadow.model, _beside(model), example(shadow.model))
+    held = shadow.held_by_hooks(model)
+    found = proof.same(model, shadow.model, _beside(model), example(shadow.model), held)
     shadow.proved = found is True
     shadow.restart()
     if found is False:
@@ -222,27 +230,25 @@ def _proved(model: nn.Module, shadow: Shadow, example: Example | None) -> bool:
 
 
 def _hold(undo: Undo, shadow: Shadow) -> None:
-    """A copy that saw an interrupt may hold anything, half-set hooks too, and serves no more."""
+    """A copy that saw an interrupt may hold anything, half-set hooks too, and serves no more.
+
+    A forward that freezes parameters freezes those that the copy shares with the user's model, so that flags are given
+    back.
+    """
+    parameters = shadow.parameters
+    flags = list(map(_REQUIRES_GRAD, parameters))
 
     def free() -> None:
+        if list(map(_REQUIRES_GRAD, parameters)) != flags:
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)
+        if shadow.hooked:  # what hooks have kept of this run is not held until the next
+            shadow.reset()
         error = sys.exc_info()[1]
         shadow.busy = error is not None and not isinstance(error, Exception)
 
     undo.add(free)
     shadow.busy = True
-
-
-def _keep_flags(undo: Undo, model: nn.Module) -> None:
-    """A forward that freezes parameters freezes those that the copy shares with the user's model."""
-    parameters: list[nn.Parameter] = notes.notes(model).get("parameters") or list(model.parameters())
-    flags = list(map(_REQUIRES_GRAD, parameters))
-
-    def give_back() -> None:
-        if list(map(_REQUIRES_GRAD, parameters)) != flags:
-            for parameter, flag in zip(parameters, flags, strict=True):
-                parameter.requires_grad_(flag)
-
-    undo.add(give_back)
 
 
 def _training(model: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """Whether a copy of a model says what the model says: both are run once, from the same random numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.restore import run_itself, turn
 from attribution.isolation.torch_modes import devices_of, note_random
+from attribution.isolation.twins import Held
 from attribution.isolation.undo import Undo
 from attribution.running.execution import lost
 from attribution.running.nested import leaves
@@ -17,7 +18,9 @@ WITHIN = {torch.float64: 1e-10, torch.float32: 1e-5}
 """How far two outputs may be apart as a part of the largest value; of other dtypes four units in the last place."""
 
 
-def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Inputs) -> bool | None:
+def same(
+    model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Inputs, held: Sequence[Held] = ()
+) -> bool | None:
     """Whether the copy's output on an image equals the model's own; both are left as they were found.
 
     Args:
@@ -25,6 +28,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Inpu
         copy: Of it.
         beside: Modules that the model runs without having registered them.
         image: One example.
+        held: What hooks of the model write into.
 
     Returns:
         ``None`` where nothing can be said: the model fails, or does not repeat itself.
@@ -34,7 +38,7 @@ def same(model: nn.Module, copy: nn.Module, beside: list[nn.Module], image: Inpu
         try:
             with torch.no_grad():
                 turn.take(undo)
-                run_itself(undo, model, beside)
+                run_itself(undo, model, beside, held)
                 run_itself(undo, copy)
                 restart = note_random(undo, devices_of(model, *image.tensors()))
                 try:

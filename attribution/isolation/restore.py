@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import is_not
 from typing import Any
@@ -58,7 +58,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=turn.renew)
 
 
-def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -> None:
+def run_itself(
+    undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = (), held: Sequence[dict[Any, Any] | list[Any]] = ()
+) -> None:
     """Let a model be run itself until ``undo`` runs: eval mode by its flags, and what was compiled in it eager.
 
     Its modules' flags, attributes, hooks and buffers are given back.
@@ -67,12 +69,17 @@ def run_itself(undo: Undo, model: nn.Module, beside: Iterable[nn.Module] = ()) -
         undo: Of the run. The lock is the caller's to take.
         model: Whose modules go into eval mode.
         beside: Modules that it runs without having registered them. They keep their mode, as after ``model.eval()``.
+        held: What its hooks write into.
     """
     modules = list(model.modules())
     every = [*modules, *beside]
     plain = [value for module in every for name, value in vars(module).items() if name not in _REGISTRIES]
     buffers = [buffer for module in every for buffer in module.buffers()]
-    steps = [Values([*buffers, *_held(plain, Tensor)]).give_back, _array_values(plain), attributes_of(every)]
+    steps = [
+        Values([*buffers, *_held(plain, Tensor)]).give_back,
+        _array_values(plain),
+        attributes_of(every, beside=held),
+    ]
 
     def restore() -> None:
         for step in reversed(steps):
@@ -156,8 +163,16 @@ def _array_values(values: Iterable[Any]) -> Callable[[], None]:
     return restore
 
 
-def attributes_of(modules: list[nn.Module], *, hooks: bool = True) -> Callable[[], None]:
-    """What gives modules their flags and attributes back, and the dicts and lists among them: children, hooks."""
+def attributes_of(
+    modules: list[nn.Module], *, hooks: bool = True, beside: Sequence[dict[Any, Any] | list[Any]] = ()
+) -> Callable[[], None]:
+    """What gives modules their flags and attributes back, and the dicts and lists among them: children, hooks.
+
+    Args:
+        modules: Of a model.
+        hooks: Whether hooks are given back.
+        beside: What else is: dicts and lists that lie deeper.
+    """
     training = [(module, module.training) for module in modules if hasattr(module, "training")]  # frozen TorchScript
     held: list[dict[Any, Any]] = [vars(module) for module in modules]
     held += [
@@ -166,8 +181,10 @@ def attributes_of(modules: list[nn.Module], *, hooks: bool = True) -> Callable[[
         for name, row in own.items()
         if isinstance(row, dict) and not isinstance(row, Notes) and (hooks or "hooks" not in name)
     ]
+    held += [each for each in beside if isinstance(each, dict)]
     before = [dict(row) for row in held]
     lists = [(row, row[:]) for own in held for row in own.values() if isinstance(row, list)]
+    lists += [(each, each[:]) for each in beside if isinstance(each, list)]
 
     def restore() -> None:
         for row, items in zip(held, before, strict=True):

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from attribution.isolation import notes
 from attribution.isolation.reach import Reach, says_itself
 from attribution.isolation.restore import attributes_of, name_backward_hooks, to_eval
-from attribution.isolation.twins import Twins
+from attribution.isolation.twins import Held, Twins
 
 LARGEST_COPY = 2**24
 """Bytes of a buffer above which a shadow shares it rather than holds its own copy."""
@@ -26,6 +26,7 @@ _TENSORS = itemgetter("_parameters", "_buffers")
 _HOOKS = itemgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _FORM = attrgetter("shape", "dtype", "device")
 _ROW = attrgetter("__dict__")
+_DEVICE = attrgetter("device")
 
 
 class Shadow:
@@ -40,6 +41,9 @@ class Shadow:
         doubtful: Whether a part of the model says itself how it is copied, or is a graph module.
         proved: Whether the copy was found to say what the model says.
         busy: Whether a run has it, or was interrupted while it had it.
+        hooked: Whether hooks of the model hold something, of which the copy's hold a copy.
+        parameters: The model's.
+        twins: What brings the copy's buffers up to date, and compares objects of both.
 
     Raises:
         Exception: Whatever a part of the model raises when it is copied.
@@ -66,23 +70,25 @@ class Shadow:
         self.doubtful = reach.doubtful or any(map(says_itself, map(type, mine)))
         self.shared = [buffer for buffer in buffers if id(buffer) not in private]
         sources, copies = [buffer for buffer in buffers if id(buffer) in private], [*private.values()]
-        self._twins = Twins(zip([*mine, *sources], [*theirs, *copies], strict=True), (sources, copies), kept)
+        self.twins = Twins(zip([*mine, *sources], [*theirs, *copies], strict=True), (sources, copies), kept)
         self._children = [weakref.ref(module) for module in mine[1:]]
         self._types = list(map(type, mine))
         notes.begin(self.model)
-        notes.notes(self.model)["parameters"] = list(model.parameters())
+        self.parameters = notes.notes(self.model)["parameters"] = list(model.parameters())
         rows, self._own = list(map(vars, mine)), list(map(vars, theirs))
         if list(map(len, _registries(rows)[2])) != list(map(len, _registries(self._own)[2])):
             raise ValueError("a module of the model loses its hooks when it is copied")
         self._note_structure(mine, rows)
-        hooks = zip(_all_hooks(rows), _all_hooks(self._own), strict=True)
-        held = list(hooks)
+        hooks, self._own_hooks = _all_hooks(rows), _all_hooks(self._own)
+        self.hooked = any(map(is_not, hooks, self._own_hooks))
         name_backward_hooks(theirs)
-        self._reset, self._reset_unhooked = attributes_of(theirs), attributes_of(theirs, hooks=False)
         notes.notes(self.model)["restart"] = weakref.WeakMethod(self.restart)
-        self.reusable = self._note_attributes(rows) and all(self._twins.same_hook(a, b) for a, b in held)
-        self._twins.close()
-        self._forms, self._numbers = list(map(_FORM, self._twins.sources)), list(map(Tensor.numel, self._twins.copies))
+        self.reusable = self._note_attributes(rows) and all(map(self.twins.same, hooks, self._own_hooks))
+        self.twins.close()
+        held = [own for _, own in self.twins.held(hooks, self._own_hooks)]
+        self._reset = attributes_of(theirs, beside=held)
+        self._reset_unhooked = attributes_of(theirs, hooks=False, beside=held)
+        self._forms, self._numbers = list(map(_FORM, self.twins.sources)), list(map(Tensor.numel, self.twins.copies))
         self.own_modes = any(map(own_modes, mine))
 
     def fits(self, model: nn.Module) -> bool:
@@ -96,13 +102,40 @@ class Shadow:
             return False
         rows: list[_Row] = list(map(_ROW, modules))
         try:
-            return self._same_structure(modules, rows) and self._same_attributes(rows)
+            registries, held, hooks = kinds = _registries(rows)
+            sizes = list(map(len, rows)), list(map(len, self._own)), list(map(len, chain(registries, held, hooks)))
+            if (
+                sizes != self._sizes
+                or list(chain.from_iterable(chain.from_iterable(map(call, self._full, kinds)))) != self._names
+            ):
+                return False
+            tree, tensors, hooked = (
+                chain.from_iterable(map(dict.values, full(each))) for full, each in zip(self._full, kinds, strict=True)
+            )
+            mine, theirs = (
+                list(chain.from_iterable(map(call, self._getters, self._with_attributes(each))))
+                for each in (rows, self._own)
+            )
         except KeyError:  # an attribute is gone
             return False
+        if not (
+            all(map(is_, tree, self._tree((*modules, None))))
+            and all(map(is_, tensors, self._tensors))
+            and list(map(_FORM, self.twins.sources)) == self._forms
+            and list(map(Tensor.numel, self.twins.copies)) == self._numbers  # a forward may resize its buffers
+            and list(map(len, self._own_buffers)) == self._own_buffer_sizes
+            and all(map(is_, chain.from_iterable(map(dict.values, self._own_buffers)), self._own_tensors))
+        ):
+            return False
+        # A deep copy shares what cannot change, so that most attributes are the same object on both sides.
+        same, alike = self.twins.begin(), list(map(is_not, mine, theirs)) == self._apart
+        pairs = (compress(mine, self._apart), compress(theirs, self._apart)) if alike else (mine, theirs)
+        return all(map(same, *pairs)) and (not self.hooked or all(map(same, hooked, self._own_hooks)))
 
-    def refresh(self) -> None:
-        """Give the copy's own buffers the values that the model's have now, however they came by them."""
-        self._twins.refresh()
+    @property
+    def devices(self) -> list[torch.device]:
+        """Of the model's parameters and buffers, the first parameter's first."""
+        return list(dict.fromkeys(map(_DEVICE, compress(self._tensors, self._there))))
 
     def reset(self) -> "Shadow":
         """Take back what runs of the copy set on it: a module may remember what it saw."""
@@ -112,39 +145,26 @@ class Shadow:
     def restart(self) -> None:
         """As at the beginning of a run, but for hooks: a forward that only looked must not count."""
         self._reset_unhooked()
-        self._twins.refresh(graph=True)
+        self.twins.refresh(graph=True)
+
+    def held_by_hooks(self, model: nn.Module) -> list[Held]:
+        """The dicts and lists that the model's hooks hold, as far as the copy's are alike: a run writes into them."""
+        rows = list(map(vars, model.modules()))
+        return [own for own, _ in self.twins.held(_all_hooks(rows), self._own_hooks)] if self.hooked else []
 
     def _note_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> None:
         registries, held, hooks = _registries(rows)
         self._sizes = list(map(len, rows)), list(map(len, self._own)), list(map(len, chain(registries, held, hooks)))
         self._full = tuple(_picker([i for i, each in enumerate(kind) if each]) for kind in (registries, held, hooks))
-        self._names = self._names_of(registries, held, hooks)
+        kinds = map(call, self._full, (registries, held, hooks))
+        self._names = list(chain.from_iterable(chain.from_iterable(kinds)))  # numbers of hooks are never used twice
         place = {id(module): index for index, module in enumerate((*modules, None))}
         self._tree = _picker([place[id(module)] for each in registries for module in each.values()])
         self._tensors = [tensor for each in held for tensor in each.values()]
+        self._there = [tensor is not None for tensor in self._tensors]
         self._own_buffers = [each for each in map(itemgetter("_buffers"), self._own) if each]
         self._own_buffer_sizes = list(map(len, self._own_buffers))
         self._own_tensors = [tensor for each in self._own_buffers for tensor in each.values()]
-
-    def _same_structure(self, modules: Sequence[nn.Module], rows: Sequence[_Row]) -> bool:
-        registries, held, hooks = _registries(rows)
-        sizes = list(map(len, rows)), list(map(len, self._own)), list(map(len, chain(registries, held, hooks)))
-        if sizes != self._sizes or self._names_of(registries, held, hooks) != self._names:
-            return False
-        tree = chain.from_iterable(map(dict.values, self._full[0](registries)))
-        tensors = chain.from_iterable(map(dict.values, self._full[1](held)))
-        return (
-            all(map(is_, tree, self._tree((*modules, None))))
-            and all(map(is_, tensors, self._tensors))
-            and list(map(_FORM, self._twins.sources)) == self._forms
-            and list(map(Tensor.numel, self._twins.copies)) == self._numbers  # a forward may resize its buffers
-            and list(map(len, self._own_buffers)) == self._own_buffer_sizes
-            and all(map(is_, chain.from_iterable(map(dict.values, self._own_buffers)), self._own_tensors))
-        )
-
-    def _names_of(self, *kinds: Sequence[_Row]) -> list[Any]:
-        """Names of children and tensors, and the numbers of hooks, which are never used twice."""
-        return list(chain.from_iterable(chain.from_iterable(map(call, self._full, kinds))))
 
     def _note_attributes(self, rows: Sequence[_Row]) -> bool:
         names = [[name for name in row if name not in _REGISTRIES] for row in rows]
@@ -155,23 +175,12 @@ class Shadow:
             for found, row in zip(names, self._own, strict=True)
         ):
             return False
-        mine, theirs = self._attributes(rows), self._attributes(self._own)
+        mine, theirs = (
+            list(chain.from_iterable(map(call, self._getters, self._with_attributes(each))))
+            for each in (rows, self._own)
+        )
         self._apart = list(map(is_not, mine, theirs))
-        return all(map(self._twins.same, mine, theirs))
-
-    def _attributes(self, rows: Sequence[_Row]) -> list[object]:
-        return list(chain.from_iterable(map(call, self._getters, self._with_attributes(rows))))
-
-    def _same_attributes(self, rows: Sequence[_Row]) -> bool:
-        """Whether all plain attributes of the copy still are those of the model; a doubt counts as a change.
-
-        A deep copy shares what cannot change, so that most attributes are the same object on both sides.
-        """
-        mine, theirs = self._attributes(rows), self._attributes(self._own)
-        self._twins.meet()
-        if list(map(is_not, mine, theirs)) != self._apart:
-            return all(map(self._twins.same, mine, theirs))
-        return all(map(self._twins.same, compress(mine, self._apart), compress(theirs, self._apart)))
+        return all(map(self.twins.same, mine, theirs))
 
 
 def _keep_graphs(mine: Sequence[nn.Module], theirs: Sequence[nn.Module]) -> None:

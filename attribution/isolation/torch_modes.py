@@ -21,9 +21,7 @@ def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
 
     All are noted first. What is given back includes what an interrupted block of torch's own left behind.
     """
-    undo.add(partial(torch_internals.set_gradients, torch.is_grad_enabled()))
-    undo.add(partial(_leave_transforms, torch_internals.transforms()))
-    undo.add(partial(_leave_function_modes, torch_internals.function_modes()))
+    undo.add(partial(_leave, torch.is_grad_enabled(), torch_internals.transforms(), torch_internals.function_modes()))
     if torch.is_inference_mode_enabled():
         outside = torch_internals.InferenceMode(False)
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
@@ -113,24 +111,22 @@ def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) ->
     torch.set_autocast_cache_enabled(cached)
 
 
-def _generators(devices: Iterable[torch.device]) -> Iterator[tuple[Callable[[Tensor], None], Tensor]]:
+def _generators(devices: Iterable[torch.device]) -> list[tuple[Callable[[Tensor], None], Tensor]]:
     """How to put each state back, and the state: the host's, and that of every device that has a generator."""
-    yield torch.set_rng_state, torch.get_rng_state()
+    found: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
     for device in devices:
         module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device)
         if device.type == "mps":  # the only one of its kind: its functions take no device
-            yield module.set_rng_state, module.get_rng_state()
+            found.append((module.set_rng_state, module.get_rng_state()))
         elif module is not None:
-            yield partial(module.set_rng_state, device=device), module.get_rng_state(device)
+            found.append((partial(module.set_rng_state, device=device), module.get_rng_state(device)))
+    return found
 
 
-def _leave_function_modes(depth: int) -> None:
-    """An interrupted one stays on a stack of torch's."""
-    while torch_internals.function_modes() > depth:
+def _leave(gradients: bool, transforms: int, function_modes: int) -> None:
+    """The gradient mode, and what an interrupt left on torch's stacks: function modes, transforms of ``torch.func``."""
+    while torch_internals.function_modes() > function_modes:
         torch_internals.leave_function_mode()
-
-
-def _leave_transforms(depth: int) -> None:
-    """Of ``torch.func``, which batches gradients: an interrupted one stays on a stack of torch's."""
-    if torch_internals.transforms() > depth:
-        torch_internals.leave_transforms(depth)
+    if torch_internals.transforms() > transforms:
+        torch_internals.leave_transforms(transforms)
+    torch_internals.set_gradients(gradients)

@@ -1,7 +1,7 @@
 """``Twins``: which object of a copy stands for which of the model, and whether the two still are alike."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
 from types import MethodType
@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attribution.isolation.reach import MADE_BY_A_STATEMENT
 from attribution.running import torch_internals
@@ -17,6 +18,8 @@ from attribution.running.values import differ, grouped, write
 
 COMPARED_FIRST = 2**24
 """Bytes of a tensor above which its values are compared before they are written again."""
+
+Held = dict[Any, Any] | list[Any]
 
 _plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
@@ -49,6 +52,7 @@ class Twins:
         self._known = {id(a): b for a, b in pairs}
         self._taken = {each.untyped_storage().data_ptr() for each in registered if each.layout == torch.strided}
         self._met: set[tuple[int, int]] = set()
+        self._seen: list[tuple[Held, Held]] | None = None
         self._open = True
         self._groups: list[tuple[list[Tensor], list[Tensor]]] = []
 
@@ -60,9 +64,19 @@ class Twins:
             for group in grouped(self.sources)
         ]
 
-    def meet(self) -> None:
-        """Begin to compare."""
+    def begin(self) -> Callable[[Any, Any], bool]:
+        """Begin to compare; what is returned is `same`."""
         self._met.clear()
+        return self.same
+
+    def held(self, mine: Iterable[object], theirs: Iterable[object]) -> list[tuple[Held, Held]]:
+        """The dicts and lists in objects of the model and in their twins, up to the first difference."""
+        self._seen = []
+        try:
+            all(map(self.begin(), mine, theirs))
+            return self._seen
+        finally:
+            self._seen = None
 
     def refresh(self, *, graph: bool = False) -> None:
         """Give the copy's values those that the model's have now, however they came by them.
@@ -83,12 +97,6 @@ class Twins:
         for source, own in self._arrays:
             own[...] = source
 
-    def same_hook(self, a: object, b: object) -> bool:
-        """A function, or a method of a module: another callable may have a state that nobody compares."""
-        if isinstance(a, MethodType) and isinstance(b, MethodType):
-            return a.__func__ is b.__func__ and self._known.get(id(a.__self__)) is b.__self__
-        return a is b
-
     def same(self, a: Any, b: Any) -> bool:
         """Whether two plain attributes are alike; a doubt counts as a difference."""
         if a is b:
@@ -96,14 +104,20 @@ class Twins:
         kind = type(a)
         if kind is not type(b):
             return False
+        if self._seen is not None and isinstance(a, dict | list):
+            self._seen.append((a, b))
         if isinstance(a, list | tuple | deque):
             return len(a) == len(b) and (all(map(is_, a, b)) or all(map(self.same, a, b)))
         if isinstance(a, dict) and not getattr(a, "__dict__", None):
             return list(a) == list(b) and all(map(self.same, a.values(), b.values()))
         if isinstance(a, set | frozenset):
             return a == b and Counter(map(type, a)) == Counter(map(type, b)) and all(map(_is_atom, a))
+        if isinstance(a, MethodType):
+            return a.__func__ is b.__func__ and self.same(a.__self__, b.__self__)
         if isinstance(a, partial):
-            return a.func is b.func and self.same(a.args, b.args) and self.same(a.keywords, b.keywords)
+            return self.same(a.func, b.func) and self.same(a.args, b.args) and self.same(a.keywords, b.keywords)
+        if isinstance(a, RemovableHandle):
+            return bool(a.id == b.id)  # of a hook; no number is used twice
         if _is_atom(a):
             return bool(a == b)
         twin: Any = self._known.get(id(a))

@@ -5,8 +5,6 @@ from attribution.layers.attention import attention_of as attention_of
 from attribution.layers.attention import attentions as attentions
 from attribution.layers.attention import block_of as block_of
 from attribution.layers.attention import check_chain as check_chain
-from attribution.layers.attention import grids_of as grids_of
-from attribution.layers.attention import reads_first as reads_first
 from attribution.layers.attention import whole as whole
 from attribution.layers.axes import Axes as Axes
 from attribution.layers.axes import alone as alone
@@ -33,7 +31,11 @@ from attribution.layers.names import not_a_tensor as not_a_tensor
 from attribution.layers.names import not_per_image as not_per_image
 from attribution.layers.names import per_image as per_image
 from attribution.layers.names import runs_often as runs_often
+from attribution.layers.opened import See as See
 from attribution.layers.opened import opened as opened
+from attribution.layers.token_places import covering as covering
+from attribution.layers.token_places import grid_of as grid_of
+from attribution.layers.token_places import reads_first as reads_first
 from attribution.layers.trace import Form as Form
 from attribution.layers.trace import Stop as Stop
 from attribution.layers.trace import graph_bytes as graph_bytes

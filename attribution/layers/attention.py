@@ -4,17 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.notes import notes
-from attribution.layers.grids import token_grids
 from attribution.layers.names import find, never_ran
 from attribution.layers.opened import opened
 from attribution.layers.trace import first_forward, missing, survey
-from attribution.running.nested import tensors
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -120,7 +117,7 @@ def attention_of(model: nn.Module, inputs: Inputs, names: Sequence[str]) -> list
         if not own:
             if not any(stop.module in inside for stop in survey(model, inputs)):
                 raise missing(model, inputs, never_ran(text))
-            raise LayerError(f"layer {text!r} computes no attention; these do: {_some(each.name for each in seen)}")
+            raise LayerError(f"layer {text!r} computes no attention; these do: {some(each.name for each in seen)}")
         chosen += own
     return [each for each in seen if each in chosen]
 
@@ -157,7 +154,7 @@ def check_chain(model: nn.Module, inputs: Inputs, chain: Sequence[AttentionLayer
     *inner, last = chain
     uneven = [each for each in inner if (each.queries, each.keys) != (last.keys,) * 2]
     if uneven or last.queries not in (1, last.keys):
-        sizes = _some(f"{each.name!r} {each.queries} × {each.keys}" for each in (*uneven, last))
+        sizes = some(f"{each.name!r} {each.queries} × {each.keys}" for each in (*uneven, last))
         raise LayerError(
             f"attention maps of different sizes have no product: {sizes}. Name layers between the same tokens"
         )
@@ -166,14 +163,16 @@ def check_chain(model: nn.Module, inputs: Inputs, chain: Sequence[AttentionLayer
         return
     if seen.changed:
         raise LayerError(
-            f"the attention weights of {_some(map(repr, seen.changed))} are changed between their softmax and the "
+            f"the attention weights of {some(map(repr, seen.changed))} are changed between their softmax and the "
             "values, as talking heads do: their rows are no weights of a mean. Name the layers that can be used"
         )
     if repeated := [each.name for each in chain if each.name.endswith("#1")]:
-        raise LayerError(f"{repeated[0].removesuffix('#1')!r} runs several times; name the runs that follow each other")
+        raise LayerError(
+            f"{repeated[0].removesuffix('#1')!r} computes attention several times; name the runs that follow each other"
+        )
     if silent := _silent(model, inputs, seen):
         raise LayerError(
-            f"no attention is seen in {_some(map(repr, silent))}, though other blocks of this kind have one: a kernel "
+            f"no attention is seen in {some(map(repr, silent))}, though other blocks of this kind have one: a kernel "
             "of its own may compute it. Switch that off, or name the layers that can be used"
         )
 
@@ -207,52 +206,7 @@ def block_of(model: nn.Module, inputs: Inputs, layer: AttentionLayer) -> str:
     return name
 
 
-def grids_of(model: nn.Module, inputs: Inputs, tokens: int) -> list[tuple[int, ...]]:
-    """(leading, *places) that so many tokens may be: see `token_grids`."""
-    shapes = [stop.shape for stop in survey(model, inputs) if stop.parametrised and stop.shape]
-    return token_grids(tokens, tuple(inputs.places()), shapes)
-
-
-def reads_first(model: nn.Module, inputs: Inputs, tokens: int) -> bool:
-    """Whether the output depends on what the first of so many tokens gathers last, as a class token. Kept in the notes.
-
-    It is asked once, by forwards of the first example in which tokens gather nothing in the last attention between
-    these tokens. Where an attention with a query of its own pools them later, no token is a class token. Where the
-    output depends on no token, as before a head of zeros, the first one is taken for it.
-    """
-    seen = attentions(model, inputs)
-    between = [each for each in seen.layers if each.keys == tokens]
-    if not between or between[-1].queries != tokens or between[-1].windows:
-        return False
-    layer, known = between[-1], seen.first
-    if layer.name not in known:
-        plain = _without(model, inputs, layer, slice(0, 0))
-        first = _differ(plain, _without(model, inputs, layer, slice(0, 1)))
-        known[layer.name] = first or not _differ(plain, _without(model, inputs, layer, slice(1, None)))
-    return known[layer.name]
-
-
-def _without(model: nn.Module, inputs: Inputs, layer: AttentionLayer, part: slice) -> list[Tensor]:
-    """What the model returns where some queries of a layer gather nothing."""
-    calls: Counter[nn.Module] = Counter()
-
-    def see(module: nn.Module | None, weights: Tensor) -> Tensor:
-        owner = model if module is None else module
-        calls[owner] += 1
-        if owner is not layer.module or calls[owner] != layer.call + 1:
-            return weights
-        emptied = weights.clone()
-        emptied[..., part, :] = 0
-        return emptied
-
-    with opened(model, see):
-        return [*tensors(first_forward(model, inputs)[0])]
-
-
-def _differ(a: list[Tensor], b: list[Tensor]) -> bool:
-    return any(not torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first four names, and how many more there are."""
     given = list(names)
     return ", ".join(given[:4]) + (f" and {len(given) - 4} more" if len(given) > 4 else "")

@@ -1,7 +1,7 @@
 """Which axis of a layer's output is the examples', which the channels': the one rule."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
-from attribution.layers.grids import MOST_LEADING, Shape, channels_last, patch_grids
+from attribution.layers.grids import MOST_LEADING, Shape, patch_grids, stretch
 from attribution.layers.names import LayerName, find, not_per_image
 from attribution.layers.trace import Stop, Survey, survey
 
@@ -107,6 +107,9 @@ def told(model: nn.Module, inputs: Inputs, layer: str, shape: Shape, rows: int) 
         LayerError: No axis is that of the examples.
     """
     name, module = find(model, layer)
+    every = tuple(dict.fromkeys(inputs.places(each) for each in inputs.explained))
+    if len(shape) > 3 and _only_first(model, shape, every):  # no forward is needed to see it
+        return examples_axis(layer, shape, rows, None), "first"
     stops = survey(model, inputs)
     stop = next((stop for stop in stops if stop.module is module), None)
     examples = examples_axis(layer, shape, rows, None if stop is None else stop.form_of(name))
@@ -115,8 +118,32 @@ def told(model: nn.Module, inputs: Inputs, layer: str, shape: Shape, rows: int) 
         return examples, "first"
     one = (1, *(shape[axis] for axis in rest))
     shapes = {one, (one[1], 1, *one[2:])} if examples else {one}
-    every = tuple(dict.fromkeys(inputs.places(each) for each in inputs.explained))
     return examples, _side(stops, stop, name, one, shapes, every)
+
+
+def _only_first(model: nn.Module, shape: Shape, every: Sequence[tuple[int, ...]]) -> bool:
+    """Whether no module can compute on a last axis of this size, and the inputs' places tell the same."""
+    if {_by_places(shape, places) for places in every} - {None} != {"first"}:
+        return False
+    computes = (nn.Linear, nn.LayerNorm, nn.RMSNorm, *_LAST)
+    return not any(
+        isinstance(module, computes) and (isinstance(module, _LAST) or shape[-1] in _last_axes(module))
+        for module in model.modules()
+    )
+
+
+def _last_axes(module: nn.Module) -> Sequence[object]:
+    """Sizes of the last axis that a linear layer or a layer norm takes or gives."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return tuple(module.normalized_shape)[-1:] if isinstance(module, nn.LayerNorm | nn.RMSNorm) else ()
+
+
+def channels_last(stops: Survey, stop: Stop, image: Shape) -> bool:
+    """Whether a module of the survey gives (N, h, w, D); ``image``: the places of the input."""
+    if stop.shape is None or len(stop.shape) != 4:
+        return False
+    return _side(stops, stop, LayerName(stop.name, stop.name), stop.shape, {stop.shape}, [tuple(image)]) == "last"
 
 
 def alone(model: nn.Module, inputs: Inputs, layer: str) -> tuple[int, ...] | None:
@@ -169,26 +196,46 @@ def _side(
         return "first"
     if len(shape) == 3 and (found := _by_sizes(stops, shape, {len(places) for places in every if places})) is not None:
         return found
-    inside = [each for each in stops if stop is not None and _within(each, stop)]
-    for inner in inside if name.entry else reversed(inside):
-        form = inner.input_shape if name.entry else inner.shape
-        if form in shapes and (found := _by_type(inner, form)) is not None:
-            return found
-    sides = {side for side in _of_others(stops, shapes) if side is not None}
+    sides = set[Side]().union(*(_sides(stops).get(form, ()) for form in shapes))
+    if len(sides) > 1:
+        inside = [each for each in stops if stop is not None and _within(each, stop)]
+        for inner in inside if name.entry else reversed(inside):
+            form = inner.input_shape if name.entry else inner.shape
+            if form in shapes and (found := _by_type(inner, form)) is not None:
+                return found
     if len(sides) != 1:
-        sides = {side for places in every if (side := _by_places(shape, places)) is not None}
+        torn = len(sides) > 1
+        sides = {side for places in every if (side := _by_places(shape, places, torn=torn)) is not None}
     return sides.pop() if len(sides) == 1 else None
 
 
-def _by_places(shape: Shape, places: Shape) -> Side:
-    """Of (1, a, …, b): what an input with these places tells, where no module does."""
+def _sides(stops: Survey) -> Mapping[tuple[int, ...], set[Side]]:
+    """What modules that give or take a tensor of a shape take for its channels; gathered once."""
+    if not stops.sides:
+        for stop in stops:
+            for form in (stop.shape, stop.input_shape) if stop.leaf else ():
+                if form is not None and (found := _by_type(stop, form)) is not None:
+                    stops.sides.setdefault(form, set()).add(found)
+    return stops.sides
+
+
+def _by_places(shape: Shape, places: Shape, *, torn: bool = False) -> Side:
+    """Of (1, a, …, b): what an input with these places tells, where no module does; ``torn``: where modules differ."""
     if len(shape) == 2 + len(places):
-        return "last" if len(places) == 2 and channels_last(shape, places) else "first"
+        plane = len(places) == 2 and 0 not in shape
+        if plane and shape[1] * shape[2] > 1 and _aspect(shape[1:3], shape[2:4], places):
+            return "last"
+        return "first" if not torn or (plane and _aspect(shape[2:4], shape[1:3], places)) else None
     if len(shape) == 3 and len(places) == 2:
         rows, columns = bool(patch_grids(shape[1], places)), bool(patch_grids(shape[2], places))
         if rows != columns:
             return "last" if rows else "first"
     return None
+
+
+def _aspect(one: Shape, other: Shape, image: Shape) -> bool:
+    """Whether the first of two pairs of axes has the aspect of the image, and the second has not."""
+    return stretch(one, image) < 1.2 and stretch(other, image) > 1.25
 
 
 def _by_sizes(stops: Survey, shape: Shape, ranks: set[int]) -> Side:
@@ -224,14 +271,6 @@ def _flattens(module: nn.Module) -> bool:
 
 def _within(inner: Stop, stop: Stop) -> bool:
     return inner.leaf and (inner.module is stop.module or inner.name.startswith(f"{stop.name}."))
-
-
-def _of_others(stops: Survey, shapes: set[tuple[int, ...]]) -> Iterator[Side]:
-    """What modules that give or take a tensor of these shapes take for its channels."""
-    for stop in stops:
-        for form in (stop.shape, stop.input_shape):
-            if stop.leaf and form in shapes:
-                yield _by_type(stop, form)
 
 
 def _by_type(stop: Stop, shape: Sequence[int] | None) -> Side:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs, as_inputs
-from attribution.layers.grids import channels_last, token_grids
+from attribution.layers.axes import channels_last
+from attribution.layers.grids import token_grids
 from attribution.layers.trace import Stop, Survey, missing, survey
 from attribution.layers.trunk import NORMS, Trunk, shrinks
 
@@ -175,7 +176,7 @@ def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, Tokens] | No
     block: tuple[str, Tokens] | None = None
     shapes = [stop.shape for stop in stops if stop.parametrised and stop.shape]
     for stop in stops:
-        tokens, outer = _tokens(stop, image, shapes), around.get(stop.module)
+        tokens, outer = _tokens(stops, stop, image, shapes), around.get(stop.module)
         if tokens is None or stop.calls > 1:
             continue
         if isinstance(stop.module, NORMS) or "Norm" in type(stop.module).__name__:
@@ -186,8 +187,8 @@ def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, Tokens] | No
     return [*norms.values()][-1] if norms else block
 
 
-def _tokens(stop: Stop, image: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> Tokens | None:
-    if channels_last(stop.shape, image):
+def _tokens(stops: Survey, stop: Stop, image: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> Tokens | None:
+    if channels_last(stops, stop, image):
         return "channels_last"
     shape = stop.shape or ()
     grids = token_grids(shape[1], image, shapes) if len(shape) == 3 and shape[0] == 1 else []

@@ -11,17 +11,10 @@ Shape = Sequence[int]
 
 def spatial(shape: Shape | None, image: Shape) -> bool:
     """(1, D, h, w) with h·w > 1, no larger than the image (H, W) and of roughly its aspect."""
-    if shape is None or len(shape) != 4 or shape[0] != 1 or channels_last(shape, image):
+    if shape is None or len(shape) != 4 or shape[0] != 1:
         return False
     h, w = shape[2:]
     return h * w > 1 and h <= image[0] and w <= image[1] and stretch((h, w), image) <= 3
-
-
-def channels_last(shape: Shape | None, image: Shape) -> bool:
-    """(N, h, w, D) rather than (N, D, h, w): axes 1 and 2 have the aspect of the image, axes 2 and 3 have not."""
-    if shape is None or len(shape) != 4 or 0 in shape or shape[1] * shape[2] == 1:
-        return False
-    return stretch(shape[1:3], image) < 1.2 and stretch(shape[2:4], image) > 1.25
 
 
 def sequence(shape: Shape | None) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from torch import Tensor, nn
@@ -65,6 +66,9 @@ class LayerName:
         return self.text.partition("[")[0]
 
 
+_parsed = lru_cache(LayerName.parse)
+
+
 def find(model: nn.Module, text: str) -> tuple[LayerName, nn.Module]:
     """The name, read, and the module it belongs to.
 
@@ -73,7 +77,7 @@ def find(model: nn.Module, text: str) -> tuple[LayerName, nn.Module]:
     Raises:
         LayerError: The model has no such layer; names the nearest ones.
     """
-    name = LayerName.parse(text)
+    name = _parsed(text) if isinstance(text, str) else LayerName.parse(text)
     path = name.path
     while (module := _submodule(model, path)) is None and path.startswith(_WRAPPERS):
         path = path.split(".", 1)[1]

@@ -1,6 +1,7 @@
 """Attention weights, seen on the way from their softmax to the values that they multiply."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -40,6 +41,7 @@ class _Opened(TorchFunctionMode):
         super().__init__()
         self._see, self._running = see, running
         self._rows: dict[int, tuple[Tensor, nn.Module | None]] = {}
+        self._given: dict[int, Tensor] = {}  # of rows that live on, what their products were given
         own = {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda *_: False,
                "scaled_dot_product_attention": self._attention, "softmax": self._softmax}  # fmt: skip
         plain: Any = F.multi_head_attention_forward
@@ -63,7 +65,7 @@ class _Opened(TorchFunctionMode):
             if rows.ndim > 2 and dim in (-1, rows.ndim - 1):
                 self._rows[id(rows)] = rows, self._innermost
             return rows
-        if not self._rows:
+        if not self._rows and not self._given:
             return func(*args, **kwargs)
         if func in _PRODUCTS:
             return func(*(self._multiplying(each) for each in args), **kwargs)
@@ -80,10 +82,18 @@ class _Opened(TorchFunctionMode):
         return self._running[-1] if self._running else None
 
     def _multiplying(self, operand: Any) -> Any:
+        if isinstance(operand, list | tuple):  # as einsum takes them
+            return [self._multiplying(each) for each in operand]
+        if id(operand) in self._given:  # a second product, of relative positions for example
+            return self._given[id(operand)]
         if id(operand) not in self._rows:
             return operand
         rows, _ = self._rows.pop(id(operand))
-        return self._see(self._innermost, rows)  # not that of the softmax, which may be a module of its own
+        seen = self._see(self._innermost, rows)  # not that of the softmax, which may be a module of its own
+        if seen is not rows:
+            self._given[id(rows)] = seen
+            weakref.finalize(rows, self._given.pop, id(rows), None)
+        return seen
 
     def _softmax(self, logits: Tensor, dim: int) -> Tensor:
         return self._see(self._innermost, logits.softmax(dim=dim))

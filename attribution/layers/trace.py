@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,7 @@ class Survey(tuple[Stop, ...]):
         failure: Why the model failed, in which case the modules that ended before it did are here; else ``None``.
         chosen: The layers that a technique takes by default, by its name.
         tokens: How those of Grad-CAM's layer lie, where it gives tokens.
+        sides: Of a shape, whether modules that give or take it compute on its first or its last axis.
     """
 
     outputs: tuple[tuple[int, ...], ...] = ()
@@ -94,6 +95,7 @@ class Survey(tuple[Stop, ...]):
 
     def __init__(self, stops: Iterable[Stop]) -> None:
         self.chosen = {}
+        self.sides: dict[tuple[int, ...], set[Literal["first", "last"] | None]] = {}
 
 
 @contextmanager

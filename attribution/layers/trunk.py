@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from attribution.inputs.inputs import Inputs
-from attribution.layers.grids import channels_last, flat, magnified, sequence, spatial
+from attribution.layers.axes import channels_last
+from attribution.layers.grids import flat, magnified, sequence, spatial
 from attribution.layers.trace import Stop, Survey
 
 POOLS = (
@@ -59,11 +60,11 @@ class Trunk:
 
     def spatial(self, stop: Stop) -> bool:
         """Whether the output is a grid (1, D, h, w)."""
-        return spatial(stop.shape, self.image)
+        return spatial(stop.shape, self.image) and not channels_last(self.stops, stop, self.image)
 
     def tokens(self, stop: Stop) -> bool:
         """Whether the output is (N, tokens, D) or (N, h, w, D)."""
-        return sequence(stop.shape) or channels_last(stop.shape, self.image)
+        return sequence(stop.shape) or channels_last(self.stops, stop, self.image)
 
     def end(self) -> Stop | None:
         """The last block whose output is a grid; ``None`` where there is none, or most parameters come after it.

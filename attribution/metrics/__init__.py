@@ -17,5 +17,8 @@ from attribution.metrics.numerics import CompletenessGap as CompletenessGap
 from attribution.metrics.numerics import Float64Difference as Float64Difference
 from attribution.metrics.numerics import SeedSpread as SeedSpread
 from attribution.metrics.randomisation import Randomisation as Randomisation
+from attribution.metrics.road import ROAD as ROAD
+from attribution.metrics.road import ROADLeRF as ROADLeRF
+from attribution.metrics.road import ROADMoRF as ROADMoRF
 from attribution.metrics.sensitivity import MaxSensitivity as MaxSensitivity
 from attribution.metrics.table import Table as Table

@@ -1,15 +1,17 @@
 """``Curves``: how the score falls while cells are removed, and the areas under it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from attribution import numbers
 from attribution.errors import InputError
 from attribution.metrics.baselines import Baselines
-from attribution.metrics.removal import Removal, counts
+from attribution.metrics.removal import Points, Removal, counts
 from attribution.metrics.remover import Remover
 from attribution.metrics.settled import explained_by
 from attribution.result import Attribution
@@ -26,7 +28,7 @@ class Curves:
     """The score of one map's photos while its cells are replaced by a baseline, in either order.
 
     Attributes:
-        removed: (S + 1,), the part of the cells that is removed, from 0 to 1.
+        removed: (S + 1,), the part of the cells that is removed: from 0 to 1, or as it was asked for.
         most: (N, T, B, S + 1), the score with the most important cells removed first.
         least: The same with the least important ones removed first.
         baselines: B names.
@@ -68,6 +70,7 @@ def removal_curves(
     target: Asked = None,
     baselines: Baselines = None,
     steps: int = 16,
+    removed: Sequence[float] | None = None,
     cells: int | None = MOST_CELLS,
     seed: int = 0,
     first: int = 0,
@@ -89,6 +92,7 @@ def removal_curves(
             what the attributions explain; the predicted class where there are only tensors.
         baselines: What stands in place of cells: see `attribution.metrics.baselines`.
         steps: S, at least 2.
+        removed: Parts of the cells, above 0, rising, at most 1: the points of the curves in place of equal steps.
         cells: Along an axis; finer maps are pooled. ``None``: each map as it is.
         seed: Of ties and of the baseline ``"noise"``.
         first: Place of the first photo in the data set, which random numbers go by.
@@ -105,7 +109,7 @@ def removal_curves(
     asked = Removal(
         maps=dict(maps),
         baselines=baselines,
-        steps=integer("removal_curves", "steps", steps, least=2),
+        points=_points(steps, removed),
         cells=None if cells is None else integer("removal_curves", "cells", cells, least=1),
         seed=integer("removal_curves", "seed", seed, least=0),
         first=integer("removal_curves", "first", first, least=0),
@@ -116,10 +120,34 @@ def removal_curves(
     settled: Any = found.technique
     names = tuple(settled.baselines)
     return {
-        name: Curves(_fractions(settled.maps[name].count, steps), each[..., 0, :], each[..., 1, :], names)
+        name: Curves(_fractions(settled.maps[name].count, settled.points), each[..., 0, :], each[..., 1, :], names)
         for name, each in found.maps.items()
     }
 
 
-def _fractions(cells: int, steps: int) -> Tensor:
-    return torch.tensor(counts(cells, steps), dtype=torch.float64, device="cpu") / cells
+def _fractions(cells: int, points: Points) -> Tensor:
+    return torch.tensor(counts(cells, points), dtype=torch.float64, device="cpu") / cells
+
+
+def _points(steps: int, removed: Sequence[float] | None) -> Points:
+    if removed is None:
+        return integer("removal_curves", "steps", steps, least=2)
+    return parts("removal_curves", "removed", removed)
+
+
+def parts(owner: str, name: str, value: object, most: float = 1) -> tuple[float, ...]:
+    """Rising numbers above 0, at most so large.
+
+    Raises:
+        InputError: They are something else.
+    """
+    several = numbers.items(value)
+    found = tuple(number for number in map(numbers.real, several or ()) if number is not None)
+    if (
+        not found
+        or len(found) < len(several or ())
+        or not all(a < b for a, b in pairwise((0.0, *found)))
+        or found[-1] > most
+    ):
+        raise InputError(f"{owner}.{name} is {value!r}; give rising parts of the cells, above 0 and at most {most}")
+    return found

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -13,11 +12,11 @@ from attribution.errors import InputError
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.context import unwrap
+from attribution.metrics import kept
 from attribution.metrics.baselines import Baselines
 from attribution.metrics.faithfulness import SRG, Deletion, Insertion
-from attribution.metrics.journal import Journal
 from attribution.metrics.metric import Metric
-from attribution.metrics.photos import Contestant, Question, by_layer, score_photos, settings, told
+from attribution.metrics.photos import Contestant, Question, by_layer, counted, score_photos
 from attribution.metrics.rows import CurveRow, Row
 from attribution.metrics.table import Table
 from attribution.running.execution import Execution
@@ -66,8 +65,8 @@ def evaluate(
         batch_size: Photos at once.
         seed: Of all that is drawn; what is drawn for a photo goes by its place.
         execution: Of maps and scores.
-        out: A folder that keeps the rows of finished photos. With the same question and folder, what is there already
-            is not computed again.
+        out: A folder: the evaluation is a run there (see `attribution.runs`), so that the same call goes on where it
+            ended, however it ended. ``inputs`` then give an example by its index: a tensor or a data set.
         title: Of the figure.
 
     Raises:
@@ -75,41 +74,32 @@ def evaluate(
         OutputError: The folder cannot be used, or holds another evaluation.
         AttributionError: As `explain`.
     """
-    metrics, size = tuple(metrics), integer("evaluate", "batch_size", batch_size, least=1)
     question = Question(
-        contestants=_named(techniques),
-        metrics=metrics,
+        contestants=contestants(techniques),
+        metrics=tuple(metrics),
         baselines=baselines,
         backend=backend,
         seed=integer("evaluate", "seed", seed, least=0),
         execution=execution,
     )
-    journal = None
+    size = integer("evaluate", "batch_size", batch_size, least=1)
     if out is not None:
-        state = {name: each for name, each in unwrap(model).state_dict().items() if isinstance(each, Tensor)}
-        asked = {**settings(question), "target": told(target), "model": type(unwrap(model)).__name__}
-        asked["weights"] = f"{crc32(repr(told(state)).encode()):08x}"
-        journal = Journal(Path(out), asked)
-    scores: list[Row] = [] if journal is None else journal.scores
-    curves: list[CurveRow] = [] if journal is None else journal.curves
+        return kept.evaluate(model, inputs, question, target, names=names, batch_size=size, out=Path(out), title=title)
+    rows: list[Row] = []
+    curves: list[CurveRow] = []
     with tqdm(desc="evaluate", unit="photo", leave=False) if execution.progress else nullcontext() as bar:
         for first, part, score, own in _parts(model, inputs, target, names, size, execution):
-            if journal is None or not {*own} <= journal.finished:
-                rows, lines = score_photos(question, model, part, score, own, first)
-                if journal is None:
-                    scores, curves = scores + rows, curves + lines
-                else:
-                    journal.add(own, rows, lines)
-                    scores, curves = journal.scores, journal.curves
+            found = score_photos(question, model, part, score, own, first)
+            rows += [*found.costs, *found.rows]
+            curves += [row for n, name in enumerate(own) for row in found.points(n, name)]
+            if first == 0:
+                rows += counted(question, model, part[:1], score.rows(slice(0, 1)) if len(part) > 1 else score, own[0])
             if bar is not None:
                 bar.update(len(own))
-    if not scores:
-        raise InputError("there are no photos to evaluate; give at least one")
-    better = {metric.name: metric.better for metric in metrics}
-    return Table(scores, curves, tuple(question.contestants), better, title=title, seed=seed)
+    return question.table(rows, curves, title)
 
 
-def _named(techniques: Any) -> dict[str, Contestant]:
+def contestants(techniques: Any) -> dict[str, Contestant]:
     """Contestants by name, one for each layer."""
     if isinstance(techniques, Technique):
         techniques = (techniques,)

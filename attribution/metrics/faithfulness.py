@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -11,51 +11,87 @@ from attribution.metrics.curves import MOST_CELLS, Curves, removal_curves
 from attribution.metrics.metric import Better, Case, Metric
 from attribution.techniques.parameters import integer
 
+Reading = tuple[tuple[str, object], ...]
+"""Arguments of `removal_curves`; metrics with the same ones read the same curves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalMetric(Metric):
-    """An area under curves of removal; several of them read the same curves.
+    """A number that curves of removal tell.
 
     Args:
-        steps: Of a curve, at least 2.
         cells: Along an axis of a map; finer maps are pooled. ``None``: each map as it is.
 
     Raises:
         InputError: A field is out of range.
     """
 
-    steps: int = 16
     cells: int | None = MOST_CELLS
 
     def __post_init__(self) -> None:
-        own = type(self).__name__
-        object.__setattr__(self, "steps", integer(own, "steps", self.steps, least=2))
         if self.cells is not None:
-            object.__setattr__(self, "cells", integer(own, "cells", self.cells, least=1))
+            object.__setattr__(self, "cells", integer(type(self).__name__, "cells", self.cells, least=1))
+
+    @property
+    @abstractmethod
+    def reading(self) -> Reading:
+        """Which curves."""
 
     @abstractmethod
-    def of(self, curves: Curves) -> Tensor:
-        """(N, T, B)."""
+    def told(self, curves: Curves) -> Mapping[str, Tensor]:
+        """(N, T) by variant."""
 
     def measure(self, case: Case) -> Mapping[str, Tensor]:
-        """By baseline: mean, blur and noise. `evaluate` takes other baselines, and one pass for many maps."""
+        """Of one map. `evaluate` takes the baselines that it is given, and one pass for many maps."""
+        asked: dict[str, Any] = dict(self.reading)
         found = removal_curves(
             case.model,
             case.inputs,
             {"map": case.given},
             target=case.target,
-            steps=self.steps,
-            cells=self.cells,
             seed=case.seed,
             first=case.first,
             execution=case.execution,
+            **asked,
         )
         (curves,) = found.values()
+        return self.told(curves)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Area(RemovalMetric):
+    """An area under the curves, by baseline.
+
+    Args:
+        steps: Of a curve, at least 2.
+        cells: As of `RemovalMetric`.
+
+    Raises:
+        InputError: A field is out of range.
+    """
+
+    steps: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "steps", integer(type(self).__name__, "steps", self.steps, least=2))
+
+    @property
+    def reading(self) -> Reading:
+        """Equal steps."""
+        return ("steps", self.steps), ("cells", self.cells)
+
+    @abstractmethod
+    def of(self, curves: Curves) -> Tensor:
+        """(N, T, B)."""
+
+    def told(self, curves: Curves) -> Mapping[str, Tensor]:
+        """(N, T) by baseline."""
         return dict(zip(curves.baselines, self.of(curves).unbind(2), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SRG(RemovalMetric):
+class SRG(Area):
     """Symmetric relevance gain: the area with the least important cells removed first − with the most important first.
 
     Unit: the score's. Range of a probability: −1 to 1; a random map has 0 on average, whatever the baseline.
@@ -73,7 +109,7 @@ class SRG(RemovalMetric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Insertion(RemovalMetric):
+class Insertion(Area):
     """The area under the score while cells are put into the baseline, the most important first. Unit: the score's.
 
     Source: V. Petsiuk, A. Das, K. Saenko, *RISE*, BMVC 2018, section 4.3. Departs from the paper: any baseline, where
@@ -89,7 +125,7 @@ class Insertion(RemovalMetric):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deletion(RemovalMetric):
+class Deletion(Area):
     """The area under the score while cells are removed, the most important first. Unit: the score's.
 
     A low value may also come of cells that look odd when they are removed; take `SRG`, of which that part cancels.

@@ -11,6 +11,7 @@ from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import InputError, NonFiniteError
 from attribution.inputs.inputs import Inputs
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.metrics import witnesses
 from attribution.metrics.draws import generator
 from attribution.metrics.metric import Better, Case, Metric, over_places
@@ -150,21 +151,24 @@ class _Shaker(Attributor[_Shaken]):
         noise = upload(torch.stack([self._noise(asked, x, n) for n in range(len(x))], dim=1), x.device, x.dtype)
         with torch.no_grad():
             photos = torch.arange(len(x), device=x.device)
-            for part in photos.split(at_once):
-                run.scores(run.forward(run.inputs[part], part), part)
+            matrix = torch.cat([run.matrix(run.forward(run.inputs[p], p), p) for p in photos.split(at_once)])
             targets = run.settled[1].shape[1]
             maps = asked.map.to(x.device)
             if maps.ndim < x.ndim + 1:
                 maps = maps.unsqueeze(2)
             maps = maps.expand(-1, targets, *x.shape[1:])
 
-            def change(column: int) -> Change:
-                return lambda shown, examples: run.scores(run.forward(shown, examples), examples)[:, column]
+            def of(forward: Forward) -> list[Tensor]:
+                def change(column: int) -> Change:
+                    return lambda shown, examples: forward(shown, examples)[:, column]
 
-            found = [
-                own(change(t), x, maps[:, t], noise, normalise=metric.normalise, at_once=at_once)
-                for t in range(targets)
-            ]
+                return [
+                    own(change(t), x, maps[:, t], noise, normalise=metric.normalise, at_once=at_once)
+                    for t in range(targets)
+                ]
+
+            rows = noise.shape[0] * len(x) * targets if metric.backend == witnesses.OWN else 0  # no fast way is shared
+            found = forwarding(run, matrix, rows, of)
         return {"map": torch.stack(found, dim=1)[..., None]}
 
     @staticmethod

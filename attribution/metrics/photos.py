@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from math import isfinite
 from time import perf_counter
 from typing import Any
 from zlib import crc32
@@ -13,16 +15,19 @@ from attribution import api
 from attribution.errors import InputError, NonFiniteError
 from attribution.inputs.inputs import Inputs
 from attribution.metrics.baselines import Baselines
+from attribution.metrics.cells import CellMap, cell_maps
 from attribution.metrics.controls import Control, controls
-from attribution.metrics.curves import Curves, removal_curves
-from attribution.metrics.faithfulness import SRG, Deletion, Insertion, RemovalMetric
+from attribution.metrics.cost import in_forwards
+from attribution.metrics.curves import MOST_CELLS, Curves, removal_curves
+from attribution.metrics.faithfulness import SRG, Deletion, Insertion, Reading, RemovalMetric
 from attribution.metrics.metric import Case, Metric, changed
-from attribution.metrics.rows import SECONDS, CurveRow, Row
+from attribution.metrics.rows import FORWARDS, SECONDS, CurveRow, Row
+from attribution.metrics.scored import Scored
 from attribution.metrics.settled import reading
+from attribution.metrics.table import Table
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
-from attribution.scores.score import Score
 from attribution.technique import Technique
 
 Mapper = Callable[[Inputs], Tensor]
@@ -63,10 +68,21 @@ class Question:
         if not names or len(set(names)) < len(names) or not all(isinstance(each, Metric) for each in self.metrics):
             raise InputError(f"metrics are {names}; give at least one, such as SRG(), and none twice")
 
+    def table(self, rows: Sequence[Row], curves: Sequence[CurveRow], title: str = "") -> Table:
+        """What was found, as a table.
+
+        Raises:
+            InputError: There is nothing.
+        """
+        if not rows:
+            raise InputError("there are no photos to evaluate; give at least one that can be")
+        better = {metric.name: metric.better for metric in self.metrics}
+        return Table(rows, curves, tuple(self.contestants), better, title=title, seed=self.seed)
+
 
 def score_photos(
     question: Question, model: nn.Module, inputs: Inputs, target: Asked, names: Sequence[str], first: int
-) -> tuple[list[Row], list[CurveRow]]:
+) -> Scored:
     """All that is asked of some photos; what it says of one depends on no other.
 
     Args:
@@ -80,25 +96,17 @@ def score_photos(
     Raises:
         AttributionError: As `explain`; `NonFiniteError` where a metric has no finite value.
     """
-    found, rows, settled = _maps(question, model, inputs, target, names)
+    found, costs, settled = _maps(question, model, inputs, target, names)
     known = controls(inputs)
     given: dict[str, Attribution | Tensor] = {name: attribution for name, (attribution, _) in found.items()}
     given |= {name: control(inputs, question.seed, first) for name, control in known.items() if name not in given}
     labels = _labels(found, given)
     curves = _curves(question, model, inputs, given, settled, first)
-    lines = [
-        CurveRow(names[n], labels[n][t], name, baseline, *point)
-        for name, each in curves.get(_asked_first(question), {}).items()
-        for n in range(len(inputs))
-        for t in range(each.most.shape[1])
-        for b, baseline in enumerate(each.baselines)
-        for point in zip(each.removed.tolist(), each.most[n, t, b].tolist(), each.least[n, t, b].tolist(), strict=True)
-    ]
+    rows: list[Row] = []
     for metric in question.metrics:
         for name, map_ in given.items():
             if isinstance(metric, RemovalMetric):
-                each = curves[metric.steps, metric.cells][name]
-                values: Mapping[str, Tensor] = dict(zip(each.baselines, metric.of(each).unbind(2), strict=True))
+                values = metric.told(curves[metric.reading][name])
             else:
                 explained = found[name][1] if name in found else None
                 control = None if name in found else known[name]
@@ -106,7 +114,11 @@ def score_photos(
                     _case(question, model, inputs, map_, settled, first, explained=explained, control=control)
                 )
             rows += _rows(names, labels, name, metric.name, values)
-    return rows, lines
+    cells: dict[str, CellMap] = {}
+    for name, map_ in given.items():
+        cells |= cell_maps(name, map_, inputs, MOST_CELLS)
+    maps = {name: each.values.float() for name, each in cells.items()}
+    return Scored(rows, curves.get(_asked_first(question), {}), maps, labels, costs)
 
 
 def told(value: object) -> object:
@@ -133,17 +145,12 @@ def settings(question: Question) -> dict[str, object]:
 def _maps(
     question: Question, model: nn.Module, inputs: Inputs, target: Asked, names: Sequence[str]
 ) -> tuple[dict[str, tuple[Attribution | Tensor, Any]], list[Row], Any]:
-    """The contestants' maps, each with the way to ask again; seconds for each photo; and the target, settled."""
+    """The contestants' maps, each with the way to ask again; their seconds for each photo; and the target, settled."""
     found: dict[str, tuple[Attribution | Tensor, Any]] = {}
     rows: list[Row] = []
     settled: Any = target
 
-    def explained(model: nn.Module, inputs: Inputs, technique: Technique, score: Score | None) -> Attribution:
-        asked = score if technique.needs_target else None
-        return api.explain(
-            model, inputs, technique, backend=question.backend, target=asked, execution=question.execution
-        )
-
+    explained = partial(_explained, question)
     for name, contestant in question.contestants.items():
         before = perf_counter()
         answer: Attribution | Tensor
@@ -157,6 +164,29 @@ def _maps(
         found[name] = answer, explained if isinstance(contestant, Technique) else None
         rows += [Row(photo, "", name, SECONDS, "", took) for photo in names]
     return found, rows, settled
+
+
+def counted(question: Question, model: nn.Module, inputs: Inputs, target: Asked, photo: str) -> list[Row]:
+    """What each technique costs of one photo, in forwards.
+
+    Args:
+        question: See `score_photos`.
+        model: As found on every exit.
+        inputs: One photo.
+        target: Of it.
+        photo: Its name.
+    """
+    rows = []
+    for name, each in question.contestants.items():
+        if isinstance(each, Technique):
+            cost = in_forwards(partial(_explained, question, model, inputs, each, target), model, inputs)
+            rows += [Row(photo, "", name, FORWARDS, "", cost)] if isfinite(cost) else []
+    return rows
+
+
+def _explained(question: Question, model: nn.Module, inputs: Inputs, technique: Technique, score: Asked) -> Attribution:
+    asked = score if technique.needs_target else None
+    return api.explain(model, inputs, technique, backend=question.backend, target=asked, execution=question.execution)
 
 
 def _case(
@@ -183,10 +213,10 @@ def _case(
     )
 
 
-def _asked_first(question: Question) -> tuple[int, int | None]:
-    """Steps and cells of the curves that are kept: those of the first metric that has some."""
+def _asked_first(question: Question) -> Reading:
+    """The curves that are kept: those of the first metric that has some."""
     removal = [metric for metric in question.metrics if isinstance(metric, RemovalMetric)]
-    return (removal[0].steps, removal[0].cells) if removal else (0, None)
+    return removal[0].reading if removal else ()
 
 
 def _curves(
@@ -196,24 +226,22 @@ def _curves(
     given: Mapping[str, Attribution | Tensor],
     settled: Any,
     first: int,
-) -> dict[tuple[int, int | None], dict[str, Curves]]:
-    """One pass for all metrics of the same steps and cells."""
-    asked = {(metric.steps, metric.cells): None for metric in question.metrics if isinstance(metric, RemovalMetric)}
-    return {
-        (steps, cells): removal_curves(
+) -> dict[Reading, dict[str, Curves]]:
+    """One pass for all metrics that read the same."""
+    found = {}
+    for each in {metric.reading: None for metric in question.metrics if isinstance(metric, RemovalMetric)}:
+        asked: dict[str, Any] = {"baselines": question.baselines, **dict(each)}
+        found[each] = removal_curves(
             model,
             inputs,
             given,
             target=settled,
-            baselines=question.baselines,
-            steps=steps,
-            cells=cells,
             seed=question.seed,
             first=first,
             execution=question.execution,
+            **asked,
         )
-        for steps, cells in asked
-    }
+    return found
 
 
 def _labels(

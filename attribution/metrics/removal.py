@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import floor
 from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
@@ -12,11 +13,19 @@ from attribution.metrics.cells import CellMap, cell_maps
 from attribution.scores.classes import ClassScore
 from attribution.technique import Kind, Maps, Technique
 
+Points = int | tuple[float, ...]
+"""How far cells are removed: in so many equal steps, or to these parts of all cells."""
 
-def counts(cells: int, steps: int) -> list[int]:
-    """How many of so many cells are removed at each step: the nearest to k · cells / steps, halves up."""
-    steps = min(steps, cells)
-    return [(2 * k * cells + steps) // (2 * steps) for k in range(steps + 1)]
+
+def counts(cells: int, points: Points) -> list[int]:
+    """How many of so many cells are removed, none at first; fractions go to the nearest number, halves up.
+
+    With fewer cells than steps each cell is a step. A part below 1 leaves at least one cell.
+    """
+    if isinstance(points, int):
+        steps = min(points, cells)
+        return [(2 * k * cells + steps) // (2 * steps) for k in range(steps + 1)]
+    return [0, *(min(floor(part * cells + 0.5), cells if part == 1 else cells - 1) for part in points)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +46,7 @@ class Removal(Technique):
 
     maps: Mapping[str, Any]
     baselines: Any
-    steps: int
+    points: Points
     cells: int | None
     seed: int
     first: int

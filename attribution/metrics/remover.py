@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import InputError
-from attribution.inputs.inputs import Inputs
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.metrics import baselines, ranking
 from attribution.metrics.cells import CellMap, lattice, places_of
+from attribution.metrics.imputation import impute
 from attribution.metrics.removal import Removal, counts
 from attribution.running.execution import CPU_WINDOWS
 from attribution.technique import Maps, Technique
@@ -29,20 +31,32 @@ class Remover(Attributor[Removal]):
         technique = run.technique
         with torch.no_grad():
             work = _Work(run)
-            clean = work.clean()
+            matrix = work.clean()
+            assert run.clean is not None  # the matrix settled it
+            clean = run.clean
             for name, each in technique.maps.items():
                 _fits(name, each.values.shape[1], clean.shape[1])
             orders = {name: work.order(each) for name, each in technique.maps.items()}
             bases = {name: work.bases(name) for name in {each.input: None for each in orders.values()}}
-            covered = {name: work.covered(name, base) for name, base in bases.items()}
-            found = {}
-            total = sum((len(each.counts) - 2) * each.ranks[..., 0].numel() for each in orders.values())
-            with run.progress(2 * len(technique.baselines) * total, "image") as done:
-                for name, each in orders.items():
-                    curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
-                    curve[..., 0], curve[..., -1] = clean[..., None, None], covered[each.input][..., None]
-                    work.fill(curve, each, bases[each.input], done)
-                    found[name] = curve
+            total = sum(len(each.inner) * each.ranks[..., 0].numel() for each in orders.values())
+            rows, first = 2 * len(technique.baselines) * total, work.rows
+
+            def curves(forward: Forward) -> Maps:
+                work.begin(forward, first)
+                ended = {each.input: None for each in orders.values() if each.ends}
+                covered = {name: work.covered(name, bases[name].cover) for name in ended}
+                found = {}
+                with run.progress(rows, "image") as done:
+                    for name, each in orders.items():
+                        curve = clean.new_empty(*clean.shape, len(technique.baselines), 2, len(each.counts))
+                        curve[...] = clean[..., None, None, None]
+                        if each.ends:
+                            curve[..., each.ends] = covered[each.input][..., None, None]
+                        work.fill(curve, each, bases[each.input], done)
+                        found[name] = curve
+                return found
+
+            found = forwarding(run, matrix, rows, curves)
         run.note("forwards per photo", work.rows // len(run.inputs))
         return found
 
@@ -56,7 +70,7 @@ class _Order:
         ranks: (N, T or 1, n).
         cells: (places,), the cell of each place.
         places: Of the input, one axis each.
-        counts: S + 1 numbers of removed cells.
+        counts: Numbers of removed cells.
     """
 
     input: str
@@ -65,9 +79,37 @@ class _Order:
     places: tuple[int, ...]
     counts: tuple[int, ...]
 
+    @property
+    def inner(self) -> list[int]:
+        """The points at which some cells are removed and some are left."""
+        return [k for k, count in enumerate(self.counts) if 0 < count < self.ranks.shape[2]]
+
+    @property
+    def ends(self) -> list[int]:
+        """The points at which nothing is left."""
+        return [k for k, count in enumerate(self.counts) if count == self.ranks.shape[2]]
+
+
+@dataclass(frozen=True)
+class _Bases:
+    """What stands in place of removed cells of an input.
+
+    Attributes:
+        cover: (B, N, …).
+        linear: (B,), whether removed places are imputed from those that are left.
+        noise: (N, …), that is added to them; ``None`` where no baseline is linear.
+    """
+
+    cover: Tensor
+    linear: Tensor
+    noise: Tensor | None
+
 
 class _Work:
     """Forwards of changed photos, some of them at once."""
+
+    rows: int
+    _forward: Forward
 
     def __init__(self, run: Run[Removal]) -> None:
         self._run = run
@@ -77,10 +119,15 @@ class _Work:
         self._at_once = run.execution.chunk(needed, 2**31, most=most)
         self.rows = 0
 
+    def begin(self, forward: Forward, rows: int) -> None:
+        """Go on with these forwards, after so many rows."""
+        self._forward, self.rows = forward, rows
+
     def clean(self) -> Tensor:
-        """(N, T), of the photos as they are."""
-        parts = torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
-        return torch.cat([self._run.scores(self._ran(None, None, part), part) for part in parts])
+        """(N, K), what scores of the photos as they are are picked from; it settles these."""
+        run, parts = self._run, torch.arange(len(self._inputs), device=self._inputs.device).split(self._at_once)
+        self.rows += len(self._inputs)
+        return torch.cat([run.matrix(run.forward(self._inputs[part], part), part) for part in parts])
 
     def order(self, map_: CellMap) -> _Order:
         """The order of a map's cells."""
@@ -88,14 +135,17 @@ class _Work:
         places = places_of(self._inputs, map_.input)
         ranks = ranking.ranks(map_.values, seed=asked.seed, first=asked.first)
         cells = lattice(shape, places, ranks.device)
-        return _Order(map_.input, ranks, cells, places, tuple(counts(ranks.shape[2], asked.steps)))
+        return _Order(map_.input, ranks, cells, places, tuple(counts(ranks.shape[2], asked.points)))
 
-    def bases(self, name: str) -> Tensor:
-        """(B, N, …), what an input is replaced by."""
+    def bases(self, name: str) -> _Bases:
+        """What an input is replaced by."""
         asked = self._run.technique
-        given = asked.baselines.values()
-        return torch.stack(
-            [baselines.made(one, self._inputs, name, seed=asked.seed, first=asked.first) for one in given]
+        given, drawn = asked.baselines.values(), {"seed": asked.seed, "first": asked.first}
+        linear = torch.tensor([isinstance(one, str) and one == "linear" for one in given], device=self._inputs.device)
+        return _Bases(
+            torch.stack([baselines.made(one, self._inputs, name, **drawn) for one in given]),
+            linear,
+            baselines.imputation_noise(self._inputs, name, **drawn) if bool(linear.any()) else None,
         )
 
     def covered(self, name: str, bases: Tensor) -> Tensor:
@@ -107,39 +157,45 @@ class _Work:
         whole: Tensor = torch.cat(found).unflatten(0, bases.shape[:2])
         return whole.movedim(0, -1)
 
-    def fill(self, curve: Tensor, order: _Order, bases: Tensor, done: Callable[[], None]) -> None:
+    def fill(self, curve: Tensor, order: _Order, bases: _Bases, done: Callable[[], None]) -> None:
         """The inner points of one map's curve (N, T, B, 2, S + 1)."""
         photos, own, cells = order.ranks.shape
-        shape = (len(bases), 2, len(order.counts) - 2, own, photos)
-        removed = torch.tensor(order.counts, device=bases.device)
+        device = bases.cover.device
+        shape = (len(bases.cover), 2, len(order.inner), own, photos)
+        removed, inner = (torch.tensor(each, device=device) for each in (order.counts, order.inner))
         x = self._inputs.values[order.input]
-        jobs = torch.arange(shape[0] * 2 * shape[2] * own * photos, device=bases.device)
-        for part in jobs.split(self._at_once):
+        jobs = torch.arange(prod(shape), device=device)
+        for part in jobs.split(self._at_once) if len(jobs) else ():
             base, way, step, t, n = torch.unravel_index(part, shape)
-            rank, count = order.ranks[n, t], removed[step + 1][:, None]
+            step = inner[step]
+            rank, count = order.ranks[n, t], removed[step][:, None]
             gone = torch.where(way[:, None] == 0, rank < count, rank >= cells - count)
             gone = gone[:, order.cells].reshape(-1, *[1] * (x.ndim - 1 - len(order.places)), *order.places)
-            scores = self._scores(order.input, torch.where(gone, bases[base, n], x[n]), n)
+            scores = self._scores(order.input, _changed(x, gone, bases, base, n), n)
             if own == 1:
-                curve[n, :, base, way, step + 1] = scores
+                curve[n, :, base, way, step] = scores
             else:
-                curve[n, t, base, way, step + 1] = scores.gather(1, t[:, None])[:, 0]
+                curve[n, t, base, way, step] = scores.gather(1, t[:, None])[:, 0]
             for _ in part:
                 done()
 
     def _scores(self, name: str, changed: Tensor, examples: Tensor) -> Tensor:
-        return self._run.scores(self._ran(name, changed, examples), examples)
-
-    def _ran(self, name: str | None, changed: Tensor | None, examples: Tensor) -> object:
-        """What the model returns for some examples, one of whose inputs may be changed."""
+        """Of some examples, one of whose inputs is changed."""
         self.rows += len(examples)
-        shown: Tensor | Inputs
-        if name is None or changed is None:
-            shown = self._inputs[examples]
-        else:
-            shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
-        output: object = self._run.forward(shown, examples)
-        return output
+        shown = changed if self._inputs.plain else self._inputs[examples].replaced({name: changed})
+        return self._forward(shown, examples)
+
+
+def _changed(x: Tensor, gone: Tensor, bases: _Bases, base: Tensor, n: Tensor) -> Tensor:
+    """Photos n of which some places are gone, by baseline."""
+    shown = x[n]
+    changed = torch.where(gone, bases.cover[base, n], shown)
+    if bases.noise is not None:
+        linear = bases.linear[base].nonzero()[:, 0]
+        if len(linear):
+            imputed = impute(shown[linear], gone[linear])
+            changed[linear] = torch.where(gone[linear], imputed + bases.noise[n[linear]], imputed)
+    return changed
 
 
 def _fits(name: str, own: int, targets: int) -> None:

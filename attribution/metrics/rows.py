@@ -1,19 +1,23 @@
 """``Row`` and ``CurveRow``: what is kept of each photo, in memory and as CSV."""
 
 import csv
-import os
-import secrets
+import io
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attribution.errors import OutputError
 from attribution.paths import named
+from attribution.runs import files
 
 SECONDS = "seconds"
 """The metric by which a technique's time for a photo is kept."""
+
+FORWARDS = "forwards"
+"""The metric by which its work is: multiply-adds for one photo, per those of one forward."""
+
+COSTS = SECONDS, FORWARDS
 
 
 @dataclass(frozen=True)
@@ -63,43 +67,41 @@ class CurveRow:
 R = TypeVar("R", Row, CurveRow)
 
 
-def write(path: Path, kind: type[R], rows: Iterable[R]) -> None:
+def write(path: Path, kind: type[Row] | type[CurveRow], rows: Iterable[Row | CurveRow]) -> None:
     """Rows as CSV with a header; the file appears whole or not at all. Numbers come back bit by bit.
 
     Raises:
         OutputError: It cannot be written.
     """
-    part = path.with_name(f".{secrets.token_hex(4)}")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            lines = csv.writer(file)
-            lines.writerow([field.name for field in fields(kind)])
-            lines.writerows(map(astuple, rows))
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {named(path)}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    text = io.StringIO(newline="")
+    lines = csv.writer(text)
+    lines.writerow([field.name for field in fields(kind)])
+    lines.writerows(map(astuple, rows))
+    files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def append(path: Path, rows: Sequence[Row] | Sequence[CurveRow]) -> None:
-    """More rows behind those of `write`.
+def write_parquet(path: Path, kind: type[Row] | type[CurveRow], rows: Sequence[Row | CurveRow]) -> None:
+    """The same as Parquet, for which pyarrow must be installed.
 
     Raises:
         OutputError: It cannot be written.
     """
-    try:
-        with path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(map(astuple, rows))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutputError(f"cannot write {named(path)}: {error.strerror or error}") from error
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    types: dict[Any, Any] = {float: arrow.float64(), str: arrow.string()}
+    schema = arrow.schema([(field.name, types[field.type]) for field in fields(kind)])
+    columns = {name: [_utf8(getattr(row, name)) for row in rows] for name in schema.names}
+    with files.writing(path) as file:
+        parquet.write_table(arrow.table(columns, schema), file)
+
+
+def _utf8(value: str | float) -> str | float:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    """Rows of a file; a last line that was cut is left out.
+    """Rows of a file.
 
     Raises:
         OutputError: It is no such file.
@@ -112,10 +114,10 @@ def read(path: Path, kind: type[R]) -> list[R]:
         raise OutputError(f"cannot read {named(path)}: {error}") from error
     if header != [field.name for field in fields(kind)]:
         raise OutputError(f"{named(path)} has columns {', '.join(header)}; give a file that evaluate wrote")
-    found = []
-    for line in lines:
-        with suppress(ValueError):
-            if len(line) == len(types):
-                values: list[Any] = [float(c) if type_ is float else c for c, type_ in zip(line, types, strict=True)]
-                found.append(kind(*values))
-    return found
+    try:
+        values: list[list[Any]] = [
+            [float(c) if type_ is float else c for c, type_ in zip(line, types, strict=True)] for line in lines
+        ]
+    except ValueError as error:
+        raise OutputError(f"{named(path)} has a line that evaluate did not write: {error}") from error
+    return [kind(*each) for each in values]

@@ -10,7 +10,7 @@ import numpy as np
 from attribution.errors import InputError, nearest
 from attribution.metrics import rows as rows_
 from attribution.metrics.metric import Better
-from attribution.metrics.rows import SECONDS, CurveRow, Row
+from attribution.metrics.rows import FORWARDS, SECONDS, CurveRow, Row
 from attribution.metrics.statistics import Array, Interval, Versus, intervals, versus
 
 if TYPE_CHECKING:
@@ -99,8 +99,15 @@ class Table:
             raise InputError(f"{metric} has no variant {variant!r}; it has {', '.join(map(repr, variants))}")
         chosen = [self._found[metric, each] for each in (variants if variant is None else [variant])]
         maps = [name for name in self.maps if all(name in each for each in chosen)]
-        photos = [p for p in self.photos if all(p in each[name] for each in chosen for name in maps)]
+        photos = self.photos_of(metric, variant)
         return {name: np.mean([[each[name][photo] for photo in photos] for each in chosen], axis=0) for name in maps}
+
+    def photos_of(self, metric: str, variant: str | None = None) -> list[str]:
+        """The photos that `values` are of, in their order; the arguments are the same."""
+        variants = self.variants(metric) if variant is None else [variant]
+        chosen = [self._found[metric, each] for each in variants]
+        maps = [name for name in self.maps if all(name in each for each in chosen)]
+        return [photo for photo in self.photos if all(photo in each[name] for each in chosen for name in maps)]
 
     def means(self, metric: str, variant: str | None = None) -> dict[str, Interval]:
         """By map, the mean over photos with its interval; all maps see the same resampled photos."""
@@ -141,6 +148,30 @@ class Table:
         maps = self._found.get((SECONDS, ""), {})
         return {name: float(np.median([*photos.values()])) for name, photos in maps.items()}
 
+    def forwards(self) -> dict[str, float]:
+        """By technique, the work for one photo's map: multiply-adds, backward passes too, per those of one forward."""
+        maps = self._found.get((FORWARDS, ""), {})
+        return {name: float(np.median([*photos.values()])) for name, photos in maps.items()}
+
+    def extremes(self, name: str, count: int = 3) -> tuple[list[str], list[str]]:
+        """The photos of which a map has the best and the worst values of the headline, at most half of them each.
+
+        Args:
+            name: A map.
+            count: Photos of each.
+
+        Raises:
+            InputError: There is no such map.
+        """
+        values = self.values(self.headline)
+        if name not in values:
+            raise InputError(f"{self.headline} was not measured of {name!r}{nearest(name, values)}")
+        sign = -1 if self.better[self.headline] == "higher" else 1
+        photos = self.photos_of(self.headline)
+        order = [photos[k] for k in np.argsort(sign * values[name], kind="stable")]
+        count = min(count, len(order) // 2)
+        return order[:count], order[::-1][:count]
+
     def text(self) -> str:
         """The table in Markdown, and below it the sentences of `verdicts`."""
         from attribution.metrics.verdicts import text
@@ -164,12 +195,15 @@ class Table:
         return curves_figure(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write ``scores.csv``, ``curves.csv``, ``table.md`` and ``curves.png`` into a folder that exists.
+        """Write a line for each photo, the table and the figure into a folder that exists.
+
+        These are ``scores.csv``, ``costs.csv``, ``curves.csv``, ``table.md``, ``curves.png``, and the three tables as
+        ``.parquet`` too where pyarrow is installed (extra ``lightning``).
 
         Raises:
             OutputError: It cannot be written.
         """
-        from attribution.metrics.verdicts import write
+        from attribution.metrics.writing import write
 
         return write(self, Path(folder))
 
@@ -181,8 +215,9 @@ class Table:
             OutputError: They are missing or of another form.
         """
         path = Path(folder)
-        scores, curves = rows_.read(path / "scores.csv", Row), rows_.read(path / "curves.csv", CurveRow)
-        return cls(scores, curves, tuple(contestants), dict(better))
+        scores, costs = (rows_.read(path / f"{name}.csv", Row) for name in ("scores", "costs"))
+        curves = rows_.read(path / "curves.csv", CurveRow)
+        return cls([*costs, *scores], curves, tuple(contestants), dict(better))
 
     def __str__(self) -> str:
         return self.text()

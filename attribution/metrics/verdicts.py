@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attribution.errors import OutputError
-from attribution.metrics import rows
-from attribution.metrics.rows import CurveRow, Row
 from attribution.metrics.statistics import FEWEST, half_sample_tau, kendall_tau
-from attribution.paths import named
 
 if TYPE_CHECKING:
     from attribution.metrics.table import Table
@@ -37,14 +32,14 @@ def grid(table: "Table") -> str:
 def cells(table: "Table", metrics: Sequence[str]) -> list[tuple[str, ...]]:
     """Heads, then a line per map: contestants by the headline, controls last."""
     columns = [(metric, variant) for metric in metrics for variant in _variants(table, metric)]
-    seconds = table.seconds()
+    costs = {"forwards a photo": table.forwards(), "seconds a photo": table.seconds()}
     means = {column: table.means(*column) for column in columns}
     order = [name for name in _ranking(table) if name in table.contestants]
     order += [name for name in table.contestants if name not in order] + table.controls
-    found = [("map", *(" ".join(filter(None, column)) for column in columns), "seconds a photo")]
+    found = [("map", *(" ".join(filter(None, column)) for column in columns), *costs)]
     for name in order:
         values = [str(means[column][name]) if name in means[column] else "" for column in columns]
-        found.append((name, *values, _time(seconds.get(name))))
+        found.append((name, *values, *(_short(cost.get(name)) for cost in costs.values())))
     return found
 
 
@@ -59,23 +54,6 @@ def verdicts(table: "Table") -> list[str]:
         found.insert(0, f"With fewer than {FEWEST} photos no two maps are told apart.")
     found += [f"{table.versus(first, second)}." for first, second in pairwise(ranked)]
     return [*found, *_stability(table, ranking)]
-
-
-def write(table: "Table", folder: Path) -> list[Path]:
-    """See `Table.save`."""
-    from attribution import plots
-
-    made = [folder / name for name in ("scores.csv", "curves.csv", "table.md")]
-    rows.write(made[0], Row, table.rows)
-    rows.write(made[1], CurveRow, table.curves)
-    try:
-        made[2].write_text(table.text(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write into {named(folder)}: {error.strerror or error}") from error
-    if table.curves:
-        plots.save(table.figure(), folder / "curves.png")
-        made.append(folder / "curves.png")
-    return made
 
 
 def _variants(table: "Table", metric: str) -> list[str]:
@@ -103,9 +81,9 @@ def _against_controls(table: "Table", name: str) -> str:
     parts = [f"better than {_listed(better)}"] * bool(better)
     parts += [f"no better than {_listed(open_)}"] * bool(open_)
     parts += [f"worse than {_listed(worse)}"] * bool(worse)
-    seconds = table.seconds().get(name)
-    cost = "" if seconds is None else f" {_time(seconds)} seconds a photo."
-    return f"{name} by {metric}: {', '.join(parts)}.{cost}"
+    costs = {"forwards": table.forwards().get(name), "seconds": table.seconds().get(name)}
+    cost = _listed([f"{_short(value)} {unit}" for unit, value in costs.items() if value is not None])
+    return f"{name} by {metric}: {', '.join(parts)}.{f' {cost} a photo.' if cost else ''}"
 
 
 def _stability(table: "Table", ranking: list[str]) -> Iterator[str]:
@@ -130,5 +108,5 @@ def _listed(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.2g}"
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}" if value < 100 else f"{value:.0f}"

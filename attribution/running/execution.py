@@ -41,6 +41,8 @@ class Execution:
             also inside a caller's autocast.
         incremental: Let an occlusion engine recompute only what a window changes, where it has one and that promises
             to be faster; ``"always"``: also where it does not.
+        lowered: Let techniques of many forwards make them by a copy of the network with folded batch norms and packed
+            convolutions, where that is found to say what the model says; float32 on a CPU only.
         deterministic: Ask torch for deterministic kernels during the run.
         progress: Show a progress bar on long work.
         offload: Bring the maps of each forward to the host while the next one runs, so that a device holds those of
@@ -56,6 +58,7 @@ class Execution:
     memory_budget: int | None = None
     autocast: torch.dtype | None = None
     incremental: bool | Literal["always"] = True
+    lowered: bool = True
     deterministic: bool = False
     progress: bool = False
     output: InitVar[None] = None
@@ -76,7 +79,7 @@ class Execution:
             if number is None or number < 1:
                 raise InputError(f"Execution.{name} is {value!r}; give an int of at least 1")
             object.__setattr__(self, name, number)
-        for name in ("incremental", "deterministic", "progress", "offload", "graphs"):
+        for name in ("incremental", "lowered", "deterministic", "progress", "offload", "graphs"):
             value = getattr(self, name)
             if name == "incremental" and isinstance(value, str) and value == "always":
                 continue
@@ -100,15 +103,16 @@ class Execution:
         """``memory_budget``; where that was left open, a CPU's."""
         return HOST_BUDGET if self.memory_budget is None else self.memory_budget
 
-    def chunk(self, item_bytes: int, items: int, *, most: int | None = None) -> int:
+    def chunk(self, item_bytes: int, items: int, *, most: int | None = None, beside: int = 0) -> int:
         """How many of ``items`` go into one forward: ``batch_size``, else what fits ``memory_budget``.
 
         Args:
             item_bytes: Bytes of activations that one item needs.
             items: How many there are, ≥ 1.
             most: An upper bound where no ``batch_size`` is given, e.g. `CPU_WINDOWS`.
+            beside: Bytes that lie there all the while.
         """
-        fitting = self.budget // max(item_bytes, 1)
+        fitting = max(0, self.budget - beside) // max(item_bytes, 1)
         wanted = self.batch_size or min(fitting, most or fitting)
         return max(1, min(wanted, items))
 

@@ -45,7 +45,7 @@ class Guards:
         Raises:
             AttributionError: What ``otherwise`` gives; later, by `settle`, where looks are put off.
         """
-        if _measurable(tensor) and (self.late or self._waiting or self._flags):
+        if (self.late or self._waiting or self._flags) and _measurable(tensor):
             self._waiting.append((tensor.detach(), otherwise))
             if not self.late:  # one wait for this look and for those that were put off to the next one
                 self.settle()
@@ -72,6 +72,8 @@ class Guards:
 
     def measure(self) -> None:
         """Take the sizes of what waits for a look, so that the tensors themselves may go."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         tensors = [tensor for tensor, _ in waiting]
         sizes = dict[int, Tensor]()

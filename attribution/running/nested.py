@@ -26,20 +26,23 @@ def items(value: object) -> dict[Any, Any]:
         return {}
 
 
-def leaves(value: object) -> Iterator[object]:
+def leaves(value: object) -> list[object]:
     """What holds nothing itself, in order. A container is entered once, also where it holds itself."""
-    entered: set[int] = set()
-
-    def walk(value: object, depth: int) -> Iterator[object]:
-        held = items(value)
+    entered, found = set[int](), list[object]()
+    front = [(value, DEPTH)]
+    while front:
+        value, depth = front.pop()
+        kind = type(value)
+        if isinstance(value, Tensor):
+            found.append(value)
+            continue
+        held = list(value) if kind in (tuple, list) else list(items(value).values())  # type: ignore[call-overload]
         if not held:
-            yield value
+            found.append(value)
         elif depth and id(value) not in entered:
             entered.add(id(value))
-            for item in held.values():
-                yield from walk(item, depth - 1)
-
-    yield from walk(value, DEPTH)
+            front += [(item, depth - 1) for item in reversed(held)]
+    return found
 
 
 def tensors(value: object) -> Iterator[Tensor]:

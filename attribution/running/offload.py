@@ -21,9 +21,13 @@ class Lane(Protocol):
         """Begin a copy into a part of such a buffer; what is returned waits for its end."""
 
 
+NEVER_BESIDE = ("cpu", "meta", "mps")
+"""Types of devices that do not copy while they compute; Apple's share the host's memory."""
+
+
 def copies_beside(device: torch.device) -> bool:
-    """Whether a device copies from and to page-locked memory while it computes; Apple's share the host's memory."""
-    return device.type not in ("cpu", "meta", "mps")
+    """Whether a device copies from and to page-locked memory while it computes."""
+    return device.type not in NEVER_BESIDE
 
 
 class AcceleratorLane:

@@ -39,6 +39,14 @@ norms_together = torch._foreach_norm
 overlaps_itself = torch._debug_has_internal_overlap
 """1 where two places of a tensor certainly are one in memory, 0 where not, 2 where torch cannot tell."""
 
+pack_convolution = getattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", None)
+"""The weights of a convolution of images, as oneDNN wants them: given in its own layout, padding, strides and so on."""
+
+packed_convolution = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
+"""A convolution with such weights, and one simple operation after it; ``.binary`` adds another tensor on the way.
+
+Both are ``None`` in a torch without oneDNN."""
+
 
 def storage_of(tensor: Tensor) -> int:
     """What the memory of a tensor is known by, memory without bytes too."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution.running.offload import copies_beside
+from attribution.running.offload import NEVER_BESIDE
 
 
 def upload(
@@ -19,6 +19,6 @@ def upload(
     """
     tensor = numbers if isinstance(numbers, Tensor) else torch.from_numpy(np.ascontiguousarray(numbers))
     tensor = tensor.to(dtype)
-    if device is None or not copies_beside(device):
+    if device is None or device.type in NEVER_BESIDE:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

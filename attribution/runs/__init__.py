@@ -7,6 +7,8 @@ True
 
 from attribution.runs.callback import AttributionCallback as AttributionCallback
 from attribution.runs.explaining import Explaining as Explaining
+from attribution.runs.fiftyone import to_fiftyone as to_fiftyone
+from attribution.runs.folder import RunFolder as RunFolder
 from attribution.runs.images import ImageFiles as ImageFiles
 from attribution.runs.images import of_folder as of_folder
 from attribution.runs.images import of_list as of_list
@@ -21,6 +23,8 @@ from attribution.runs.run import Outcome as Outcome
 from attribution.runs.run import carry_out as carry_out
 from attribution.runs.run import run as run
 from attribution.runs.sheet import sheet as sheet
+from attribution.runs.tables import lines as lines
 from attribution.runs.work import Batch as Batch
+from attribution.runs.work import FunctionWork as FunctionWork
 from attribution.runs.work import Part as Part
 from attribution.runs.work import Work as Work

@@ -51,6 +51,7 @@ class Computed:
         record: ``parts``, and per item what became of it.
         rows: Of the table, per item.
         halved: The largest batch that went through where memory ended; ``None``: it did not end.
+        first: The number of the first item in the run.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -59,6 +60,7 @@ class Computed:
     rows: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     halved: int | None = None
+    first: int = 0
 
     def take(self, part: Part, slots: Sequence[int]) -> None:
         """Add what was computed of some items, which are counted from 0 in the shard."""
@@ -70,7 +72,9 @@ class Computed:
             self.rows[slot] = part.rows[row]
 
 
-def compute(work: Work, items: Sequence[Read], device: torch.device, most: int | None = None) -> Computed:
+def compute(
+    work: Work, items: Sequence[Read], device: torch.device, most: int | None = None, *, first: int = 0
+) -> Computed:
     """Compute a shard.
 
     Items of one shape go through the model together. A place whose item could not be read, or that the work refuses, is
@@ -82,12 +86,13 @@ def compute(work: Work, items: Sequence[Read], device: torch.device, most: int |
         items: In order.
         device: Of the model.
         most: Items that may go together, of what memory was found to have room for.
+        first: The number of the first item in the run.
 
     Raises:
         OutputError: Of the work.
         AcceleratorError: The device is lost.
     """
-    done = Computed(halved=most)
+    done = Computed(first=first, halved=most)
     done.errors = {slot: item.reason for slot, item in enumerate(items) if isinstance(item, Unread)}
     groups = list(_groups(items))
     for group in groups:
@@ -127,7 +132,7 @@ def _compute_part(
     if not any(wanted):
         return
     keep = [row for row, flag in enumerate(wanted) if flag]
-    found, error, room = _attempt(work, items, slots, keep, device)
+    found, error, room = _attempt(work, items, slots, keep, device, done.first)
     if found is not None:
         done.take(found, [slots[row] for row in keep])
         return
@@ -141,7 +146,7 @@ def _compute_part(
         return
     bad = {}
     for row in keep:
-        alone, told, _ = _attempt(work, items, [slots[row]], [0], device)
+        alone, told, _ = _attempt(work, items, [slots[row]], [0], device, done.first)
         if alone is None:
             bad[row] = told
     done.errors |= {slots[row]: told for row, told in bad.items()}
@@ -155,14 +160,14 @@ def _compute_part(
 
 
 def _attempt(
-    work: Work, items: Sequence[Read], slots: Sequence[int], keep: Sequence[int], device: torch.device
+    work: Work, items: Sequence[Read], slots: Sequence[int], keep: Sequence[int], device: torch.device, first: int
 ) -> tuple[Part | None, str, bool]:
     """A part, or why there is none and whether there was room for it.
 
     The exception is left behind before anything else is tried: it holds the tensors of the frames that it came through.
     """
     try:
-        return work(_batch(items, slots).on(device), keep), "", True
+        return work(_batch(items, slots, first).on(device), keep), "", True
     except OutputError:
         raise
     except Exception as error:  # a model and a plugin may raise anything of an item
@@ -176,11 +181,12 @@ def _attempt(
     return None, told, room
 
 
-def _batch(items: Sequence[Read], slots: Sequence[int]) -> Batch:
+def _batch(items: Sequence[Read], slots: Sequence[int], first: int) -> Batch:
     chosen = [item for item in (items[slot] for slot in slots) if isinstance(item, Item)]
     targets = [item.target for item in chosen]
     named = tuple(target for target in targets if target is not None)
-    return Batch(torch.stack([item.inputs for item in chosen]), named if len(named) == len(chosen) else None)
+    inputs = torch.stack([item.inputs for item in chosen])
+    return Batch(inputs, named if len(named) == len(chosen) else None, tuple(first + slot for slot in slots))
 
 
 def _told(error: Exception) -> str:

@@ -10,26 +10,27 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from attribution.errors import InputError, ResourceError
 from attribution.isolation.context import prepared
 from attribution.paths import named
 from attribution.running.execution import first_line
-from attribution.runs.computing import Read, compute, read, record
+from attribution.runs.committing import Committer
+from attribution.runs.computing import Read, compute, record
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Items
 from attribution.runs.plan import Plan, leads
 from attribution.runs.progress import Progress
+from attribution.runs.reading import Shard, ShardReader
 from attribution.runs.settling import placed, tried
+from attribution.runs.shard import Record
 from attribution.runs.stopping import Stopping
 from attribution.runs.work import OnShard, Work
 
 _ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 _CHATTY = ("lightning.pytorch", "lightning.fabric.utilities")
 _ACCELERATORS = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
-
-Shard = tuple[int, list[Read]]
 
 
 def accelerator(device: torch.device) -> str:
@@ -41,30 +42,6 @@ def accelerator(device: torch.device) -> str:
     if device.type not in _ACCELERATORS:
         raise InputError(f"a run cannot be spread over {device.type}; give cpu, cuda or mps")
     return _ACCELERATORS[device.type]
-
-
-class ShardReader(Dataset[Shard]):
-    """Reads the items of a shard.
-
-    Args:
-        folder: The run.
-        items: Its items.
-        numbers: Of the shards to read.
-    """
-
-    def __init__(self, folder: RunFolder, items: Items, numbers: Sequence[int]) -> None:
-        self._folder, self._items, self._numbers = folder, items, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: int) -> Shard:
-        number, threads = self._numbers[index], torch.get_num_threads()
-        torch.set_num_threads(1)  # as in a worker, so that a transform gives the same bits there
-        try:
-            return number, [read(self._items, item) for item in self._folder.items(number)]
-        finally:
-            torch.set_num_threads(threads)
 
 
 class _Numbers:
@@ -102,6 +79,7 @@ class _Module(lightning.LightningModule):
         self._process.begin(self.device)
 
     def on_predict_end(self) -> None:
+        self._process.finish()
         self._process.end()
 
     def teardown(self, stage: str) -> None:
@@ -163,17 +141,20 @@ class Process:
         self._on_shard, self._steady, self._silent = on_shard, steady, silent
         self._undo = ExitStack()
         self._most: int | None = None
-        self.failed = self.done = 0
         self.progress: Progress | None = None
 
     def reader(self, numbers: Sequence[int], processes: int) -> ShardReader:
         """Of the shards of this process; the run is settled by now."""
         self._folder = RunFolder.read(self._root)
+        self._committer = Committer(self._folder)
         self._numbers = numbers
         total = sum(len(self._folder.items(number)) for number in numbers)
         title = "run" if processes == 1 else f"run, process 1 of {processes}"
         self.progress = Progress(total, title, silent=self._silent or not leads())
-        return ShardReader(self._folder, self._items, numbers)
+        reader = ShardReader(self._folder, self._items, numbers)
+        self._undo.callback(reader.close)
+        self._undo.callback(self._committer.close)
+        return reader
 
     def begin(self, device: torch.device) -> None:
         """Before the first shard: the model on its device, and threads as they were settled."""
@@ -190,23 +171,26 @@ class Process:
             self._undo.enter_context(prepared(model))
 
     def step(self, number: int, items: list[Read]) -> None:
-        """Compute and commit one shard, unless the run is asked to stop."""
+        """Compute one shard and begin to commit it, unless the run is asked to stop."""
         if self.stopping.asked:
             self.stopping.spread()
             return
-        found = compute(self._work, items, self._device, self._most)
+        numbers = self._folder.items(number)
+        found = compute(self._work, items, self._device, self._most, first=numbers[0])
         self._most = found.halved
-        told = record(found, self._folder.items(number), self._folder.names, items)
+        told = record(found, numbers, self._folder.names, items)
         if self._on_shard is not None:
             self._on_shard(self._folder, told, items, found)
-        self._folder.write(number, {**told, "together": found.halved}, found.tensors)
-        self.done += 1
-        self.failed += len(found.errors)
-        if self.progress is not None:
-            self.progress.add(len(items), len(found.errors))
-            for entry in told["items"]:
-                for note in entry["notes"]:
-                    self.progress.say(f"note: {named(entry['name'])}: {note}")
+        self._tell(self._committer.put(number, {**told, "together": found.halved}, found.tensors))
+
+    def _tell(self, committed: Record | None) -> None:
+        if committed is None or self.progress is None:
+            return
+        entries = committed["items"]
+        self.progress.add(len(entries), sum(entry["error"] is not None for entry in entries))
+        for entry in entries:
+            for note in entry["notes"]:
+                self.progress.say(f"note: {named(entry['name'])}: {note}")
 
     def watch(self, trainer: Any) -> None:
         """Look after the processes that this one started.
@@ -221,8 +205,16 @@ class Process:
                     "again, with any number of processes"
                 )
 
+    def finish(self) -> None:
+        """After the last shard: it is on the disk.
+
+        Raises:
+            OutputError: The disk refused.
+        """
+        self._tell(self._committer.settle())
+
     def end(self) -> None:
-        """After the last shard: the model and torch as they were."""
+        """However it ended: nothing is written any more, and the model and torch are as they were."""
         try:
             self._undo.close()
         finally:

@@ -104,7 +104,7 @@ class Explaining:
         tensors: dict[str, Tensor] = {}
         headers: dict[str, dict[str, str]] = {}
         rows: list[list[Mapping[str, Any]]] = [[] for _ in keep]
-        for name, found in answers(self, batch.inputs, _asked_of(self.target, batch)).items():
+        for name, found in answers(self, batch.inputs, asked_of(self.target, batch)).items():
             mine = chosen(found, keep, len(batch))
             held, headers[name] = mine.packed()
             tensors |= {f"{name}/{key}": tensor for key, tensor in held.items()}
@@ -138,7 +138,7 @@ class Explaining:
         return f"{text} {fingerprint.of_tensors(tensors)}" if tensors else text
 
 
-def _asked_of(target: Asked, batch: Batch) -> Asked:
+def asked_of(target: Asked, batch: Batch) -> Asked:
     """The target of a batch: the class of each item where the list names it; one row of classes for every item."""
     score = target if isinstance(target, ClassScore) else None
     if score is None and (isinstance(target, Score) or callable(target)):
@@ -209,6 +209,29 @@ def restored(header: Mapping[str, str], tensors: Mapping[str, Tensor], place: ob
     except UnknownAttributorError as error:
         raise OutputError(f"{place}: no installed distribution brings {header['technique']!r}") from error
     return Attribution.unpacked(header, tensors, kind, place=place)
+
+
+def answers_of(
+    record: Mapping[str, Any], tensors: Mapping[str, Tensor], place: object
+) -> list[dict[str, tuple[Attribution, int]]]:
+    """Per part of a shard the answers by technique, and how many rows they have.
+
+    Raises:
+        OutputError: One is none, or no installed distribution knows its technique.
+    """
+    counts = [0] * len(record["parts"])
+    for each in record["items"]:
+        if each["part"] is not None:
+            counts[each["part"]] += 1
+    found = []
+    for number, part in enumerate(record["parts"]):
+        answers = {}
+        for name, header in part["answers"].items():
+            start = f"{number}/{name}/"
+            held = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+            answers[name] = restored(header, held, place), counts[number]
+        found.append(answers)
+    return found
 
 
 def _technique_settings(technique: Technique) -> dict[str, str]:

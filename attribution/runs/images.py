@@ -33,7 +33,12 @@ class ImageFiles:
         told: A text that names the transform; ``None``: it is made of the function.
         root: A folder out of which no link may lead; ``None``: links are followed.
         targets: One class per file, or none at all.
+
+    Attributes:
+        ahead: Whether files may be read, and ``transform`` called, in a thread of the run, before their turn.
     """
+
+    ahead = True
 
     def __init__(
         self,

@@ -30,7 +30,10 @@ class Item:
 
 @runtime_checkable
 class Items(Protocol):
-    """A sequence of items with names."""
+    """A sequence of items with names.
+
+    Where it has a true attribute ``ahead``, items are read in a thread of the run before their turn.
+    """
 
     @property
     def names(self) -> Sequence[str]:

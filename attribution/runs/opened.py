@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from attribution.errors import InputError, OutputError
 from attribution.result import Attribution
 from attribution.runs import tables
-from attribution.runs.explaining import KIND, chosen, restored
+from attribution.runs.explaining import KIND, answers_of, chosen
 from attribution.runs.folder import RunFolder
 from attribution.runs.shard import Record
 
@@ -48,7 +46,7 @@ class OpenRun:
     def __iter__(self) -> Iterator[tuple[Entry, str, Attribution]]:
         for number in self.folder.present():
             record, tensors = self.folder.read_shard(number)
-            answers = _answers(record, tensors, self.folder.path(number))
+            answers = answers_of(record, tensors, self.folder.path(number))
             for each in record["items"]:
                 if each["part"] is not None:
                     for name, (found, count) in answers[each["part"]].items():
@@ -72,7 +70,7 @@ class OpenRun:
         each = record["items"][item - self.folder.items(number)[0]]
         if each["part"] is None:
             raise InputError(f"item {item}, {each['name']!r}, failed: {each['error']}")
-        found = _answers(record, tensors, self.folder.path(number))[each["part"]]
+        found = answers_of(record, tensors, self.folder.path(number))[each["part"]]
         return {name: chosen(answer, [each["row"]], count) for name, (answer, count) in found.items()}
 
     @property
@@ -113,23 +111,6 @@ def open(path: str | Path) -> OpenRun:
     if folder.settings.get("kind") != KIND:
         raise InputError(f"the run in {path} holds {folder.settings.get('kind')!r}, no attributions")
     return OpenRun(folder)
-
-
-def _answers(record: Record, tensors: dict[str, Tensor], place: Path) -> list[dict[str, tuple[Attribution, int]]]:
-    """Per part the answers by technique, and how many rows they have."""
-    counts = [0] * len(record["parts"])
-    for each in record["items"]:
-        if each["part"] is not None:
-            counts[each["part"]] += 1
-    found = []
-    for number, part in enumerate(record["parts"]):
-        answers = {}
-        for name, header in part["answers"].items():
-            start = f"{number}/{name}/"
-            held = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
-            answers[name] = restored(header, held, place), counts[number]
-        found.append(answers)
-    return found
 
 
 def _entry(each: Record) -> Entry:

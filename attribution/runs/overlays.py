@@ -12,10 +12,10 @@ from torch import Tensor
 from attribution import plots
 from attribution.result import Attribution
 from attribution.runs import files, names
-from attribution.runs.computing import Computed
-from attribution.runs.explaining import chosen, restored
+from attribution.runs.computing import Computed, read
+from attribution.runs.explaining import answers_of, chosen
 from attribution.runs.folder import RunFolder
-from attribution.runs.items import Item
+from attribution.runs.items import Item, Items
 
 FOLDER = "overlays"
 
@@ -23,9 +23,10 @@ Picture = Callable[[Tensor], "np.ndarray[Any, Any]"]
 """From inputs (1, C, H, W) to what the model saw: (1, H, W, 3) in [0, 1]."""
 
 
-def place(root: Path, item: int, name: str, technique: str, key: str) -> Path:
-    """Where the picture of an item's map lies."""
-    return root / FOLDER / f"{names.safe(item, name)}.{technique}.{names.safe(0, key)[9:] or 'map'}.png"
+def place(root: Path, entry: Mapping[str, Any], technique: str, key: str) -> Path:
+    """Where the picture of an item's map lies; ``entry``: of the item in the record of its shard."""
+    named = names.safe(entry["item"], entry["name"])
+    return root / FOLDER / f"{named}.{technique}.{names.safe(0, key)[9:] or 'map'}.png"
 
 
 class Overlays:
@@ -48,18 +49,61 @@ class Overlays:
         Raises:
             OutputError: The disk refuses.
         """
+        answers = answers_of(record, {name: tensor.cpu() for name, tensor in found.tensors.items()}, folder.root)
+        for slot, entry in enumerate(record["items"]):
+            if entry["part"] is not None:
+                for name, answer in answers[entry["part"]].items():
+                    self._draw(folder, name, answer, entry, items[slot].inputs)
+
+    def complete(self, folder: RunFolder, items: Items) -> int:
+        """Write those that are missing of the shards that are done; how many.
+
+        Args:
+            folder: The run.
+            items: Its items, which are read again where a picture is missing.
+
+        Raises:
+            OutputError: The disk refuses, or a shard cannot be read.
+        """
+        drawn = 0
+        for number in folder.present():
+            record, tensors = folder.read_shard(number)
+            answers = answers_of(record, tensors, folder.root)
+            layers = [{name: [*in_image(each[0])] for name, each in part.items()} for part in answers]
+            for entry in (entry for entry in record["items"] if entry["part"] is not None):
+                parts = answers[entry["part"]]
+                lacking = {
+                    name: parts[name]
+                    for name, keys in layers[entry["part"]].items()
+                    if not all(files.regular(place(folder.root, entry, name, key)) for key in keys)
+                }
+                item = read(items, entry["item"]) if lacking else None
+                if isinstance(item, Item) and item.sha256 == entry["sha256"]:
+                    drawn += sum(self._draw(folder, *each, entry, item.inputs) for each in lacking.items())
+        return drawn
+
+    def _draw(
+        self,
+        folder: RunFolder,
+        name: str,
+        answer: tuple[Attribution, int],
+        entry: Mapping[str, Any],
+        inputs: Tensor,
+    ) -> int:
+        """The pictures of one item and technique."""
         files.folder(folder.root / FOLDER)
-        for number, part in enumerate(found.parts):
-            rows = {place[1]: slot for slot, place in found.places.items() if place[0] == number}
-            for name, header in part["answers"].items():
-                start = f"{number}/{name}/"
-                held = {key.removeprefix(start): t.cpu() for key, t in found.tensors.items() if key.startswith(start)}
-                answer = restored(header, held, folder.root)
-                for row, slot in rows.items():
-                    entry = record["items"][slot]
-                    one = chosen(answer, [row], len(rows))
-                    for key, (pixels,) in heatmaps(one, self._picture(items[slot].inputs[None])).items():
-                        files.write(place(folder.root, entry["item"], entry["name"], name, key), png(pixels))
+        drawn = heatmaps(chosen(answer[0], [entry["row"]], answer[1]), self._picture(inputs[None]))
+        for key, (pixels,) in drawn.items():
+            files.write(place(folder.root, entry, name, key), png(pixels))
+        return len(drawn)
+
+
+def in_image(answer: Attribution) -> dict[str, Tensor]:
+    """The maps that have a place in an image, as a figure shows them: (N, T, H, W) by layer."""
+    if answer.technique.kind != "heatmap":
+        return {}
+    maps, _ = answer.technique.drawn(answer.maps)
+    return {key: map_ for key, map_ in maps.items() if map_.ndim == 4}
 
 
 def heatmaps(answer: Attribution, pictures: "np.ndarray[Any, Any]") -> dict[str, list["np.ndarray[Any, Any]"]]:
@@ -69,13 +113,10 @@ def heatmaps(answer: Attribution, pictures: "np.ndarray[Any, Any]") -> dict[str,
         answer: Of N images; maps that have no place in the image are left out.
         pictures: (N, H, W, 3) in [0, 1].
     """
-    if answer.technique.kind != "heatmap":
-        return {}
-    maps, _ = answer.technique.drawn(answer.maps)
+    signed = answer.technique.signed
     return {
-        key: [overlaid(each[0], picture, answer.technique.signed) for each, picture in zip(map_, pictures, strict=True)]
-        for key, map_ in maps.items()
-        if map_.ndim == 4
+        key: [overlaid(each[0], picture, signed) for each, picture in zip(map_, pictures, strict=True)]
+        for key, map_ in in_image(answer).items()
     }
 
 

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,7 @@ def carry_out(
     device: torch.device | None = None,
     labels: ClassNames | None = None,
     on_shard: OnShard | None = None,
+    after: Callable[[RunFolder], None] | None = None,
 ) -> Outcome:
     """Begin or go on with a run of any `Work`.
 
@@ -140,6 +141,7 @@ def carry_out(
         device: Where to compute; ``None``: where the model is.
         labels: Class names.
         on_shard: See `OnShard`.
+        after: Called at the end by the process that leads, while it holds the folder, unless a signal came.
 
     Raises:
         InputError: Lightning is not installed, or see `run`.
@@ -188,4 +190,6 @@ def carry_out(
         left = len(folder.shards) - len(list(folder.present()))
         stopped = stopping.signal if left else None
         stopping.begin()
+        if after is not None and stopping.signal is None:
+            after(folder)
         return Outcome(root, len(items.names), failed, left, stopped, leads=True)

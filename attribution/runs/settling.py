@@ -159,7 +159,7 @@ def tried(work: Work, items: Items, device: torch.device, numbers: Sequence[int]
         item = read(items, number)
         if isinstance(item, Item):
             target = None if item.target is None else (item.target,)
-            return _try(work, Batch(item.inputs[None], target).on(device))
+            return _try(work, Batch(item.inputs[None], target, (number,)).on(device))
     return True
 
 

@@ -62,7 +62,7 @@ def _tiles(run: OpenRun, entry: Entry, name: str, answer: Attribution) -> dict[s
     """(3, H, W) in [0, 1] by layer."""
     found: dict[str, Tensor] = {}
     for key, map_ in answer.maps.items():
-        path = overlays.place(run.folder.root, entry.number, entry.name, name, key)
+        path = overlays.place(run.folder.root, {"item": entry.number, "name": entry.name}, name, key)
         if path.is_file():
             with Image.open(path, formats=("PNG",)) as image:
                 found[key] = _tensor(np.asarray(image.convert("RGB")))

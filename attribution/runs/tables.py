@@ -51,6 +51,15 @@ def write(folder: RunFolder) -> int:
     return len(failed)
 
 
+def lines(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The lines of ``scores.parquet``, from the shards that are done; no tensor is read.
+
+    Raises:
+        OutputError: A shard cannot be read.
+    """
+    return (line for record in folder.records() for line in _lines(record))
+
+
 def require() -> None:
     """See that the table can be written, before hours of work.
 
@@ -65,14 +74,14 @@ def _lines(record: Record) -> Iterator[dict[str, Any]]:
     for each in record["items"]:
         where = {
             "item": each["item"],
-            "name": _utf8(each["name"]),
+            "name": utf8(each["name"]),
             "sha256": each["sha256"],
             "shard": record["shard"],
             "part": each["part"],
             "row": each["row"],
         }
         for row in each["rows"]:
-            yield {**where, **{name: _utf8(value) if isinstance(value, str) else value for name, value in row.items()}}
+            yield {**where, **{name: utf8(value) if isinstance(value, str) else value for name, value in row.items()}}
 
 
 def _write_failures(folder: RunFolder, failed: list[tuple[int, str, str]]) -> None:
@@ -88,5 +97,6 @@ def _write_failures(folder: RunFolder, failed: list[tuple[int, str, str]]) -> No
     files.write(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
+    r"""Bytes of a file's name that are no UTF-8 as ``\xNN``."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
 """``Work``: what a run computes of a batch. A run of maps is one; others may store scores, or anything in tensors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,17 +15,19 @@ class Batch:
     Attributes:
         inputs: (n, …), on the model's device.
         targets: The class of each, where the list of items names them.
+        items: The number of each in the run. A row that only fills a place has that of the item it repeats.
     """
 
     inputs: Tensor
     targets: tuple[int, ...] | None = None
+    items: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def on(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.inputs.to(device), self.targets)
+        return replace(self, inputs=self.inputs.to(device))
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,29 @@ class Work(Protocol):
         Raises:
             AttributionError: An item, or all of them, cannot be computed.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionWork:
+    """A `Work` of which a function computes each batch.
+
+    Args:
+        model: See `Work`.
+        function: From a batch and the rows to keep to a `Part`, as `Work.__call__`.
+        kind: See `Work`.
+        columns: Likewise.
+        settings: Likewise; nothing of the function itself is compared when a run goes on.
+    """
+
+    model: nn.Module
+    function: Callable[[Batch, Sequence[int]], Part]
+    kind: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, batch: Batch, keep: Sequence[int]) -> Part:
+        """See `Work`."""
+        return self.function(batch, keep)
 
 
 OnShard = Callable[[Any, Mapping[str, Any], Sequence[Any], Any], None]

@@ -29,7 +29,7 @@ class FinerScore(Score):
         target: The class c, in a form of `ClassScore`, or a `ClassScore` of logits; ``None``: the predicted one.
         references: How many similar classes: those of which the logits on the clean inputs are nearest to that of c,
             at most all others; they are fixed then. Or the classes themselves, the same for all inputs.
-        strength: How much of the others is taken off. 0: the logit of c.
+        strength: How much of the others is taken off, at least 0. 0: the logit of c.
         weights: ``"equal"``: u = 1 / their number. ``"softmax"``: u = softmax of the logits of these classes alone,
             which the gradient goes through.
 
@@ -59,8 +59,8 @@ class FinerScore(Score):
         object.__setattr__(self, "target", own.having(of="logit"))
         object.__setattr__(self, "references", _references(self.references))
         strength = numbers.real(self.strength)
-        if strength is None or not isfinite(strength):
-            raise TargetError(f"FinerScore.strength is {self.strength!r}; give a finite number")
+        if strength is None or not isfinite(strength) or strength < 0:
+            raise TargetError(f"FinerScore.strength is {self.strength!r}; give a finite number of at least 0")
         object.__setattr__(self, "strength", strength)
         word("FinerScore", "weights", self.weights, ("equal", "softmax"))
 
@@ -118,7 +118,7 @@ class FinerScore(Score):
     def scale(self, output: Output, examples: Tensor, matrix: Tensor) -> Tensor:
         """|z[c]| and the largest of the others."""
         own = self.own.values(output, examples).detach()
-        return own.abs() + abs(self.strength) * self._others(output, examples, own.shape[1]).detach().abs().amax(dim=2)
+        return own.abs() + self.strength * self._others(output, examples, own.shape[1]).detach().abs().amax(dim=2)
 
     def _others(self, output: Output, examples: Tensor, targets: int) -> Tensor:
         """Logits (B, T, R) of the similar classes.

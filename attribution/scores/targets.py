@@ -64,7 +64,7 @@ def resolve(target: Tensor | Literal["all"] | None, logits: Tensor) -> Tensor:
         raise TargetError(
             f"target {int(target.max())} is out of range; the model has {classes} classes, 0 to {classes - 1}"
         )
-    return upload(target, logits.device)
+    return target if logits.device.type == "cpu" else upload(target, logits.device)
 
 
 def integers(target: int | Sequence[int] | Sequence[Sequence[int]] | Tensor) -> Tensor:

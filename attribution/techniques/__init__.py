@@ -33,3 +33,4 @@ from attribution.techniques.perturbation.kernel_shap import KernelSHAP as Kernel
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
 from attribution.techniques.perturbation.rise import RISE as RISE
 from attribution.techniques.perturbation.shapley_sampling import ShapleySampling as ShapleySampling
+from attribution.techniques.perturbation.token_occlusion import TokenOcclusion as TokenOcclusion

@@ -116,9 +116,24 @@ def choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> st
     return str(value)
 
 
+def tokens(owner: str, value: object) -> tuple[int, ...] | None:
+    """``(leading, *places)``: how tokens lie on an input; ``None`` stays.
+
+    Raises:
+        InputError: Anything else.
+    """
+    if value is None:
+        return None
+    given = numbers.items(value) or ()
+    if not 2 <= len(given) <= 4:
+        raise InputError(f"{owner}.tokens is {value!r}; give (leading tokens, h, w), or None")
+    return tuple(integer(owner, "tokens", n, least=0 if not i else 1) for i, n in enumerate(given))
+
+
 def by_value(technique: "DataclassInstance") -> tuple[Any, ...]:
     """The fields of a technique, tensors by dtype, shape and bytes: equal for equal techniques, and with a hash."""
-    return tuple([_plain(getattr(technique, field.name)) for field in fields(technique)])
+    held = [getattr(technique, field.name) for field in fields(technique)]
+    return tuple([_plain(value) if isinstance(value, Tensor | Mapping) else value for value in held])
 
 
 def _plain(value: Any) -> Any:

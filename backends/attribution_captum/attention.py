@@ -1,26 +1,28 @@
 """Attention by Captum's activations and gradients of the dropout that the weights pass, as timm's blocks have one."""
 
+import threading
 from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from captum.attr import LayerActivation, LayerGradientXActivation
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
-from attribution.techniques import Attention, AttentionRollout, GradientAttention
-from attribution.techniques.attention.family import AttentionOfQuery, Reading
+from attribution.techniques import Attention, AttentionRollout, GradientAttention, LeGrad
+from attribution.techniques.attention.family import AttentionMap, Reading
 from attribution_captum.cam import ScoreOfOne
 from attribution_captum.layer import connected, explained, forward, typed
 
-A = TypeVar("A", bound=AttentionOfQuery)
+A = TypeVar("A", bound=AttentionMap)
 
 
 class _CaptumAttention(Attributor[A], ABC):
@@ -87,6 +89,52 @@ class CaptumGradientAttention(_CaptumAttention[GradientAttention]):
         return {run.inputs.key(run.inputs.explained[0]): torch.cat(columns, dim=1)}
 
 
+class CaptumLeGrad(_CaptumAttention[LeGrad]):
+    """`LeGrad` by one ``LayerGradientXActivation`` per layer and target, with that layer's features as the last."""
+
+    technique_type: ClassVar[type[LeGrad]] = LeGrad
+
+    def compute(self, run: Run[LeGrad]) -> Maps:
+        """(N, T, h, w) of the input."""
+        columns, reading, blocks = list[Tensor](), _read(run), run.technique.blocks(run.model, run.inputs)
+        tensors = tuple(tensor.detach().requires_grad_() for tensor in explained(run))
+        with torch.no_grad():
+            run.scores(run.forward(run.inputs))
+        with _written_out(run) as drops:
+            while run.target is None or len(columns) < run.target.shape[1]:
+                total = torch.zeros(())
+                for drop, block in zip(drops, blocks, strict=True):
+                    method = LayerGradientXActivation(ScoreOfOne(run, len(columns)), drop, multiply_by_inputs=False)
+                    with typed(), connected(layers.no_influence("the attention")), _as_last(run, block, blocks[-1]):
+                        slope = _only(method.attribute(tensors)).detach()
+                    rows = _fused(run.technique, torch.where(slope > 0, slope, 0.0))
+                    total = total.to(rows) + rows.sum(dim=1) / (rows.shape[1] * len(blocks))
+                columns.append(reading.placed(total))
+        return {run.inputs.key(run.inputs.explained[0]): torch.stack(columns, dim=1)}
+
+
+@contextmanager
+def _as_last(run: Run[LeGrad], block: str, last: str) -> Iterator[None]:
+    """The last block gives what another one gave."""
+    owner, handles, kept = threading.get_ident(), list[RemovableHandle](), list[Any]()
+
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == owner:
+            kept[:] = [output]
+
+    def give(module: nn.Module, args: Any, output: Any) -> Any:
+        return kept[0] if kept and threading.get_ident() == owner else None
+
+    try:
+        handles += [run.model.get_submodule(block).register_forward_hook(keep)]
+        handles += [run.model.get_submodule(last).register_forward_hook(give)]
+        yield
+    finally:
+        kept.clear()  # an interrupt may have hidden a handle
+        for handle in handles:
+            handle.remove()
+
+
 @contextmanager
 def _written_out(run: Run[A]) -> Iterator[list[nn.Module]]:
     """The dropout of each layer's weights, which the weights pass while the block lasts.
@@ -124,7 +172,7 @@ def _only(value: Tensor | tuple[Tensor, ...]) -> Tensor:
     return value if isinstance(value, Tensor) else value[0]
 
 
-def _fused(technique: AttentionOfQuery, given: Tensor) -> Tensor:
+def _fused(technique: AttentionMap, given: Tensor) -> Tensor:
     heads = given.unbind(dim=1)
     if technique.heads == "mean":
         return torch.stack(heads).sum(dim=0) / len(heads)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from attribution import layers
 from attribution.attributor import Run
+from attribution.lowered.forwards import held
 from attribution.running.execution import CPU_WINDOWS, out_of_memory
 
 T = TypeVar("T")
@@ -14,7 +15,8 @@ def rows_at_once(run: Run[Any], rows: int) -> int:
     """How many of so many rows, each an example that is covered or otherwise changed, go into one forward."""
     shown = [tensor for name, tensor in run.inputs.values.items() if run.inputs.axes.get(name)]
     size = sum(2 * tensor.nbytes // len(run.inputs) for tensor in shown) + layers.peak_bytes(run.model, run.inputs)
-    return run.execution.chunk(size, rows, most=CPU_WINDOWS if run.inputs.device.type == "cpu" else None)
+    most = CPU_WINDOWS if run.inputs.device.type == "cpu" else None
+    return run.execution.chunk(size, rows, most=most, beside=held(run, rows))
 
 
 def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], object], advance: Callable[[], None]) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Run
 from attribution.errors import BackendNotInstalledError, InputError, LayerError
+from attribution.techniques import ScoreCAM
 from attribution.techniques.cam.by_channel import CAMByChannel
 
 
@@ -94,3 +95,37 @@ class Facade(nn.Module):
         super().__init__()
         self.place = nn.Parameter(torch.empty(0, device=device))
         self.layer = layer
+
+
+class MaskedInputs(Facade):
+    """What a library is given that asks for the scores of one example behind its masks.
+
+    Args:
+        run: Of the call.
+        layer: Whose channels are the masks.
+        example: Its place.
+
+    Raises:
+        LayerError: No explained input has the layer's axes of places.
+    """
+
+    def __init__(self, run: Run[ScoreCAM], layer: Layer, example: int) -> None:
+        super().__init__(run.inputs.device, layer.module)
+        self.eval()
+        self._run, self._example = run, torch.tensor([example], device=run.inputs.device)
+        shape = layers.alone(run.model, run.inputs, layer.name)
+        assert shape is not None  # else `hooked` has refused it
+        grid = run.technique.grid(layer.name, shape, run.model, run.inputs[:1])
+        self._name = run.technique.seen_through(layer.name, grid, run.inputs)
+
+    @property
+    def shown(self) -> Tensor:
+        """(1, C, *places), what is masked."""
+        image: Tensor = self._run.inputs[self._example].values[self._name]
+        return image
+
+    def forward(self, masked: Tensor) -> Tensor:
+        """(B, T), the scores of B masked inputs."""
+        examples = self._example.expand(len(masked))
+        shown = self._run.inputs[examples].replaced({self._name: masked})
+        return self._run.scores(self._run.forward(shown, examples), examples)

@@ -1,5 +1,6 @@
 """CAMs as pytorch-grad-cam computes them."""
 
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,9 +10,9 @@ from torch import Tensor
 from attribution.attributor import Attributor, Run
 from attribution.errors import InputError, LayerError
 from attribution.technique import Maps
-from attribution.techniques import EigenCAM
+from attribution.techniques import EigenCAM, ScoreCAM
 from attribution.techniques.cam.family import CAM
-from attribution_references.library import Facade, Layer, hooked, needed
+from attribution_references.library import Facade, Layer, MaskedInputs, hooked, needed
 
 _library = needed("pytorch_grad_cam", "pytorch-grad-cam")
 
@@ -93,6 +94,54 @@ class PytorchEigenCAM(Attributor[EigenCAM]):
             return _image(method, layer, store.activations[-1], None).unsqueeze(1).to(run.inputs.device)
         finally:
             store.release()
+
+
+class PytorchScoreCAM(Attributor[ScoreCAM]):
+    """What its ``ScoreCAM`` computes before its ReLU and its scaling: one pass over the channels for each target."""
+
+    technique_type: ClassVar[type[ScoreCAM]] = ScoreCAM
+    backend: ClassVar[str] = "pytorch_grad_cam"
+    reference: ClassVar[bool] = True
+    computes_in: ClassVar[torch.dtype] = torch.float32
+
+    def compute(self, run: Run[ScoreCAM]) -> Maps:
+        """(N, T, h, w) for each layer.
+
+        Raises:
+            InputError: bfloat16, which numpy does not know.
+            LayerError: A layer of a volume, which the library cannot enlarge.
+        """
+        _numpy_knows(run)
+        with torch.no_grad():
+            return {name: self._map(run, hooked(run, name)) for name in run.technique.layers}
+
+    def _map(self, run: Run[ScoreCAM], layer: Layer) -> Tensor:
+        method = _library().ScoreCAM(Facade(run.inputs.device), [layer.module], layer.reshape)
+        store = method.activations_and_grads
+        try:
+            targets = range(run.scores(run.forward(run.inputs)).shape[1])
+            activation = store.activations[-1]
+        finally:
+            store.release()
+        if activation.ndim != 4:
+            raise LayerError(
+                f"layer {layer.name!r} is one of a volume, and pytorch-grad-cam's ScoreCAM enlarges images"
+            )
+        weigh = type(method).get_cam_weights
+        silent = SimpleNamespace(tqdm=lambda batches: batches)  # it shows a bar for each example
+        own = FunctionType(weigh.__code__, {**weigh.__globals__, "tqdm": silent})
+        method.get_cam_weights = MethodType(own, method)
+        maps = []
+        for example, each in enumerate(activation.split(1)):
+            method.model = MaskedInputs(run, layer, example)
+            found = [
+                method.get_cam_image(
+                    method.model.shown, layer.module, [lambda scores, t=t: scores[t]], each.numpy(), None, False
+                )
+                for t in targets
+            ]
+            maps.append(torch.from_numpy(np.stack(found, axis=1)))
+        return torch.cat(maps).to(run.inputs.device)
 
 
 def _image(method: Any, layer: Layer, activation: Tensor, gradient: Tensor | None) -> Tensor:

@@ -8,8 +8,9 @@ from torch import Tensor
 from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.technique import Maps
+from attribution.techniques import ScoreCAM
 from attribution.techniques.cam.family import CAM
-from attribution_references.library import Facade, Layer, hooked, needed
+from attribution_references.library import Facade, Layer, MaskedInputs, hooked, needed
 
 _library = needed("torchcam", "torchcam", within="methods")
 
@@ -47,3 +48,27 @@ class TorchCAM(Attributor[CAM]):
                     raise
                 raise LayerError(f"layer {layer.name!r} has no influence on the score") from error
         return torch.stack(maps, dim=1).to(run.inputs.device)
+
+
+class TorchScoreCAM(Attributor[ScoreCAM]):
+    """What its ``ScoreCAM`` gives with ``normalized=False``, before its ReLU: one pass over the channels per target."""
+
+    technique_type: ClassVar[type[ScoreCAM]] = ScoreCAM
+    backend: ClassVar[str] = "torchcam"
+    reference: ClassVar[bool] = True
+
+    def compute(self, run: Run[ScoreCAM]) -> Maps:
+        """(N, T, *places) for each layer."""
+        with torch.no_grad():
+            targets = run.scores(run.forward(run.inputs)).shape[1]
+            return {name: self._map(run, hooked(run, name), targets) for name in run.technique.layers}
+
+    def _map(self, run: Run[ScoreCAM], layer: Layer, targets: int) -> Tensor:
+        maps = []
+        for example in range(len(run.inputs)):
+            facade = MaskedInputs(run, layer, example)
+            with _library().ScoreCAM(facade, "layer", reshape_transform=layer.reshape) as method:
+                method._relu = False
+                facade(facade.shown)
+                maps.append([method(target, normalized=False)[0] for target in range(targets)])
+        return torch.cat([torch.stack(each, dim=1) for each in maps]).to(run.inputs.device)

@@ -1,6 +1,7 @@
 """What pytorch-grad-cam and torch-cam say, as attributors: right where they are, and nobody's model is touched."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import util
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attribution import (
     BackendNotInstalledError,
@@ -33,13 +35,15 @@ from attribution.testing import attributor_checks, small_cnn
 from attribution.testing.footprint.guard import guard
 from attribution_references import library
 from tests.conftest import noise
-from tests.techniques.cam.nets import CASES
+from tests.techniques.cam.nets import CASES, Case
 
 REFERENCES = registry.references()
 WRONG = {
     ("grad_cam_plus_plus", "pytorch_grad_cam"),
     ("grad_cam_plus_plus", "torchcam"),
     ("eigen_cam", "pytorch_grad_cam"),
+    ("score_cam", "pytorch_grad_cam"),
+    ("score_cam", "torchcam"),
 }
 """Held to the size of what is wrong in ``tests/test_disagreements.py``."""
 
@@ -79,6 +83,62 @@ def test_where_they_are_right_ours_are_theirs(pair: tuple[str, str], form: str) 
     a, b = answer.attributions.values()
     wrong = replace(b, raw={layer: map_.flip(1) for layer, map_ in b.raw.items()})
     assert not all_hold(a.technique.agreement(a, wrong)), "the other target is another map"
+
+
+Enlarge = Callable[[Tensor, tuple[int, ...]], Tensor]
+"""From channels (K, *places) and a size to masks (K, *size)."""
+
+
+def aligned(channels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """pytorch-grad-cam: corners aligned, then 0 to 1."""
+    return unit(functional.interpolate(channels[None], size, mode="bilinear", align_corners=True)[0])
+
+
+def scaled_first(channels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """torch-cam: 0 to 1, then enlarged."""
+    mode = {2: "bilinear", 3: "trilinear"}[channels.ndim - 1]
+    return functional.interpolate(unit(channels)[None], size, mode=mode, align_corners=False)[0]
+
+
+def unit(channels: Tensor) -> Tensor:
+    flat = channels.flatten(1)
+    low, high = (edge.view(-1, *[1] * (channels.ndim - 1)) for edge in (flat.amin(1), flat.amax(1)))
+    return (channels - low) / (high - low + 1e-8)
+
+
+def score_cam(case: Case, model: nn.Module, x: Tensor, targets: list[list[int]], masks: Enlarge) -> Tensor:
+    """(N, T, *places), a forward for each channel of each example."""
+    rows: list[Tensor] = []
+    for image, classes in zip(x.split(1), targets, strict=True):
+        kept: list[Tensor] = []
+        handle = model.get_submodule(case.layer).register_forward_hook(lambda *given, to=kept: to.append(given[2]))
+        with torch.no_grad():
+            model(image)
+            handle.remove()
+            channels = case.values(kept[0]).reshape(-1, *case.places)
+            seen = torch.stack([model(image * mask)[0] for mask in masks(channels, tuple(image.shape[2:]))])
+        weights = torch.stack([seen[:, target].softmax(0) for target in classes])
+        rows.append(torch.einsum("tk,k...->t...", weights, channels))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("backend", "masks"), [("pytorch_grad_cam", aligned), ("torchcam", scaled_first)])
+def test_score_cam_is_that_of_their_masks(backend: str, masks: Enlarge, form: str) -> None:
+    """And of no other."""
+    case, targets = CASES[form], [[0, 3], [4, 1]]
+    model, x = case.model(), case.inputs(2)
+    question = technique("score_cam", case.layer)
+    if (form, backend) == ("volume", "pytorch_grad_cam"):
+        with pytest.raises(LayerError, match="is one of a volume"):
+            explain(model, x, question, backend=backend, target=targets)
+        return
+    found = explain(model, x, question, backend=backend, target=targets).raw[case.layer].double()
+    wanted = score_cam(case, model, x, targets, masks)
+    assert (found - wanted).abs().max() <= 1e-6 * wanted.abs().max()
+    ours = explain(model, x, question, target=targets).raw[case.layer]
+    assert (ours - wanted).abs().max() > 1e-3 * wanted.abs().max()
+    assert (found.flip(1) - wanted).abs().max() > 1e-3 * wanted.abs().max()
 
 
 def test_any_score_is_explained() -> None:

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain, registry
+from attribution.lowered.tracing import trace
 from attribution.testing import calibrated, small_cnn, small_depthwise, small_residual
 from attribution_hooks.incremental.graph import Program, build
 from attribution_hooks.incremental.plan import Plan
-from attribution_hooks.incremental.tracing import trace
 from benchmarks.counters import Macs, count
 
 TO_HOST = ("_local_scalar_dense", "nonzero", "is_nonzero")

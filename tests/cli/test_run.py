@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,27 @@ def test_a_folder_is_explained_as_one_image_is(photos: Path, spec: str, out: Pat
     again = attribution("run", photos, "-t", "grad_cam", "-t", "saliency", "--model", spec, "--out", out)
     assert again.code == 0
     assert "1 of 1 shards are done" in again.err
+
+
+def test_a_run_that_ended_is_drawn_later(photos: Path, spec: str, out: Path, attribution: Command) -> None:
+    words = ["run", photos, "-t", "grad_cam", "-t", "activations", "-l", "body", "--model", spec, "--batch-size", "2"]
+    first = attribution(*words, "--out", out.with_name("first"), "--overlay")
+    assert first.code == 0, first
+    expected = {path.name: path.read_bytes() for path in (out.with_name("first") / "overlays").iterdir()}
+    assert len(expected) == 3
+    assert attribution(*words, "--out", out).code == 0
+    assert not (out / "overlays").exists()
+    assert attribution(*words, "--out", out, "--overlay").code == 0
+    assert {path.name: path.read_bytes() for path in (out / "overlays").iterdir()} == expected
+    kept = sorted((out / "overlays").iterdir())
+    kept.pop(1).write_bytes(b"another's")
+    kept.pop(0).unlink()
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert attribution(*words, "--out", out, "--overlay").code == 0
+    found = {path.name: path.read_bytes() for path in (out / "overlays").iterdir()}
+    assert sorted(found) == sorted(expected)
+    assert [name for name in found if found[name] != expected[name]] == [sorted(expected)[1]]  # it is there
+    assert [path.stat().st_mtime_ns for path in kept] == times
 
 
 def test_bad_images_are_counted_and_end_with_one(photos: Path, spec: str, out: Path, attribution: Command) -> None:
@@ -129,16 +152,50 @@ def test_a_signal_ends_the_command_with_its_code(
 ) -> None:
     real = RunFolder.write
 
-    def write(self: RunFolder, *arguments: Any) -> None:
-        os.kill(os.getpid(), number)
-        real(self, *arguments)
+    def write(self: RunFolder, shard: int, *arguments: Any) -> None:
+        if shard == 0:
+            os.kill(os.getpid(), number)
+        real(self, shard, *arguments)
 
     words = ["run", photos, "-t", "grad_cam", "--model", spec, "--out", out, "--batch-size", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write", write)
         done = attribution(*words)
     assert done.code == code, done
-    assert "2 shards left: give the same command again" in done.out
+    left = 3 - len(list(RunFolder.read(out).present()))
+    assert left in (1, 2)  # the next one may be under way when the signal comes
+    assert f"{left} shard{'s' * (left > 1)} left: give the same command again" in done.out
     assert "stopping after the shard" in done.err
     assert attribution(*words).code == 0
     assert len(list(runs.open(out))) == 3
+
+
+def test_a_run_is_exported(
+    photos: Path, spec: str, out: Path, attribution: Command, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+
+    class Dataset(list[Any]):
+        def __init__(self, name: str, **options: Any) -> None:
+            super().__init__()
+            self.name = name
+            made[name] = self
+
+        def add_samples(self, samples: list[Any], **options: Any) -> None:
+            self.extend(samples)
+
+    module = SimpleNamespace(Dataset=Dataset, Sample=dict, Heatmap=dict, dataset_exists=lambda name: name in made)
+    monkeypatch.setitem(sys.modules, "fiftyone", module)
+    assert attribution("run", photos, "-t", "grad_cam", "--model", spec, "--out", out).code == 0
+    done = attribution("export", out, photos, "--to", "fiftyone", "--model", spec, "--name", "mine")
+    assert done.code == 0, done
+    assert done.out == "mine  3 samples · fiftyone app launch mine\n"
+    for sample, (_, _, answer) in zip(made["mine"], runs.open(out), strict=True):
+        assert np.array_equal(sample["grad_cam"]["map"], answer.map[0, 0].numpy())
+        with Image.open(sample["filepath"]) as image:
+            assert image.size == (23, 17)  # as the model saw it
+    assert "already" in refused("export", out, photos, "--model", spec, "--name", "mine")
+    assert "not those of the run" in refused("export", out, photos, "--model", spec, "--stretch")
+    assert "--to 'zarr' is not known" in refused("export", out, photos, "--to", "zarr", "--model", spec)
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    assert "pip install fiftyone" in refused("export", out, photos, "--model", spec)

@@ -51,3 +51,26 @@ def area(values: list[float], cells: int, steps: int) -> float:
     steps = min(steps, cells)
     x = [int(k * cells / steps + 0.5) / cells for k in range(steps + 1)]
     return sum((x[k + 1] - x[k]) * (values[k + 1] + values[k]) / 2 for k in range(steps))
+
+
+def imputed(image: Tensor, gone: Tensor, diagonal: float = 1 / 12) -> Tensor:
+    """The image (C, H, W) whose places ``gone`` are the weighted means of their neighbours: a dense system."""
+    height, width = gone.shape
+    number = {place: k for k, place in enumerate(np.ndindex(height, width)) if bool(gone[place])}
+    number = {place: k for k, place in enumerate(number)}
+    matrix = np.zeros((len(number), len(number)))
+    right = np.zeros((len(number), len(image)))
+    for (row, column), k in number.items():
+        for down, across in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
+            other = row + down, column + across
+            if 0 <= other[0] < height and 0 <= other[1] < width:
+                weight = diagonal if down and across else 1 / 6
+                matrix[k, k] += weight
+                if other in number:
+                    matrix[k, number[other]] -= weight
+                else:
+                    right[k] += weight * image[(slice(None), *other)].double().numpy()
+    found = image.double().clone()
+    for place, values in zip(number, np.linalg.solve(matrix, right), strict=True):
+        found[(slice(None), *place)] = torch.from_numpy(values)
+    return found

@@ -60,8 +60,9 @@ def test_a_second_signal_ends_it_at_once(whole: Path, tmp_path: Path) -> None:
 
 
 def test_the_door_says_that_a_signal_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(*arguments: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    def write(folder: RunFolder, number: int, *arguments: Any) -> None:
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(RunFolder, "write", write)
     with pytest.raises(KeyboardInterrupt, match="SIGINT"):

@@ -15,7 +15,7 @@ from attribution import (
     runs,
 )
 from attribution.errors import InputError, OutputError
-from attribution.runs import Batch, Examples, Part, carry_out, computing, files
+from attribution.runs import Batch, Examples, FunctionWork, Part, carry_out, computing, files
 from attribution.runs.folder import RunFolder
 from attribution.testing import small_cnn
 from tests.runs.asked import QUIET, means, ran
@@ -51,6 +51,25 @@ def test_places_of_bad_items_go_through_the_model_and_are_not_kept(tmp_path: Pat
     record, tensors = RunFolder.read(tmp_path).read_shard(0)
     assert tensors["0/means"].tolist() == pytest.approx([float(Noise(4)[item][0].mean()) for item in (0, 3)])
     assert [entry["row"] for entry in record["items"]] == [0, None, None, 1]
+
+
+def test_a_batch_says_which_items_it_holds(tmp_path: Path) -> None:
+    seen: list[tuple[tuple[int, ...], list[int]]] = []
+
+    def note(batch: Batch, keep: Sequence[int]) -> Part:
+        means = batch.inputs.mean(dim=(1, 2, 3))
+        expected = torch.stack([Noise(9)[item][0].mean() for item in batch.items])
+        assert torch.allclose(means, expected, rtol=0, atol=1e-6)
+        seen.append((batch.items, list(keep)))
+        lines = [[{"mean": float(means[row]), "place": batch.items[row]}] for row in keep]
+        return Part({}, {}, lines)
+
+    work = FunctionWork(model=small_cnn(), function=note, kind="places", columns={"mean": "double", "place": "int64"})
+    carry_out(work, Examples(Noise(9, bad=(1, 5))), tmp_path, QUIET)
+    assert seen == [((0,), [0]), ((0, 0, 2, 3), [0, 2, 3]), ((4, 4, 6, 7), [0, 2, 3]), ((8,), [0])]
+    found = [(line["item"], line["place"], line["mean"]) for line in runs.lines(RunFolder.read(tmp_path))]
+    assert [(item, place) for item, place, _ in found] == [(item, item) for item in (0, 2, 3, 4, 6, 7, 8)]
+    assert [mean for _, _, mean in found] == pytest.approx([float(Noise(9)[item][0].mean()) for item, _, _ in found])
 
 
 class _Leaky(Means):

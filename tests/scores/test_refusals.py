@@ -57,6 +57,10 @@ WRONG_FIELDS: dict[str, tuple[Callable[[], Any], str]] = {
     "finer, one reference twice": (lambda: made.FinerScore(1, references=(2, 2)), "each once"),
     "finer, references of text": (lambda: made.FinerScore(1, references="all"), "FinerScore.references"),
     "finer, strength": (lambda: made.FinerScore(1, strength=math.nan), "FinerScore.strength is nan"),
+    "finer, strength negative": (
+        lambda: made.FinerScore(1, strength=-0.1),
+        "FinerScore.strength is -0.1",
+    ),
     "finer, weights": (lambda: made.FinerScore(1, weights="none"), "give 'equal' or 'softmax'"),
     "value, text": (lambda: made.ValueScore("3"), "ValueScore.index is '3'"),
     "value, texts": (lambda: made.ValueScore(("1", "2")), "ValueScore.index"),

@@ -21,6 +21,14 @@ MOST: dict[tuple[str, str], tuple[int, int]] = {
     ("grad_cam, 3 layers × 3 targets, 3 images", "hooks"): (240, 1),
     ("grad_cam, 3 layers × 3 targets, 3 images", "captum"): (940, 1),
     ("grad_cam, layer2, 64 targets, 64 px", "hooks"): (230, 2),
+    ("layer_cam, layer4, 1 target", "hooks"): (BARE + 20, 1),
+    ("layer_cam, layer4, 1 target", "captum"): (175, 1),
+    ("saliency, 1 target", "hooks"): (170, 1),
+    ("saliency, 1 target", "captum"): (240, 1),
+    ("integrated_gradients, 8 points, 8 a pass, 64 px", "hooks"): (385, 4),  # inputs, scores, maps, and zeros in them
+    ("integrated_gradients, 8 points, 8 a pass, 64 px", "captum"): (450, 5),
+    ("integrated_gradients, 32 points, 8 a pass, 64 px", "hooks"): (1000, 4),
+    ("integrated_gradients, 32 points, 8 a pass, 64 px", "captum"): (1000, 8),  # one more for each pass
     ("filters, 2 at once, 1 step, 96 px", "hooks"): (300, 2),  # once a batch, and once at the end of the call
     ("filters, 2 at once, 1 step, 96 px", "captum"): (350, 2),
     ("filters, 2 at once, 9 steps, 96 px", "hooks"): (1700, 2),

@@ -210,11 +210,11 @@ class Square(nn.Module):
         super().__init__()
         self.last = last
         self.embed, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 3)
-        self.block = nn.Linear(8, 8) if last else nn.Conv2d(8, 8, 1)
+        self.block, self.act = nn.Linear(8, 8) if last else nn.Conv2d(8, 8, 1), nn.Tanh()
 
     def forward(self, x: Tensor) -> Tensor:
         a = self.embed(x)
-        a = self.block(a.movedim(1, -1) if self.last else a).tanh()
+        a = self.act(self.block(a.movedim(1, -1) if self.last else a))
         return self.head(a.mean((1, 2) if self.last else (2, 3)))  # type: ignore[no-any-return]
 
 
@@ -225,11 +225,12 @@ def test_a_shape_of_two_readings_is_refused_only_where_channels_may_be_last(back
     result = explain(convolutional, x, GradCAM(layers=("block",)), target=0, backend=backend)
     assert "tokens block" not in result.provenance
     with pytest.raises(LayerError, match=r"may be \(N, D, h, w\) or \(N, h, w, D\).*GradCAM\(tokens="):
-        explain(ambiguous, x, GradCAM(layers=("block",)), target=0, backend=backend)
-    first, last = (
+        explain(ambiguous, x, GradCAM(layers=("act",)), target=0, backend=backend)
+    first, last, told = (
         explain(ambiguous, x, GradCAM(layers=("block",), tokens=tokens), target=0, backend=backend).map
-        for tokens in ("channels_first", "channels_last")
+        for tokens in ("channels_first", "channels_last", None)
     )
+    assert torch.equal(told, last)  # a linear layer says itself on which axis it computes
     exact = by_differences(
         lambda a: ambiguous.head(a.tanh().mean((1, 2))),  # type: ignore[operator]
         caught(ambiguous, "block", x),

@@ -11,19 +11,29 @@ from attribution.cli.commands.options import (
     OUT,
     Backend,
     Device,
+    Labels,
     Layers,
+    Mean,
     Model,
     Out,
     Output,
     Parameters,
     Score,
+    Size,
+    Std,
     Stretch,
     Targets,
     Weights,
 )
+from attribution.cli.reading import Typed
+
+BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Images of one file and forward.")]
+Devices = Annotated[int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")]
+Workers = Annotated[int, typer.Option(metavar="N", help="Processes that read images, for each that computes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-@app.command()
+@app.command(epilog="Example: attribution run photos -t grad_cam -o maps --overlay")
 def run(
     source: Annotated[Path, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)],
     technique: Annotated[
@@ -40,26 +50,29 @@ def run(
     param: Parameters = None,
     device: Device = "auto",
     stretch: Stretch = False,
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Images of one file and forward.")] = "auto",
-    devices: Annotated[int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")] = 1,
+    batch_size: BatchSize = "auto",
+    devices: Devices = 1,
     nodes: Annotated[int, typer.Option(metavar="M", help="Machines.")] = 1,
-    workers: Annotated[int, typer.Option(metavar="N", help="Processes that read images, for each that computes.")] = 0,
+    workers: Workers = 0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Of torch; default: as many as it has.")] = None,
     precision: Annotated[str, typer.Option(metavar="32|bf16-mixed|16-mixed", help="Of the forwards.")] = "32",
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON.")] = None,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also a PNG of each heatmap over its image.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Techniques on every image of a folder or a list; the same command goes on with a run that ended."""
-    refuse(technique, param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique, param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import run
     from attribution.cli.setting import Setting, chosen_device
     from attribution.errors import InputError
     from attribution.runs.plan import Plan
 
-    size: int | str = int(batch_size) if batch_size.isascii() and batch_size.isdigit() else batch_size
     plan = Plan(
-        batch_size=size,
+        batch_size=_size(batch_size),
         devices=devices,
         num_nodes=nodes,
         workers=workers,
@@ -70,7 +83,7 @@ def run(
     if not source.exists():
         raise InputError(f"no folder or list {str(source)!r}; give one")
     place = chosen_device(device)
-    setting = Setting.of(model, weights, "cpu", stretch)
+    setting = Setting.of(model, weights, "cpu", stretch, reading)
     code = run.run(
         source,
         asked,
@@ -80,13 +93,12 @@ def run(
         plan,
         device=place,
         precision=precision,
-        labels=labels,
         overlay=overlay,
     )
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: attribution show maps")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="What --out named.", show_default=False)],
     technique: Annotated[
@@ -105,9 +117,9 @@ def show(
     typer.echo(path)
 
 
-@app.command()
+@app.command(epilog="Example: attribution evaluate photos -t grad_cam -t layer_cam")
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", show_default=False)] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)] = None,
     technique: Annotated[
         list[str] | None,
         typer.Option("--technique", "-t", metavar="NAME", help="Repeatable. Default: grad_cam.", show_default=False),
@@ -117,14 +129,17 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="Repeatable; the first one ranks. Default: srg, insertion, deletion. Others: infidelity, "
-            "max_sensitivity, randomisation, completeness_gap, seed_spread, backend_difference, float64_difference.",
+            "max_sensitivity, randomisation, completeness_gap, seed_spread, backend_difference, float64_difference, "
+            "road, road_lerf, road_morf.",
             show_default=False,
         ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="mean|blur|noise|NUMBER", help="What removed cells show. Default: all three.", show_default=False
+            metavar="mean|blur|noise|linear|NUMBER",
+            help="What removed cells show. Default: mean, blur and noise.",
+            show_default=False,
         ),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Of a curve.")] = 16,
@@ -143,17 +158,27 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    batch_size: BatchSize = "auto",
+    devices: Devices = 1,
+    workers: Workers = 0,
     out: Out = OUT,
+    quiet: Quiet = False,
 ) -> None:
     """Which technique to trust, by a folder of photos (default: the sample photos): a table, a figure, CSV files.
 
-    A second call with the same question and folder goes on where the first one ended.
+    The same command goes on where the last one ended. Photos that cannot be read are listed in failures.csv.
     """
-    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import evaluate
-    from attribution.cli.output_folder import result_folder
-    from attribution.cli.setting import Setting
+    from attribution.cli.setting import Setting, chosen_device
+    from attribution.runs.plan import Plan
 
+    plan = Plan(batch_size=_size(batch_size), devices=devices, workers=workers, progress=not quiet)
     asked = evaluate.parse(
         folder,
         technique or ["grad_cam"],
@@ -167,5 +192,9 @@ def evaluate(
         score,
         output,
     )
-    with result_folder(out) as results:
-        evaluate.run(asked, Setting.of(model, weights, device, stretch), results)
+    place = chosen_device(device)
+    raise typer.Exit(evaluate.run(asked, Setting.of(model, weights, "cpu", stretch, reading), out, plan, device=place))
+
+
+def _size(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text

@@ -2,7 +2,6 @@
 
 from abc import ABC
 from dataclasses import dataclass, replace
-from math import prod
 from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
@@ -10,18 +9,10 @@ from torch import Tensor, nn
 from attribution import numbers
 from attribution.errors import InputError, LayerError
 from attribution.inputs.inputs import Inputs
-from attribution.layers import (
-    AttentionLayer,
-    attention_of,
-    attentions,
-    check_chain,
-    grids_of,
-    reads_first,
-    whole,
-)
+from attribution.layers import AttentionLayer, attention_of, check_chain, covering, grid_of, reads_first, whole
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.cam.family import enlarged
-from attribution.techniques.parameters import choice, flag, integer, layer_names
+from attribution.techniques.parameters import choice, flag, integer, layer_names, tokens
 
 Heads = Literal["mean", "max"] | int
 Query = Literal["mean"] | int | None
@@ -94,12 +85,7 @@ class AttentionMap(Technique, ABC):
         object.__setattr__(self, "layers", layer_names(owner, self.layers))
         object.__setattr__(self, "upsample", flag(owner, "upsample", self.upsample))
         object.__setattr__(self, "heads", _word_or_number(owner, "heads", self.heads, ("mean", "max")))
-        if self.tokens is not None:
-            given = numbers.items(self.tokens) or ()
-            if not 2 <= len(given) <= 4:
-                raise InputError(f"{owner}.tokens is {self.tokens!r}; give (leading tokens, h, w), or None")
-            sizes = (integer(owner, "tokens", n, least=0 if not i else 1) for i, n in enumerate(given))
-            object.__setattr__(self, "tokens", tuple(sizes))
+        object.__setattr__(self, "tokens", tokens(owner, self.tokens))
 
     def named(self, model: nn.Module) -> tuple[str, ...]:
         """The layers."""
@@ -113,36 +99,17 @@ class AttentionMap(Technique, ABC):
         for layer in map(whole, chosen):
             if not isinstance(self.heads, str) and self.heads >= layer.heads:
                 raise LayerError(f"layer {layer.name!r} has heads 0 to {layer.heads - 1}; heads is {self.heads}")
-        self._grid(model, inputs, chosen)
+        grid_of(model, inputs, chosen, self.tokens)
         return replace(self, layers=tuple(each.name for each in chosen))
 
     def reading(self, model: nn.Module, inputs: Inputs) -> Reading:
         """How the rows of a resolved technique lie on the input; one rule for every backend."""
-        leading, *places = self._grid(model, inputs, attention_of(model, inputs, self.layers))
+        leading, *places = grid_of(model, inputs, attention_of(model, inputs, self.layers), self.tokens)
         return Reading(leading, tuple(places))
 
     def _default(self, model: nn.Module, inputs: Inputs) -> list[AttentionLayer]:
         """Every attention whose keys cover the input; another one, of a text for example, is passed over."""
-        seen = attentions(model, inputs).layers
-        if self.tokens is not None:
-            found = [each for each in seen if each.keys == self.tokens[0] + prod(self.tokens[1:])]
-        else:
-            found = [each for each in seen if each.windows or len(grids_of(model, inputs, each.keys)) == 1]
-        return found or seen
-
-    def _grid(self, model: nn.Module, inputs: Inputs, chosen: list[AttentionLayer]) -> tuple[int, ...]:
-        name, keys = chosen[-1].name, chosen[-1].keys
-        if other := [each for each in chosen if each.keys != keys]:
-            raise LayerError(f"layers of {keys} and {other[0].keys} tokens share no grid; ask for them one by one")
-        if self.tokens is not None:
-            if self.tokens[0] + prod(self.tokens[1:]) != keys:
-                raise LayerError(f"layer {name!r} attends to {keys} tokens; tokens={self.tokens!r} is another number")
-            return self.tokens
-        grids = grids_of(model, inputs, keys)
-        if len(grids) != 1:
-            words = f"may lie as {' or '.join(map(str, grids))}" if grids else "make no grid of the input"
-            raise LayerError(f"the {keys} tokens of {name!r} {words}; say how: tokens=(leading, h, w)")
-        return grids[0]
+        return covering(model, inputs, self.tokens)
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """Upsampling to the places of the inputs."""
@@ -188,11 +155,14 @@ class AttentionOfQuery(AttentionMap, ABC):
         """How the query's row of a resolved technique lies on the input; one rule for every backend."""
         found, query = super().reading(model, inputs), self.query
         last = attention_of(model, inputs, self.layers)[-1]
-        if last.queries not in (1, last.keys):
-            raise LayerError(f"layer {last.name!r} has {last.queries} queries and {last.keys} keys, which is no grid")
         beyond = isinstance(query, int) and query >= last.queries
         if beyond or (last.queries == 1 and query == "mean"):
             raise LayerError(f"layer {last.name!r} has queries 0 to {last.queries - 1}; query is {query!r}")
+        if not isinstance(query, int) and last.queries not in (1, last.keys):
+            raise LayerError(
+                f"layer {last.name!r} has {last.queries} queries that are none of its {last.keys} keys; say whose row: "
+                f"query=0 to {last.queries - 1}"
+            )
         if query is None:
             one = last.queries == 1 or (found.leading > 0 and reads_first(model, inputs, last.keys))
             query = 0 if one else "mean"

@@ -1,12 +1,13 @@
 """LeGrad: to the attention on which places is the score of a class sensitive, layer by layer?"""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import nn
 
+from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
-from attribution.layers import AttentionLayer
+from attribution.layers import AttentionLayer, attention_of, block_of
 from attribution.techniques.attention.family import AttentionMap
 
 
@@ -44,3 +45,14 @@ class LeGrad(AttentionMap):
     def _default(self, model: nn.Module, inputs: Inputs) -> list[AttentionLayer]:
         found = super()._default(model, inputs)
         return [each for each in found if each.queries > 1] or found
+
+    def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
+        """Fill in the layers, of which no two lie in one block."""
+        found = super().resolve(model, inputs)
+        if len(set(found.blocks(model, inputs))) < len(found.layers):
+            raise LayerError("two of the layers lie in one block, which has one output; name one of each block")
+        return found
+
+    def blocks(self, model: nn.Module, inputs: Inputs) -> list[str]:
+        """The block of each layer of a resolved technique, whose output is scored for it."""
+        return [block_of(model, inputs, layer) for layer in attention_of(model, inputs, self.layers)]

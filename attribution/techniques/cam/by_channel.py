@@ -34,7 +34,7 @@ class CAMByChannel(CAM):
 
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """ReLU, then upsampling to the places of the inputs, of each channel by itself where they are kept."""
-        if not self.by_channel:
+        if self.channels == "sum":
             return super().finish(raw, inputs)
         finished = super().finish({layer: map_.flatten(1, 2) for layer, map_ in raw.items()}, inputs)
         return {layer: map_.unflatten(1, raw[layer].shape[1:3]) for layer, map_ in finished.items()}

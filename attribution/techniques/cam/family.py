@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
+from attribution.isolation.notes import notes
 from attribution.layers import grad_cam_default
 from attribution.technique import Kind, Maps, Technique
 from attribution.techniques.cam import reading
@@ -98,7 +99,11 @@ class CAM(Technique):
         Raises:
             LayerError: It has no grid, does not fit ``tokens``, or may be read in two ways.
         """
-        return reading.grid(type(self).__name__, self.tokens, layer, shape, model, inputs)
+        known: dict[object, Grid] = notes(model).setdefault("grids", {})
+        key = (self.tokens, layer, shape, inputs.kind, len(inputs))
+        if key not in known:
+            known[key] = reading.grid(type(self).__name__, self.tokens, layer, shape, model, inputs)
+        return known[key]
 
     def notes(self, grids: Mapping[str, Grid], inputs: Inputs) -> dict[str, str]:
         """What the provenance says of layers: how they were read, and which maps keep their size."""

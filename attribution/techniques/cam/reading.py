@@ -12,8 +12,6 @@ from attribution.techniques.cam.tokens import Grid, Tokens, expected, stated
 
 Shape = tuple[int, ...]
 
-_ON_AXIS_1 = (nn.Conv1d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm3d)
-
 
 def places_of(inputs: Inputs, axes: int | None = None) -> Shape:
     """Sizes of the places of the first explained input that has so many axes of them (``None``: any); else ()."""
@@ -45,22 +43,14 @@ def grid(owner: str, tokens: Tokens, layer: str, shape: Shape, model: nn.Module,
 
 
 def _of_grids(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
-    """Channels first unless the model computes on the last axis of such grids, and the places of that reading fit."""
+    """(N, D, *places) or (N, *places, D): `layers.told` says which."""
     first, last = Grid("channels_first", 0, shape[2:]), Grid("channels_last", 0, shape[1:-1])
-    image = places_of(inputs, len(shape) - 2)
-    if not image or 0 in shape or prod(last.places) == 1:
+    if not places_of(inputs, len(shape) - 2) or 0 in shape or prod(last.places) == 1:
         return first
-    if len(shape) == 5:  # time and space are not halved alike, so that no aspect tells
-        evident = _normalised(model, inputs, shape)
-        plain = not evident or _convolved(model, inputs, shape)
-    elif not _fits(last, image, 1.2):
-        return first
-    else:
-        evident = any(_on_the_last_axis(stop) for stop in layers.survey(model, inputs))
-        plain = _fits(first, image, 1.2 if evident else 1.5)
-    if evident == plain:
+    _, side = layers.told(model, inputs, layer, shape, len(inputs))
+    if side is None:
         raise _ambiguous(owner, layer, shape, first, last)
-    return first if plain else last
+    return first if side == "first" else last
 
 
 def _of_three(owner: str, layer: str, shape: Shape, model: nn.Module, inputs: Inputs) -> Grid:
@@ -94,44 +84,6 @@ def _patches(length: int, images: Sequence[Shape]) -> list[tuple[int, Shape]]:
     """(leading tokens, grid) of so many tokens, on any of the images."""
     found = [(lead, tuple(side)) for image in images for lead, *side in layers.patch_grids(length, image)]
     return list(dict.fromkeys(found))
-
-
-def _on_the_last_axis(stop: layers.Stop) -> bool:
-    """Whether the module takes the last axis of a 4-D input for channels."""
-    shape, module = stop.input_shape, stop.module
-    if shape is None or len(shape) != 4:
-        return False
-    return isinstance(module, nn.Linear) or (
-        isinstance(module, nn.LayerNorm) and module.normalized_shape == tuple(shape[3:])
-    )
-
-
-def _normalised(model: nn.Module, inputs: Inputs, shape: Shape) -> bool:
-    """Whether a module normalises, or attends over, last axes of this size and inputs of so many axes."""
-    return any(
-        stop.input_shape is not None
-        and len(stop.input_shape) == len(shape)
-        and stop.input_shape[-1] == shape[-1]
-        and (
-            isinstance(stop.module, nn.MultiheadAttention)
-            or (isinstance(stop.module, nn.LayerNorm) and stop.module.normalized_shape == shape[-1:])
-        )
-        for stop in layers.survey(model, inputs)
-    )
-
-
-def _convolved(model: nn.Module, inputs: Inputs, shape: Shape) -> bool:
-    """Whether a module takes axis 1 of inputs of this very shape for channels."""
-    return any(
-        isinstance(stop.module, _ON_AXIS_1) and stop.input_shape is not None and stop.input_shape[1:] == shape[1:]
-        for stop in layers.survey(model, inputs)
-    )
-
-
-def _fits(grid: Grid, image: Shape, most: float) -> bool:
-    """No larger than the image, and at most ``most`` times as wide or narrow."""
-    ratios = [size / whole for size, whole in zip(grid.places, image, strict=True)]
-    return max(ratios) <= 1 and max(ratios) <= most * min(ratios)
 
 
 def _single(owner: str, layer: str, shape: Shape, found: list[Grid]) -> Grid:

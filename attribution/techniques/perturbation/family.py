@@ -22,8 +22,39 @@ def places_of(inputs: Tensor) -> tuple[int, ...]:
     return tuple(inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:])
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreDifference(Technique, ABC):
+    """A technique whose maps are differences of scores that the model gives to changed inputs."""
+
+    kind: ClassVar[Kind] = "heatmap"
+    needs_target: ClassVar[bool] = True
+    default_score: ClassVar[ClassScore] = ClassScore(of="probability")
+    takes_gradients: ClassVar[bool] = False
+    batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
+
+    @property
+    def signed(self) -> bool:
+        """Negative: the change helps."""
+        return True
+
+    def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
+        """max|a − b| ≤ tolerance · (max|map| + max|score|): a map is a difference of nearly equal scores.
+
+        max|score| is over all classes, since the rounding of one logit goes by the size of what it is summed from,
+        not by its own; over the asked ones where a result does not tell.
+        """
+        sizes = [side.extras.get("largest_score", side.scores) for side in (a, b)]
+        size = max((float(scores.abs().max()) for scores in sizes if scores is not None), default=0.0)
+        pieces = paired_maps(a, b, by_target=True)
+        parts = [relative_tolerance(dtype, host=a.on_host and b.on_host) for *_, dtype in pieces]
+        return [
+            agree(name, x, y, relative=part, absolute=part * size)
+            for (name, x, y, _), part in zip(pieces, parts, strict=True)
+        ]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Perturbation(Technique, ABC):
+class Perturbation(ScoreDifference, ABC):
     """Choices of a technique that covers parts of the input and looks how the score changes.
 
     Each explained input has a map of its own, (N, T, *places), and is covered alone while the others stay as they are.
@@ -38,12 +69,6 @@ class Perturbation(Technique, ABC):
         input: The one input that is covered, by its name or index; ``None``: every explained one.
     """
 
-    kind: ClassVar[Kind] = "heatmap"
-    needs_target: ClassVar[bool] = True
-    default_score: ClassVar[ClassScore] = ClassScore(of="probability")
-    takes_gradients: ClassVar[bool] = False
-    batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
-
     baseline: Baseline = 0.0
     input: str | int | None = None
 
@@ -54,11 +79,6 @@ class Perturbation(Technique, ABC):
             if isinstance(self.input, bool) or not isinstance(self.input, str | int):
                 raise InputError(f"{owner}.input is {self.input!r}; give the name or the index of one input")
             object.__setattr__(self, "input", str(self.input).removeprefix("input."))
-
-    @property
-    def signed(self) -> bool:
-        """Negative: covering helps."""
-        return True
 
     @abstractmethod
     def spread(self, places: int) -> tuple[float, ...]:
@@ -110,21 +130,6 @@ class Perturbation(Technique, ABC):
     def finish(self, raw: Maps, inputs: Inputs) -> Maps:
         """The raw map itself; it lies on the places already."""
         return raw
-
-    def agreement(self, a: Comparable, b: Comparable) -> list[Agreement]:
-        """max|a − b| ≤ tolerance · (max|map| + max|score|): a map is a difference of nearly equal scores.
-
-        max|score| is over all classes, since the rounding of one logit goes by the size of what it is summed from,
-        not by its own; over the asked ones where a result does not tell.
-        """
-        sizes = [side.extras.get("largest_score", side.scores) for side in (a, b)]
-        size = max((float(scores.abs().max()) for scores in sizes if scores is not None), default=0.0)
-        pieces = paired_maps(a, b, by_target=True)
-        parts = [relative_tolerance(dtype, host=a.on_host and b.on_host) for *_, dtype in pieces]
-        return [
-            agree(name, x, y, relative=part, absolute=part * size)
-            for (name, x, y, _), part in zip(pieces, parts, strict=True)
-        ]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Perturbation) and type(self) is type(other) and by_value(self) == by_value(other)

@@ -42,7 +42,7 @@ class Lattice:
 
     def number(self, row: int, column: int) -> int:
         """Of an image, which of the windows that are run is the crossing of these intervals."""
-        place = row * len(self.columns) + column
+        place = row * len(self.axes[-1]) + column
         return place if self.kept is None else self._numbers[place]
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from attribution.scores.classes import ClassScore
 from attribution.technique import Technique
 from attribution.techniques import (
+    AblationCAM,
     Activations,
     EigenCAM,
     ElementWiseCAM,
@@ -19,6 +20,7 @@ from attribution.techniques import (
     HiResCAM,
     LayerCAM,
     Occlusion,
+    ScoreCAM,
     XGradCAM,
 )
 from attribution.techniques.cam.family import CAM
@@ -127,6 +129,44 @@ _OF_A_MEAN = (
 )
 
 
+@check("Ablation-CAM: formula", _is(AblationCAM))
+def check_ablation_cam_weighs_what_a_global_mean_loses(subject: Subject) -> None:
+    """On the same network a logit loses the channel's weight of the linear layer times its mean."""
+    model, inputs = subject.on(_cam_model()), subject.noise(dtype=_DOUBLE)
+    raw = subject.ask(model, inputs, "all", technique=AblationCAM(layers=("body",))).raw["body"]
+    weight = next(model.get_submodule("head.2").parameters()).detach()
+    with torch.no_grad():
+        a = model.get_submodule("body")(model.get_submodule("stem")(inputs).relu())
+        lost = weight * a.mean(dim=(2, 3))[:, None] / model(inputs).abs()[..., None]
+    expected = torch.einsum("ntk,nkhw->nthw", lost, a)
+    require(
+        _close(raw, expected, subject), f"a raw map off by {(raw - expected).abs().max():.3g}", "Σ (S − S[k])/|S|·A"
+    )
+
+
+@check("Score-CAM: formula", _is(ScoreCAM))
+def check_score_cam_of_a_linear_model_sees_the_masked_mean(subject: Subject) -> None:
+    """Without a bend a logit of the masked input is linear in the mean of each masked channel."""
+
+    def build() -> nn.Module:
+        head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+        return nn.Sequential(OrderedDict(body=nn.Conv2d(3, 4, 1), head=head))
+
+    model, inputs = subject.on(calibrated(build, 0, _DOUBLE)), subject.noise(dtype=_DOUBLE)
+    linear, body = model.get_submodule("head.2"), model.get_submodule("body")
+    with torch.no_grad():
+        next(linear.parameters()).mul_(20)  # else the scores lie near to one another, and the weights are all alike
+        a = body(inputs)
+        low, high = a.amin(dim=(2, 3), keepdim=True), a.amax(dim=(2, 3), keepdim=True)
+        means = torch.einsum("nchw,nkhw->nkc", inputs, (a - low) / (high - low)) / a[0, 0].numel()
+        weight, bias = body.parameters()
+        weights = linear(means @ weight.flatten(1).T + bias).softmax(dim=1)
+    expected = torch.einsum("nkt,nkhw->nthw", weights, a)
+    raw = subject.ask(model, inputs, "all", technique=ScoreCAM(layers=("body",))).raw["body"]
+    off = f"a raw map off by {(raw - expected).abs().max():.3g}"
+    require(_close(raw, expected, subject), off, "Σ softmax(scores of the masked means)·A")
+
+
 @check("Eigen-CAM: formula", _is(EigenCAM))
 def check_eigen_cam_of_one_pattern_is_that_pattern(subject: Subject) -> None:
     """Channels that are multiples of one map: its deviation from the mean, times the length of the multiples."""
@@ -187,6 +227,8 @@ CHECKS: tuple[Template, ...] = (
     check_grad_cam_is_cam_on_a_global_mean,
     check_layer_cam_takes_positive_gradients_only,
     *_OF_A_MEAN,
+    check_ablation_cam_weighs_what_a_global_mean_loses,
+    check_score_cam_of_a_linear_model_sees_the_masked_mean,
     check_eigen_cam_of_one_pattern_is_that_pattern,
     check_grad_cam_is_rectified_before_it_is_enlarged,
     check_occlusion_of_a_linear_model_is_the_covered_sum,

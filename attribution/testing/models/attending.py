@@ -29,9 +29,10 @@ class _Attention(nn.Sequential):
     """Blocks of attention over the places of a grid."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D, h, w) → the same."""
+        """(N, D, h, w) → the same; (N, D, tokens, 1) where some of them are left out on the way."""
         tokens: Tensor = super().forward(x.flatten(2).mT)
-        grid: Tensor = tokens.mT.unflatten(2, x.shape[2:])
+        whole = tokens.shape[1] == x[0, 0].numel()
+        grid: Tensor = tokens.mT.unflatten(2, x.shape[2:]) if whole else tokens.mT.unsqueeze(3)
         return grid
 
 

@@ -38,10 +38,7 @@ class HooksLeGrad(Attributor[LeGrad]):
 
     def compute(self, run: Run[LeGrad]) -> Maps:
         """(N, T, h, w) of the input."""
-        asked = layers.attention_of(run.model, run.inputs, run.technique.layers)
-        blocks = [layers.block_of(run.model, run.inputs, layer) for layer in asked]
-        if len(set(blocks)) < len(blocks):
-            raise LayerError("two of the layers lie in one block, which has one output; name one of each block")
+        blocks = run.technique.blocks(run.model, run.inputs)
         restart = note_random(Undo(), devices_of(run.model, run.inputs.first))
         with torch.no_grad():
             clean = run.scores(run.forward(run.inputs))
@@ -73,17 +70,19 @@ def _side_by_side(run: Run[Any], blocks: list[str]) -> Iterator[None]:
     """Give the model's next layers each block's output without its graph, and those behind the last one all outputs."""
     kept: list[Tensor] = []
     owner, handles = threading.get_ident(), []
+    alone = {stop.module: _shape(stop.output) for stop in layers.survey(run.model, run.inputs)}
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         if threading.get_ident() != owner:
             return None
         keys = () if isinstance(output, Tensor) else (0,)
         tokens = layers.item(output, keys)
-        if not isinstance(tensor := tokens, Tensor) or len(tensor) != len(run.inputs):
+        if not isinstance(tensor := tokens, Tensor):
             return None
+        axis = layers.examples_axis(blocks[len(kept)], tensor.shape, len(run.inputs), alone[module])
         kept.append(tensor)
         last = len(kept) == len(blocks)
-        return layers.replaced(output, keys, torch.cat(kept) if last else tensor.detach())
+        return layers.replaced(output, keys, torch.cat(kept, dim=axis) if last else tensor.detach())
 
     try:
         for module in map(run.model.get_submodule, blocks):  # no comprehension: each is removed if the next fails
@@ -92,6 +91,11 @@ def _side_by_side(run: Run[Any], blocks: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _shape(form: Any) -> tuple[int, ...] | None:
+    first = form[0] if isinstance(form, list) and form else form
+    return first.shape if isinstance(first, layers.Form) else None
 
 
 def _unlike(block: str) -> LayerError:

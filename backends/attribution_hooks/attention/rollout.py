@@ -1,10 +1,11 @@
 """Attention rollout as a row that is carried from the last layer to the first: no product of matrices is formed."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
@@ -29,14 +30,25 @@ class HooksAttentionRollout(Attributor[AttentionRollout]):
         reading = read(run)
         with torch.no_grad(), weights(run, partial(fused, technique=run.technique)) as found:
             run.forward(run.inputs)
-        matrices = found.values()
         with torch.no_grad():
-            row = start(reading, matrices[-1])
-            for matrix in reversed(matrices):
-                total = matrix.sum(dim=2)
-                if matrix.shape[1] == 1:  # pooled: no residual connection beside it
-                    row = (matrix / total.unsqueeze(2))[:, 0]
-                    continue
-                row = row / (1 + total)
-                row = row + torch.bmm(row.unsqueeze(1), matrix)[:, 0]
+            matrices = found.values()
+            row = carried(start(reading, matrices[-1]), matrices)
         return {run.inputs.key(run.inputs.explained[0]): reading.placed(row).unsqueeze(1)}
+
+
+def carried(row: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The row times Â_L · … · Â_1, (N, keys): of L keys an L-th part of the operations that the matrices take.
+
+    Args:
+        row: (N, queries) of the last layer.
+        matrices: A (N, queries, keys) of each layer, in the order in which they run.
+    """
+    found = row.unsqueeze(1)
+    for matrix in reversed(matrices):
+        total = matrix.sum(dim=2).unsqueeze(1)
+        if matrix.shape[1] == 1:  # pooled: no residual connection beside it
+            found = matrix / total
+            continue
+        found = found / (1 + total)
+        found = torch.baddbmm(found, found, matrix)
+    return found[:, 0]

@@ -81,10 +81,11 @@ def weights(run: Run[Any], keep: Keep | None) -> Iterator[Weights]:
 
 
 def fused(weights: Tensor, technique: AttentionMap) -> Tensor:
-    """Over the heads: (N, heads, …) → (N, …)."""
+    """Over the heads: (N, heads, …) → (N, …), in at least float32."""
+    wide = torch.promote_types(weights.dtype, torch.float32)
     if technique.heads == "mean":
-        return weights.mean(dim=1)
-    return weights.amax(dim=1) if technique.heads == "max" else weights[:, int(technique.heads)]
+        return weights.mean(dim=1, dtype=wide)
+    return (weights.amax(dim=1) if technique.heads == "max" else weights[:, int(technique.heads)]).to(wide)
 
 
 def gradients(score: Tensor, kept: Sequence[Tensor], *, keep: bool) -> list[Tensor]:

@@ -170,7 +170,9 @@ class Tail:
                 self._batched = False
                 self._run.note("backward", f"one by one, since torch cannot batch it: {first_line(error)}")
         alone = [self._grad(seed, batched=False) for seed in seeds]
-        return [None if column[0] is None else _stacked(column) for column in zip(*alone, strict=True)]
+        if len(alone) == 1:
+            return [None if found is None else found[None] for found in alone[0]]
+        return [None if column[0] is None else torch.stack(column) for column in zip(*alone, strict=True)]
 
     def _grad(self, seeds: Tensor, *, batched: bool) -> Sequence[Tensor | None]:
         if not batched:
@@ -202,10 +204,6 @@ class Tail:
         if key not in known:
             known[key] = has_rules(self._backward, seed)
         return known[key]
-
-
-def _stacked(gradients: tuple[Tensor, ...]) -> Tensor:
-    return torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
 
 
 def chunk(run: Run[Any], names: Sequence[str], *, kept: int = 1) -> int:

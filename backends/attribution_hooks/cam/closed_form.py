@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,21 @@ from attribution.scores.score import Score
 from attribution.techniques.cam.tokens import Grid
 
 Weights = Callable[[Tensor, Tensor], Tensor]
+W = TypeVar("W", bound=Callable[..., Tensor])
+
+_MARK = "gives back the mean gradients"
 
 ROUNDING = 32
 """How many units in the last place of the largest value a true closed form may be off."""
 
 TF32_ROUNDING = 4
 """The same in units of TF32, which rounds the factors of a product and not their sum."""
+
+
+def given_back(weights: W) -> W:
+    """Mark a method `weights` that gives back the mean gradients: a closed form need not make them."""
+    vars(weights)[_MARK] = True
+    return weights
 
 
 def class_maps(
@@ -46,21 +55,22 @@ def class_maps(
         return None
     activation = grid.map(output.detach())
     logits, target = logits.to(output.device), target.to(output.device)
+    places = activation[0, 0].numel()
     for module in linear(model, logits.shape[1], activation.shape[1]):
         weight = module.weight.detach().flatten(1).to(output.device)
         bias = None if module.bias is None else module.bias.to(output.device)
         if weight.dtype != output.dtype:
             continue
         within = rounding(logits, module)
-        means = _means(weight, target, activation, run.asked)
-        maps = _product(means, activation)  # which add up to the logits
+        rows = _rows(weight, target, run.asked)
+        maps = _product(rows, activation / places)  # which add up to the logits
         if not _close(within, (_values(maps, bias, target), logits.detach().gather(1, target))) and not _close(
             within, (F.linear(flat(activation).mean(2), weight, bias), logits.detach())
         ):
             continue
         if has_gradient(weight, logits, output, grid, target, within):
-            own = weights(activation, means)
-            return maps if own is means else _product(own, activation)
+            marked = getattr(weights, _MARK, False)
+            return maps if marked else _product(weights(activation, rows / places), activation)
     return None
 
 
@@ -72,7 +82,7 @@ def has_gradient(weight: Tensor, logits: Tensor, output: Tensor, grid: Grid, tar
     backward of its own) changes it. A backward that is not linear (a clipped gradient) may spare the mixture and not a
     class, so the classes asked for with the largest and with the smallest weights are compared as they are.
     """
-    largest = weight.abs().amax(dim=1)
+    largest = torch.maximum(weight.amax(dim=1), -weight.amin(dim=1))  # without a copy of all weights
     sizes = largest[target]
     ends = [target.gather(1, pick[:, None]) for pick in (sizes.argmax(dim=1), sizes.argmin(dim=1))]
     seeds = [drawn(logits) / largest.clamp(min=torch.finfo(weight.dtype).tiny)]
@@ -99,8 +109,8 @@ def _drawn(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return ((number[0] + 0.5) * torch.where(number[1] < 0.5, -1.0, 1.0)).to(device)
 
 
-def _means(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> Tensor:
-    """(K, D), (N, T) and (N, D, *places) → (N, T, D), one row for all images where they share their targets.
+def _rows(weight: Tensor, target: Tensor, score: Score) -> Tensor:
+    """(K, D) and (N, T) → (N, T, D), one row for all images where they share their targets.
 
     What was asked for is known on the host, so that no target need be looked at.
     """
@@ -110,10 +120,9 @@ def _means(weight: Tensor, target: Tensor, activation: Tensor, score: Score) -> 
         every = asked.shape[1] == len(weight) and bool(asked[0].diff().eq(1).all())
     else:
         same = every = asked == "all"
-    places = activation[0, 0].numel()
     if not same:
-        return weight[target] / places
-    return ((weight if every else weight[target[0]]) / places).expand(len(target), -1, -1)
+        return weight[target]
+    return (weight if every else weight[target[0]]).expand(len(target), -1, -1)
 
 
 def _product(weights: Tensor, activation: Tensor) -> Tensor:

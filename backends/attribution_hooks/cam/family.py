@@ -30,6 +30,12 @@ class CamAttributor(Attributor[C], ABC):
     """
 
     backend: ClassVar[str] = "hooks"
+    by_mean: ClassVar[bool]
+    """Whether the mean gradient is all that it needs: it has `weights`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.by_mean = cls.weights is not CamAttributor.weights
 
     def weights(self, activation: Tensor, mean_gradient: Tensor) -> Tensor:
         """(N, T, D), by which the channels are multiplied before they are added up.
@@ -53,11 +59,6 @@ class CamAttributor(Attributor[C], ABC):
     def terms(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """(N, T, D, *places), which `combine` adds up over D; of techniques whose channels can be kept."""
         raise NotImplementedError
-
-    @property
-    def by_mean(self) -> bool:
-        """Whether the mean gradient is all that it needs."""
-        return type(self).weights is not CamAttributor.weights
 
     def image_bytes(self, model: nn.Module, technique: C, inputs: Inputs) -> int:
         """The forward's graph from the first layer on, or what is widest before it, and one target's gradients."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from attribution.techniques import GradCAM
+from attribution_hooks.cam.closed_form import given_back
 from attribution_hooks.cam.family import CamAttributor
 
 
@@ -13,6 +14,7 @@ class HooksGradCAM(CamAttributor[GradCAM]):
 
     technique_type: ClassVar[type[GradCAM]] = GradCAM
 
+    @given_back
     def weights(self, activation: Tensor, mean_gradient: Tensor) -> Tensor:
         """The mean gradient itself."""
         return mean_gradient

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attribution.attributor import Run
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.techniques import ScoreCAM
 from attribution_hooks.cam.forwards import Seen
 from attribution_hooks.chunks import in_parts, rows_at_once
@@ -30,17 +31,21 @@ def scores(run: Run[ScoreCAM], seen: Seen) -> Tensor:
     shown_once[every, first] = True  # the first constant channel; where there is none, the very first
     asked = shown_once.nonzero()
     wide = torch.promote_types(x.dtype, torch.float32)
-    found = torch.zeros((count, channels, target.shape[1]), dtype=wide, device=x.device)
 
-    def work(part: Sequence[int]) -> None:
-        examples, some = asked[part[0] : part[-1] + 1].unbind(1)
-        masks = _masks(activation[examples, some].to(wide), size).to(x.dtype)
-        shown = x[examples] * masks[:, None]
-        given = run.scores(run.forward(beside(run, name, shown, examples), examples), examples)
-        found[examples, some] = given.to(found)
+    def of(forward: Forward) -> Tensor:
+        found = torch.zeros((count, channels, target.shape[1]), dtype=wide, device=x.device)
 
-    with run.progress(len(asked), "channel") as advance:
-        run.note("channels_per_forward", in_parts(range(len(asked)), rows_at_once(run, len(asked)), work, advance))
+        def work(part: Sequence[int]) -> None:
+            examples, some = asked[part[0] : part[-1] + 1].unbind(1)
+            masks = _masks(activation[examples, some].to(wide), size).to(x.dtype)
+            shown = x[examples] * masks[:, None]
+            found[examples, some] = forward(beside(run, name, shown, examples), examples).to(found)
+
+        with run.progress(len(asked), "channel") as advance:
+            run.note("channels_per_forward", in_parts(range(len(asked)), rows_at_once(run, len(asked)), work, advance))
+        return found
+
+    found = forwarding(run, seen.matrix, len(asked), of)
     run.note(f"masks {seen.name}", len(asked))
     return torch.where(varied[..., None], found, found[every, first][:, None]).movedim(2, 1)
 

@@ -1,7 +1,7 @@
 """``maps_of``: CAMs of one or several techniques from one forward, and one backward for each chunk of targets."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,9 +21,8 @@ from attribution_hooks.cam.forward import Forward, forward
 class Combines(Protocol):
     """What a technique makes of activations and gradients; see `CamAttributor`."""
 
-    @property
-    def by_mean(self) -> bool:
-        """Whether it has `weights`, else `combine`."""
+    by_mean: ClassVar[bool]
+    """Whether it has `weights`, else `combine`."""
 
     def weights(self, activation: Tensor, mean_gradient: Tensor) -> Tensor:
         """(N, T, D)."""
@@ -106,7 +105,7 @@ def _closed(
     """By layer, where the tail is a mean and a linear layer, and there are targets enough for it to pay."""
     maps = {}
     many = target.shape[1] > backward.FEW_TARGETS
-    if maker.by_mean and run.settled[0].logits and many and not ran.edges and not _by_channel(run):
+    if many and maker.by_mean and run.settled[0].logits and not ran.edges and not _by_channel(run):
         for name in run.technique.layers:
             closed = class_maps(run, scores, ran.outputs[name], grids[name], target, maker.weights)
             if closed is not None:
@@ -149,7 +148,7 @@ def _whole(parts: Sequence[Tensor]) -> Tensor:
 def weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """Σ over channels: (N, T, D) and (N, D, *places) → (N, T, *places)."""
     maps = activation.new_empty((*weights.shape[:2], *activation.shape[2:]))
-    torch.bmm(weights.to(activation.device), flat(activation), out=flat(maps))
+    torch.bmm(weights.to(activation.device), flat(activation), out=maps.view(*weights.shape[:2], -1))
     return maps  # and no view of what was computed, which would be copied to be nobody else's
 
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from attribution.lowered import folding, writes
+from attribution.lowered.nodes import execute
+from attribution.lowered.tracing import Untraceable as Untraceable
+from attribution.lowered.tracing import refuse_hooks, trace
 from attribution.techniques.perturbation.lattice import Lattice
-from attribution_hooks.incremental import folding, functions, steps, writes
+from attribution_hooks.incremental import functions, steps
 from attribution_hooks.incremental.numbers import Readings, readings
 from attribution_hooks.incremental.plan import Op, Plan
 from attribution_hooks.incremental.steps import Step
-from attribution_hooks.incremental.tracing import Untraceable as Untraceable
-from attribution_hooks.incremental.tracing import refuse_hooks, trace
 
 
 class Known:
@@ -116,28 +118,6 @@ class Program:
             for other in unused:
                 values.pop(other, None)
         return map_arg(self.output, lambda node: values[node])
-
-
-def execute(
-    node: fx.Node, values: Mapping[fx.Node, Any], modules: Mapping[str, nn.Module], *, copied: bool = False
-) -> Any:
-    """One node as it is; ``copied``: on a copy of its first argument."""
-    args: Any
-    kwargs: Any
-    args, kwargs = (map_arg(part, lambda used: values[used]) for part in (node.args, node.kwargs))
-    if copied:
-        args = (args[0].clone(), *args[1:])
-    if node.op == "call_module":
-        return modules[str(node.target)](*args, **kwargs)
-    if node.op == "call_function":
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-    if node.op == "call_method":
-        name = "reshape" if node.target == "view" and not isinstance(args[1], torch.dtype) else str(node.target)
-        return getattr(args[0], name)(*args[1:], **kwargs)  # a view of what the model has contiguous may be none here
-    value: Any = modules[""]
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return value
 
 
 def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, list[Tensor], Any]:

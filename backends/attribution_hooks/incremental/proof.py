@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Run
-from attribution.run import MASK, medians
-from attribution.running.precision import tf32
+from attribution.lowered.rounding import allowed
 from attribution.running.upload import upload
 from attribution.scores.score import Score
 from attribution.techniques.perturbation.lattice import Lattice
@@ -18,12 +17,6 @@ from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import Covering
 
 Pair = tuple[int, int]
-
-ROUNDINGS = {torch.float16: 32, torch.bfloat16: 8}
-"""How many ``eps`` of a class's size two orders of the same sums may be apart; in ResNet-50 it is 26 and 5."""
-
-ROUNDING = 512
-"""The same in float32 and float64. On fourteen torchvision families it is at most 112 (VGG16, random weights)."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +62,7 @@ class Proof:
         in_parts(range(len(pairs)), chunk, work, lambda: None)
         covered = torch.cat(found)
         every = torch.arange(clean.shape[1], device=clean.device).expand(len(clean), -1)
-        dtype = tf32(clean) or clean.dtype
-        unit = ROUNDINGS.get(dtype, ROUNDING) * torch.finfo(dtype).eps
-        size = sizes(clean, covered, target)
-        allowed = unit * (size if run.scale is None else torch.maximum(size, run.scale.to(clean.dtype)))
-        return cls(score, pairs, clean, covered, every if score.mixes else target, allowed)
+        return cls(score, pairs, clean, covered, every if score.mixes else target, allowed(run, clean, covered))
 
     def clean_agrees(self, clean: Tensor, images: slice) -> Tensor:
         """Whether the engine's logits (n, K) for these images as they are, are the model's."""
@@ -127,27 +116,6 @@ class Proof:
 
 def _no(beside: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.bool, device=beside.device)
-
-
-def sizes(clean: Tensor, covered: Tensor, target: Tensor) -> Tensor:
-    """By what each class's logit is rounded, (N, K): its own size, or that of the median class where it is larger.
-
-    A logit near zero may be the sum of large parts, as the other logits show. Classes that no cover moves are left out
-    of the median, and the classes asked for bound it: a class masked by −1e4 says nothing of the others.
-
-    Args:
-        clean: (N, K).
-        covered: (pairs, K): several of the first image, one of each further one.
-        target: (N, T) asked for.
-    """
-    several = len(covered) - len(clean) + 1
-    largest = torch.cat([covered[:several].abs().amax(dim=0, keepdim=True), covered[several:].abs()])
-    own = torch.maximum(clean.abs(), largest)
-    still = torch.cat([(covered[:several] == clean[:1]).all(dim=0, keepdim=True), covered[several:] == clean[1:]])
-    still &= ~still.all(dim=1, keepdim=True)  # a cover that moves nothing tells no masked class from another
-    median = medians(own.masked_fill(still, torch.nan))[:, None].nan_to_num(0.0)
-    bound = MASK * own.gather(1, target).amax(dim=1, keepdim=True)
-    return torch.maximum(own, torch.minimum(median, bound)).nan_to_num(nan=0.0, posinf=0.0)
 
 
 def chosen(lattice: Lattice, images: int) -> tuple[Pair, ...]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attribution.lowered.norms import activation, is_batch_norm, is_timm
+
 Pair = tuple[int, int]
 Layout = Literal["nchw", "nhwc"]
 
@@ -48,7 +50,8 @@ def channels_first(maps: Tensor) -> Tensor:
     Torch's convolutions misread a batch of one channel whose stride is 1: with a stride of their own along the width
     they read beside the image.
     """
-    return plain(maps.permute(0, 3, 1, 2))
+    found = maps.permute(0, 3, 1, 2)
+    return found if found.shape[1] > 1 else plain(found)
 
 
 def plain(x: Tensor) -> Tensor:
@@ -94,17 +97,6 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, 
     return Step(
         (source,), call, whole, kernel=kernel, stride=stride, dilation=dilation, padding=before, macs=weight.numel()
     )
-
-
-def is_batch_norm(module: nn.Module) -> bool:
-    """A batch norm in eval mode with statistics of its own (timm's fused form included)."""
-    it: Any = module
-    if _is_timm(module, "BatchNormAct2d"):
-        known = type(it.act) is nn.Identity or _activation(it.act) is not None
-        known = known and type(it.drop) is nn.Identity
-    else:
-        known = type(module) is nn.BatchNorm2d
-    return known and not module.training and module.running_mean is not None
 
 
 def pooling(
@@ -164,7 +156,7 @@ def _steps(kernel: Pair, stride: Pair) -> Pair:
 def _padding(module: nn.Conv2d, size: Pair) -> tuple[Pair, Pair]:
     """(above, left), (below, right)."""
     halo = [d * (k - 1) for k, d in zip(_pair(module.kernel_size), _pair(module.dilation), strict=True)]
-    if _is_timm(module, "Conv2dSame"):
+    if is_timm(module, "Conv2dSame"):
         strides = _pair(module.stride)
         total = [max((-(-n // s) - 1) * s + h + 1 - n, 0) for n, s, h in zip(size, strides, halo, strict=True)]
     elif module.padding == "same":
@@ -176,32 +168,13 @@ def _padding(module: nn.Conv2d, size: Pair) -> tuple[Pair, Pair]:
     return before, (total[0] - before[0], total[1] - before[1])
 
 
-def _is_timm(module: nn.Module, name: str) -> bool:
-    return type(module).__name__ == name and type(module).__module__.startswith("timm.layers.")
-
-
-def _activation(module: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]] | None:
-    """Not in place and in place; ``None`` for what is no known activation."""
-    if type(module) is nn.ReLU:
-        return torch.relu, torch.relu_
-    if type(module) in (nn.ReLU6, nn.Hardtanh):
-        low, high = module.min_val, module.max_val
-        return lambda x: x.clamp(low, high), lambda x: x.clamp_(low, high)
-    if type(module) in (nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU, nn.ELU, nn.Mish, nn.CELU, nn.SELU):
-        forward = type(module).forward
-        return lambda x: forward(module, x.clone() if module.inplace else x), lambda x: forward(module, x)
-    if type(module) in (nn.GELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.PReLU, nn.LogSigmoid, nn.Softsign):
-        return module.forward, module.forward
-    return None
-
-
 def after_norm(module: nn.Module, source: int) -> Step | int:
     """What is left of a batch norm that was folded: nothing, or the activation of timm's fused form."""
     act = getattr(module, "act", None)
-    activation = _activation(act) if isinstance(act, nn.Module) else None
-    if activation is None:
+    found = activation(act) if isinstance(act, nn.Module) else None
+    if found is None:
         return source
-    return pointwise(source, activation[0], "nchw", activation[1])
+    return pointwise(source, found[0], "nchw", found[1])
 
 
 def of_module(
@@ -220,14 +193,14 @@ def of_module(
     it: Any = module
     if kind is nn.Identity or kind.__module__ == nn.Dropout.__module__ or _from_a_library(kind, *_STILL):
         return None if module.training else source
-    if activation := _activation(module):
+    if pair := activation(module):
         if kind is nn.PReLU and layout != "nchw":
             return None
-        return pointwise(source, activation[0], layout, activation[1])
+        return pointwise(source, pair[0], layout, pair[1])
     if layout == "nhwc":
         return _of_channels_last(module, source, x)
     size = (x.shape[2], x.shape[3])
-    if kind is nn.Conv2d or _is_timm(module, "Conv2dSame"):
+    if kind is nn.Conv2d or is_timm(module, "Conv2dSame"):
         return convolution(source, it, size, fold)
     if is_batch_norm(module):
         return pointwise(source, module.forward, layout)

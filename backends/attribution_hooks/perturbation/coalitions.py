@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.lowered.forwards import Forward
 from attribution_hooks.chunks import in_parts
 from attribution_hooks.covers import beside
 
@@ -20,15 +21,18 @@ class Coalitions:
         labels: (1 or N, *places), the number of each place's segment.
         examples: (n,), those that are shown, all of as many segments.
         chunk: Rows per forward.
+        forward: Of the run.
 
     Attributes:
         count: Segments.
         chunk: Rows per forward, which is halved where memory runs out.
     """
 
-    def __init__(self, run: Run[Any], name: str, labels: Tensor, examples: Tensor, chunk: int) -> None:
+    def __init__(
+        self, run: Run[Any], name: str, labels: Tensor, examples: Tensor, chunk: int, forward: Forward
+    ) -> None:
         self._run, self._name, self._labels, self._examples = run, name, labels, examples
-        self._x = run.inputs.values[name]
+        self._x, self._forward = run.inputs.values[name], forward
         self._cover = run.technique.cover(self._x, name)
         self.count, self.chunk = int(labels[examples % len(labels)].max()) + 1, chunk
 
@@ -47,7 +51,7 @@ class Coalitions:
             there = there if self._x.ndim == there.ndim else there[:, None]
             cover = self._cover if len(self._cover) == 1 else self._cover[examples]
             shown = torch.where(there, self._x[examples], cover)
-            found.append(run.scores(run.forward(beside(run, self._name, shown, examples), examples), examples))
+            found.append(self._forward(beside(run, self._name, shown, examples), examples))
 
         self.chunk = in_parts(range(len(every)), self.chunk, work, advance)
         wide = torch.float32 if self._x.device.type == "mps" else torch.float64

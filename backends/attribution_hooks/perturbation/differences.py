@@ -38,7 +38,7 @@ def differences(
         restart()  # dense draws the same
     if deltas is None:
         run.note("engine", "dense")
-        deltas = dense.differences(run, name, covers, len(lattice), chunk)
+        deltas = dense.differences(run, name, covers, matrix, len(lattice), chunk)
     return deltas
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Attributor, Run
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.technique import Maps
 from attribution.techniques import RISE
 from attribution.techniques.perturbation.family import places_of
@@ -30,12 +31,17 @@ class HooksRISE(Attributor[RISE]):
     def compute(self, run: Run[RISE]) -> Maps:
         """(N, T, *places) of each masked input."""
         with torch.no_grad():
-            chunk = rows_at_once(run, BLOCK * len(run.inputs))
-            clean(run, chunk)
+            chunk = min(rows_at_once(run, run.technique.masks * len(run.inputs)), BLOCK * len(run.inputs))
+            matrix = clean(run, chunk)
             names, maps = run.technique.covered(run.inputs), {}
             for name in names:
-                estimate = _Estimate(run, name)
-                chunk = estimate.run(chunk)
+
+                def estimated(forward: Forward, name: str = name, chunk: int = chunk) -> tuple[_Estimate, int]:
+                    estimate = _Estimate(run, name, forward)
+                    return estimate, estimate.run(chunk)
+
+                rows = run.technique.masks * len(run.inputs)
+                estimate, chunk = forwarding(run, matrix, rows, estimated)
                 key = "" if len(names) == 1 else f" {run.inputs.key(name)}"
                 maps[run.inputs.key(name)], error = estimate.told()
                 run.extras |= {f"standard_error{key}": error, f"masks{key}": estimate.count}
@@ -50,8 +56,8 @@ class _Estimate:
         count: (N,), masks that each example was shown under.
     """
 
-    def __init__(self, run: Run[RISE], name: str) -> None:
-        self._run, self._name, self._x = run, name, run.inputs.values[name]
+    def __init__(self, run: Run[RISE], name: str, forward: Forward) -> None:
+        self._run, self._name, self._forward, self._x = run, name, forward, run.inputs.values[name]
         self._places = places_of(self._x)
         self._masks = Masks(run.technique.drawn_masks(self._places), self._x)
         self._cover = run.technique.cover(self._x, name)
@@ -87,7 +93,7 @@ class _Estimate:
             mask = mask if self._x.ndim == 2 else mask[:, None]
             cover = self._cover if len(self._cover) == 1 else self._cover[examples]
             shown = cover + (self._x[examples] - cover) * mask
-            found.append(run.scores(run.forward(beside(run, self._name, shown, examples), examples), examples))
+            found.append(self._forward(beside(run, self._name, shown, examples), examples))
 
         chunk = in_parts(range(len(rows)), chunk, work, advance)
         return torch.cat(found).view(len(masks), len(live), -1), chunk

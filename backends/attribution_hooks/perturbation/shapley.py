@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Attributor, Run
+from attribution.lowered.forwards import Forward, forwarding
 from attribution.technique import Maps
 from attribution.techniques import KernelSHAP, ShapleySampling
 from attribution.techniques.perturbation.segmented import Segmented
@@ -47,14 +48,14 @@ class ShapleyValues(Attributor[S], ABC):
         with torch.no_grad():
             names, maps = run.technique.covered(run.inputs), {}
             chunk = rows_at_once(run, len(run.inputs) * 2**20)
-            clean(run, chunk)
+            matrix = clean(run, chunk)
             for name in names:
-                maps[run.inputs.key(name)], error = self._of_one(run, name, chunk)
+                maps[run.inputs.key(name)], error = self._of_one(run, name, matrix, chunk)
                 key = "standard_error" if len(names) == 1 else f"standard_error {run.inputs.key(name)}"
                 run.extras[key] = error
         return maps
 
-    def _of_one(self, run: Run[S], name: str, chunk: int) -> tuple[Tensor, Tensor]:
+    def _of_one(self, run: Run[S], name: str, matrix: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
         """The map and its standard error; examples of as many segments together, so that no other changes theirs."""
         x, clean = run.inputs.values[name], run.clean
         assert clean is not None  # beside the score that is settled
@@ -65,14 +66,21 @@ class ShapleyValues(Attributor[S], ABC):
         found = [torch.empty(shape, dtype=wide, device=x.device) for _ in range(2)]
         for last in own.unique().tolist():
             examples = (own == last).nonzero()[:, 0]
-            coalitions = Coalitions(run, name, labels, examples, chunk)
             scores = clean[examples.to(clean.device)].to(x.device)
-            total = len(examples) * self.rows(run.technique, coalitions.count)
-            with run.progress(total, "coalition") as advance:
-                estimated = self.estimate(run.technique, coalitions, scores, advance)
+            total = len(examples) * self.rows(run.technique, last + 1)
+
+            def work(
+                forward: Forward, examples: Tensor = examples, scores: Tensor = scores, total: int = total
+            ) -> tuple[Tensor, Tensor]:
+                coalitions = Coalitions(run, name, labels, examples, chunk, forward)
+                with run.progress(total, "coalition") as advance:
+                    estimated = self.estimate(run.technique, coalitions, scores, advance)
+                run.note("rows_per_forward", coalitions.chunk)
+                return estimated
+
+            estimated = forwarding(run, matrix, total, work)
             for map_, values in zip(found, estimated, strict=True):
                 map_[examples] = spread(values.to(wide), labels[examples % len(labels)])
-            run.note("rows_per_forward", coalitions.chunk)
         return found[0], found[1]
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from attribution.lowered.tracing import trace
 from attribution.techniques.perturbation.lattice import Interval, Lattice
 from attribution_hooks.incremental.graph import build
 from attribution_hooks.incremental.plan import Op, reach
-from attribution_hooks.incremental.tracing import trace
 
 
 def bounds(changed: np.ndarray, axis: int) -> Interval | None:

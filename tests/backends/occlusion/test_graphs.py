@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from attribution import Execution
-from attribution_hooks.incremental import writes
+from attribution.lowered import writes
 from tests.backends.occlusion.truth import ask, error, image, net
 
 pytestmark = pytest.mark.usefixtures("eager")

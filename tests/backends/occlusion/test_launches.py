@@ -8,6 +8,7 @@ import torch
 from torchvision import models
 
 from attribution import Execution, InputError, Occlusion, explain
+from attribution.lowered.tracing import trace
 from attribution.testing import small_cnn
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental import launches
@@ -15,7 +16,6 @@ from attribution_hooks.incremental.graph import Known, Program, build
 from attribution_hooks.incremental.numbers import Readings
 from attribution_hooks.incremental.plan import Plan
 from attribution_hooks.incremental.proof import Proof
-from attribution_hooks.incremental.tracing import trace
 from tests.conftest import noise
 
 Planned = tuple[Program, Plan, list[Readings]]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Execution, Occlusion, explain
+from attribution.lowered.tracing import trace
 from attribution_hooks.incremental.axis import Axis, Collected
 from attribution_hooks.incremental.engine import Engine
 from attribution_hooks.incremental.graph import Known, build
 from attribution_hooks.incremental.numbers import Readings
-from attribution_hooks.incremental.tracing import trace
 from tests.conftest import logit, noise
 
 LENGTHS = (400, 3200)

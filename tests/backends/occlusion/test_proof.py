@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from attribution import ClassScore, Execution, Occlusion, explain
+from attribution.lowered.rounding import sizes
+from attribution.lowered.tracing import trace
 from attribution.testing import small_cnn
 from attribution_hooks.incremental import differences as incremental
 from attribution_hooks.incremental.engine import Engine
-from attribution_hooks.incremental.proof import Proof, chosen, sizes
+from attribution_hooks.incremental.proof import Proof, chosen
 from attribution_hooks.incremental.sink import Sink
-from attribution_hooks.incremental.tracing import trace
 from benchmarks.counters import count
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import (

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from attribution import GradCAM, Occlusion, explain
+from attribution.lowered import tracing
 from attribution.testing import guard, small_cnn, small_depthwise, small_residual
 from attribution.testing.threads import together
-from attribution_hooks.incremental import tracing
 from tests.backends.occlusion.truth import ask, image
 
 pytestmark = pytest.mark.usefixtures("eager")

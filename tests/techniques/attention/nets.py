@@ -104,6 +104,7 @@ CASES: dict[str, Case] = {
     "torchvision Swin": Case(_torchvision("swin"), (64, 64), 4, None),
     "timm ViT": Case(_timm("vit"), (48, 80), 3, (1, 3, 5)),
     "timm ViT, written out": Case(_timm("vit", fused=False), (48, 80), 3, (1, 3, 5)),
+    "timm ViT, any size": Case(_timm("vit", img_size=64, dynamic_img_size=True), (48, 80), 3, (1, 3, 5)),
     "timm ViT, mean": Case(
         _timm("vit", global_pool="avg", class_token=False), (48, 80), 3, (0, 3, 5), "mean"
     ),
@@ -115,6 +116,7 @@ CASES: dict[str, Case] = {
     "timm DeiT": Case(_timm("deit"), (48, 80), 3, (2, 3, 5)),
     "timm DINOv2": Case(_timm("vit", reg_tokens=4, init_values=1.0), (48, 80), 3, (5, 3, 5)),
     "timm EVA": Case(_timm("eva"), (48, 80), 3, (1, 3, 5), "mean"),
+    "timm EVA, rotary": Case(_timm("eva", use_rot_pos_emb=True), (48, 80), 3, (1, 3, 5), "mean"),
     "timm BEiT": Case(_timm("beit"), (48, 80), 3, (1, 3, 5), "mean"),
     "timm BEiT, class token": Case(_timm("beit", global_pool="token"), (48, 80), 3, (1, 3, 5)),
     "timm Swin": Case(

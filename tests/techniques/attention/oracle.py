@@ -32,7 +32,7 @@ class Written(nn.Module):
         return plain.out_proj(gathered), None
 
 
-def weights(name: str, model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def weights(name: str, model: nn.Module, x: Tensor, **options: Any) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the weights (N, heads, L, L) of each block, in their graph; the model is changed for it."""
     kept: list[Tensor] = []
     if name.startswith("torchvision"):
@@ -42,7 +42,7 @@ def weights(name: str, model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor
         return logits(name, model(x)), kept
     if name.startswith("Hugging Face"):
         model.set_attn_implementation("eager")  # type: ignore[operator]
-        output = model(x, output_attentions=True)
+        output = model(x, output_attentions=True, **options)
         return logits(name, output), list(output.attentions)
     for module in model.modules():
         if hasattr(module, "attn_drop") and hasattr(module, "fused_attn"):

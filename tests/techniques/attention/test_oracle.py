@@ -154,7 +154,8 @@ def test_captum_has_the_very_weights(name: str) -> None:
 @HEADS
 def test_backends_agree(name: str, heads: Any) -> None:
     model, x = net(name), images(name, COUNT)
-    for technique in (Attention(heads=heads), AttentionRollout(heads=heads), GradientAttention(heads=heads)):
+    for kind in (Attention, AttentionRollout, GradientAttention, LeGrad):
+        technique: Any = kind(heads=heads)
         target = TARGETS if technique.needs_target else None
         assert compare(model, x, technique, target=target).holds
         assert all(module.fused_attn for module in model.modules() if hasattr(module, "fused_attn"))

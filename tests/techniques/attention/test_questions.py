@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from attribution import (
     Attention,
@@ -19,6 +20,7 @@ from attribution import (
     explain,
 )
 from attribution.testing import guard, small_cnn
+from attribution_hooks.attention.rollout import carried
 from tests.conftest import noise
 from tests.techniques.attention.nets import images, net
 
@@ -164,3 +166,16 @@ def test_both_backends_are_compared() -> None:
     both = compare(net(NAME), images(NAME), AttentionRollout())
     assert both.holds
     assert [*both.attributions] == ["captum", "hooks"]
+
+
+def test_rollout_multiplies_a_row_with_each_matrix() -> None:
+    matrices = [noise(3, 16, 16, seed=seed).softmax(dim=-1) for seed in range(4)]
+    with FlopCounterMode(display=False) as row:
+        found = carried(torch.eye(16)[:1].expand(3, 16), matrices)
+    with FlopCounterMode(display=False) as product:
+        chain = torch.eye(16).expand(3, 16, 16)
+        for matrix in matrices:
+            chain = torch.bmm((matrix + torch.eye(16)) / 2, chain)
+    assert torch.allclose(found, chain[:, 0], atol=1e-6)
+    assert row.get_total_flops() == 4 * 3 * 2 * 16 * 16
+    assert product.get_total_flops() == 16 * row.get_total_flops(), "of 197 tokens 197 times as many"

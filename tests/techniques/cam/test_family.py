@@ -146,6 +146,13 @@ class Halved(HooksGradCAM):
         return mean_gradient.relu() * activation.flatten(2).mean(2)[:, None]
 
 
+class Floored(HooksGradCAM):
+    """Gives back what it is given where that is large, so that no other gradients tell what becomes of these."""
+
+    def weights(self, activation: Tensor, mean_gradient: Tensor) -> Tensor:
+        return mean_gradient if mean_gradient.abs().amax() > 0.05 else 0.5 * mean_gradient
+
+
 class Pooled(nn.Module):
     """A mean and a linear layer."""
 
@@ -157,14 +164,15 @@ class Pooled(nn.Module):
         return self.head(self.conv(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def test_weights_of_ones_own_are_taken_from_a_closed_form_too() -> None:
+@pytest.mark.parametrize("cls", [Halved, Floored])
+def test_weights_of_ones_own_are_taken_from_a_closed_form_too(cls: type[HooksGradCAM]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Pooled().double().eval()
     x, question = noise(2, 3, 7, 9, dtype=torch.float64), GradCAM(layers=("conv",))
-    found = Halved(model, question).attribute(x, "all")
+    found = cls(model, question).attribute(x, "all")
     assert found.provenance["engine conv"] == "closed form"
-    alone = torch.cat([Halved(model, question).attribute(x, target).raw["conv"] for target in range(CLASSES)], dim=1)
+    alone = torch.cat([cls(model, question).attribute(x, target).raw["conv"] for target in range(CLASSES)], dim=1)
     assert torch.allclose(found.raw["conv"], alone, rtol=1e-10, atol=1e-14)
     assert not torch.allclose(HooksGradCAM(model, question).attribute(x, "all").raw["conv"], alone, rtol=1e-3)
 

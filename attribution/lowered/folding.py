@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from attribution_hooks.incremental import steps
+from attribution.lowered.norms import is_batch_norm
 
 Fold = tuple[Tensor, Tensor]
 """By what a convolution's weights are multiplied, and its bias afterwards; per output channel."""
@@ -22,7 +22,7 @@ def norm_after(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[fx.Node
     if not isinstance(module, nn.Conv2d) or len(users) != 1 or users[0].op != "call_module":
         return None
     norm = modules[str(users[0].target)]
-    if not steps.is_batch_norm(norm) or module.weight.dtype not in (torch.float32, torch.float64):
+    if not is_batch_norm(norm) or module.weight.dtype not in (torch.float32, torch.float64):
         return None
     return users[0], norm
 

@@ -4,17 +4,16 @@ import copy
 import operator
 import sys
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
-from types import FrameType
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Scope
 from torch.nn.modules import module as registry
 
+from attribution.lowered.norms import is_batch_norm
 from attribution.running.execution import first_line
-from attribution_hooks.incremental import steps
 
 LARGE = 2**24
 """Bytes of a tensor from which on a trace shares it with the model."""
@@ -28,9 +27,9 @@ _COMPUTED = frozenset({"shape", "T", "mT", "H", "mH", "real", "imag", "data", "n
 """What a tensor has that is no method, and that a graph computes from it."""
 
 
-def _of_torch(frame: FrameType) -> bool:
-    """Whether code of torch, or this file, asks: they record the graph."""
-    asking = str(frame.f_globals.get("__name__"))
+@lru_cache
+def _of_torch(asking: str) -> bool:
+    """Whether a module is torch's, or this file: they record the graph."""
     return asking == __name__ or asking.partition(".")[0] == "torch"
 
 
@@ -44,7 +43,7 @@ class _Symbol(fx.Proxy):
         "A tensor" cannot be answered: torch's own code would believe it, and read memory that is not there.
         """
         frame = sys._getframe(1)
-        if _of_torch(frame) and frame.f_code.co_name != "is_tensor":
+        if _of_torch(str(frame.f_globals.get("__name__"))) and frame.f_code.co_name != "is_tensor":
             return _Symbol
         refused: type = self._refuse("the type")
         return refused
@@ -55,7 +54,7 @@ class _Symbol(fx.Proxy):
         if (
             (known and callable(getattr(Tensor, name)))
             or name in _COMPUTED
-            or (not known and _of_torch(sys._getframe(1)))
+            or (not known and _of_torch(str(sys._getframe(1).f_globals.get("__name__"))))
         ):
             return super().__getattr__(name)
         return self._refuse(name)
@@ -179,7 +178,7 @@ class _Tracer(fx.Tracer):
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None or steps.is_batch_norm(module)
+    return next(module.children(), None) is None or is_batch_norm(module)
 
 
 def trace(model: nn.Module) -> fx.Graph:
