@@ -1,7 +1,7 @@
 """Makes the pictures of the page on reports: ``uv run --extra demo python docs/make_report.py``.
 
-``attribution report`` of a cup of coffee with the bundled SqueezeNet 1.1, photographed in a headless Chromium in light and in dark; nothing
-is downloaded. Needs ``chromium`` and ``chromedriver``.
+``attribution report`` of a cup of coffee with the bundled SqueezeNet 1.1, photographed in a headless Chromium in light
+and in dark; nothing is downloaded. Needs ``chromium`` and ``chromedriver``.
 """
 
 import io
