@@ -60,7 +60,7 @@ def of_images(
                 image=setting.picture(inputs),
                 top=_top(setting, inputs),
                 comparisons=comparisons,
-                notes=(*photo.notes, *([f"{cut[0].upper()}{cut[1:]}."] if cut else [])),
+                notes=(*photo.notes, *([f"Of the whole photo, {cut}."] if cut else [])),
             )
         )
     title = "" if len(items) == 1 else f"{len(items)} images"

@@ -75,7 +75,6 @@ def test_road_is_that_of_a_loop(count: int, monkeypatch: pytest.MonkeyPatch) -> 
     asked: dict[str, Any] = {"target": targets, "baselines": ("linear",), "removed": PARTS, "cells": None}
     found = only(removal_curves(model, x, {"m": map_}, **asked))
     assert found.removed.tolist() == [0, 6 / 30, 15 / 30, 27 / 30]
-    blank = torch.zeros(1, 11, 14), torch.ones(1, 11, 14)
     for n in range(count):
         for t in range(2):
             score = by_hand.probability(model, targets[n][t])

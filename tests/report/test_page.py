@@ -179,7 +179,7 @@ def test_evidence_is_that_of_the_folder(root: Element, tmp_path: Path) -> None:
     table = evidence.read(tmp_path / "found")
     assert (table.contestants, dict(table.better)) == (made.contestants, {"srg": "higher"})
     assert table.means("srg") == made.means("srg")
-    with pytest.raises(InputError, match=r"holds no run: run\.json does not exist"):
+    with pytest.raises(InputError, match=r"holds no evaluation: run\.json does not exist"):
         evidence.read(tmp_path / "none")
 
 
