@@ -14,10 +14,11 @@ from torchvision import models
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain, registry
 from attribution.lowered import forwards
 from attribution.lowered.tracing import trace
+from attribution.metrics.cost import Macs
 from attribution.testing import calibrated, small_cnn, small_depthwise, small_residual
 from attribution_hooks.incremental.graph import Program, build
 from attribution_hooks.incremental.plan import Plan
-from benchmarks.counters import Macs, count
+from benchmarks.counters import count
 
 TO_HOST = ("_local_scalar_dense", "nonzero", "is_nonzero")
 
