@@ -3,6 +3,7 @@
 Bundled SqueezeNet 1.1 on scikit-image's photo "coffee" (CC0); nothing is downloaded.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -28,11 +29,14 @@ from attribution import (
     HiResCAM,
     InputXGradient,
     IntegratedGradients,
+    KernelSHAP,
     LayerCAM,
     Occlusion,
     Saliency,
     ScoreCAM,
     ShapleySampling,
+    SmoothGrad,
+    Technique,
     XGradCAM,
     compare,
     explain,
@@ -46,6 +50,27 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "pictures"
 CHANNELS = (0, 4, 8, 12)
+GRADIENTS: dict[str, Technique] = {
+    "Saliency": Saliency(),
+    "InputXGradient": InputXGradient(),
+    "IntegratedGradients": IntegratedGradients(),
+    "GradientSHAP": GradientSHAP(samples=50),
+    "SmoothGrad": SmoothGrad(samples=50),
+    "SmoothGrad, squared": SmoothGrad(samples=50, statistic="squared"),
+    "SmoothGrad, variance": SmoothGrad(samples=50, statistic="variance"),
+    "GuidedBackprop": GuidedBackprop(),
+    "Deconvolution": Deconvolution(),
+    "GuidedGradCAM": GuidedGradCAM(),
+}
+FORWARDS: dict[str, Technique] = {
+    "AblationCAM": AblationCAM(),
+    "ScoreCAM": ScoreCAM(),
+    "Occlusion": Occlusion(),
+    "FeatureAblation, slic": FeatureAblation(segments="slic"),
+    "ShapleySampling, slic": ShapleySampling(segments="slic", permutations=5),
+    "KernelSHAP, slic": KernelSHAP(segments="slic", samples=200),
+    "RISE": RISE(masks=500),
+}
 
 
 def main() -> None:
@@ -69,6 +94,7 @@ def main() -> None:
         (GuidedGradCAM(), "guided_grad_cam.jpg"),
     ):
         write(explain(model, inputs, asked, target=espresso).figure(seen, loaded.labels), name)
+    write(family(loaded, inputs, GRADIENTS), "gradients.jpg", widest=1400)
     write(explain(model, inputs, Activations()).figure(), "activations.png")
     for name, layer in (("early", "features.3.expand3x3"), ("middle", "features.6.squeeze")):
         filters = FilterVisualization(layer=layer, channels=CHANNELS, spread=loaded.spread)
@@ -88,15 +114,22 @@ def main() -> None:
 def forwards(loaded: zoo.LoadedModel, inputs: torch.Tensor) -> None:
     """What needs no gradient: masks, channels, superpixels."""
     model, espresso, seen = loaded.model, loaded.index("espresso"), loaded.picture(inputs)
-    asked = {
-        "ablation_cam.jpg": AblationCAM(),
-        "score_cam.jpg": ScoreCAM(),
-        "feature_ablation.jpg": FeatureAblation(segments="slic"),
-        "shapley.jpg": ShapleySampling(segments="slic", permutations=5),
-        "rise.jpg": RISE(masks=500),
-    }
-    for name, technique in asked.items():
-        write(explain(model, inputs, technique, target=espresso).figure(seen, loaded.labels), name)
+    files = {"ablation_cam.jpg": "AblationCAM", "score_cam.jpg": "ScoreCAM", "rise.jpg": "RISE"}
+    files |= {"feature_ablation.jpg": "FeatureAblation, slic", "shapley.jpg": "ShapleySampling, slic"}
+    for file, name in files.items():
+        write(explain(model, inputs, FORWARDS[name], target=espresso).figure(seen, loaded.labels), file)
+
+
+def family(loaded: zoo.LoadedModel, inputs: torch.Tensor, members: Mapping[str, Technique]) -> "Figure":
+    """Every technique of a family, as its own figure draws it, each by its own largest value."""
+    maps = []
+    for technique in members.values():
+        result = explain(loaded.model, inputs, technique, target=loaded.index("espresso"))
+        drawn, _ = result.technique.drawn(result.maps)
+        (map_,) = drawn.values()
+        maps.append(map_ / map_.abs().amax(dim=(2, 3), keepdim=True))
+    picture = loaded.picture(inputs)
+    return plots.heatmap_figure({"input": torch.cat(maps, dim=1)}, image=picture, titles=list(members), signed=True)
 
 
 def cams(loaded: zoo.LoadedModel, inputs: torch.Tensor, layer: str) -> "Figure":

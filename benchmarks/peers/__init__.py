@@ -40,6 +40,7 @@ _FILTERS = ("filter_visualization, 1 filter", "filter_visualization, 64 filters"
 
 PEERS: tuple[Peer, ...] = (
     Floor(questions=_FLOORS, models=("VGG16", "ResNet-50", "SqueezeNet 1.1")),
+    Floor(questions=("eigen_cam, layer1", "eigen_cam, layer4"), models=("ResNet-18",)),
     DenseEngine(questions=(FAMILY_OCCLUSION,)),
     DenseEngine(questions=_OCCLUSION, accelerated=True),
     CaptumActivations(tier="default", questions=_ACTIVATIONS, models=_QUICK),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attribution import Activations, Attribution, FilterVisualization, GradCAM
+from attribution import Activations, Attribution, EigenCAM, FilterVisualization, GradCAM
 from attribution.agreement import agree
 from attribution.metrics.cost import Macs
 from benchmarks.cases import Case
@@ -23,9 +23,9 @@ class _Reached(Exception):
 class Floor(Peer):
     """A forward without graph, or as many as the work is worth; ends at the last layer where nothing behind it counts.
 
-    Activations: one forward up to the layer. Grad-CAM: one forward and, for each target where there are several layers,
-    the share of multiply-accumulates behind the first of them once more. Filter visualisation: per step two forwards
-    up to the layer, one of which stands for the gradient, and one more for the last objective.
+    Activations and Eigen-CAM: one forward up to the layer. Grad-CAM: one forward and, for each target where there are
+    several layers, the share of multiply-accumulates behind the first of them once more. Filter visualisation: per step
+    two forwards up to the layer, one of which stands for the gradient, and one more for the last objective.
     """
 
     name: str = "bare network"
@@ -41,7 +41,7 @@ class Floor(Peer):
             assert inputs is not None
             share = _behind(model, technique.layers, inputs) if len(technique.layers) > 1 else 0.0
             return Contestant(_forward(model, inputs), model, scale=1.0 + case.question.targets * share)
-        if isinstance(technique, Activations):
+        if isinstance(technique, Activations | EigenCAM):
             assert inputs is not None
             return Contestant(truncated(model, technique.layers[-1], inputs), model)
         assert isinstance(technique, FilterVisualization)
@@ -57,6 +57,10 @@ class Floor(Peer):
             pairs, what = (ours.scores, answer.gather(1, ours.target)), "the clean logits"
         elif isinstance(technique, Activations):
             pairs, what = (ours.raw[technique.layers[-1]], answer), "the layer's output"
+        elif isinstance(technique, EigenCAM):
+            rows = answer.flatten(2)
+            largest = torch.linalg.matrix_norm(rows - rows.mean(dim=2, keepdim=True), 2)
+            pairs, what = (ours.raw[technique.layers[-1]].flatten(1).norm(dim=1), largest), "the layer's largest part"
         else:
             assert isinstance(technique, FilterVisualization)
             channels = torch.tensor(technique.channels, device=answer.device)

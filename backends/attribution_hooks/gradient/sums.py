@@ -145,9 +145,11 @@ class _Sums:
             other.notes.update({key: note for key, note in run.notes.items() if known.get(key) != note})
             if other.score is None:
                 other.scores(output, examples)
-        found = {key: self._begun(key, len(columns)) for key in pieces}
+        found: dict[Hashable, dict[str, list[Tensor]]] = {}
         for t, column in enumerate(columns):
             for name, gradient in gradients(column, leaves, keep=t + 1 < len(columns)).items():
+                # begun here, where the graph of a single target is gone already
+                found = found or {key: self._begun(key, len(columns)) for key in pieces}
                 for key, own in pieces.items():
                     _add(own, name, gradient, [moment[:, t] for moment in found[key][name]], self._powers(key))
         self.totals = found

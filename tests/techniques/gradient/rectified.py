@@ -5,17 +5,23 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from attribution import Deconvolution, GuidedBackprop
+from attribution.technique import Technique
 from tests.techniques.gradient.cases import noise
 
 Rule = Literal["guided", "deconvolution", "plain", "negative"]
 Rectifier = Callable[["Net", Tensor, int], Tensor]
 CHANNELS, CLASSES, SIZE = 2, 3, (4, 5)
 X = noise(3, CHANNELS, *SIZE, seed=7)
+RULES: dict[Rule, Technique] = {"guided": GuidedBackprop(), "deconvolution": Deconvolution()}
+RULE = pytest.mark.parametrize("rule", RULES)
+TARGETS = [[2, 0], [1, 1], [0, 2]]
 
 
 class Net(nn.Module):
@@ -186,3 +192,13 @@ def by_mode(model: nn.Module, x: Tensor, target: int, rule: Rule, *, but: int | 
     with Ruled(rule, but=but):
         output = model(leaf.clone())
     return torch.autograd.grad(output[:, target].sum(), leaf)[0]
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    assert expected.any()
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def written_out(rules: tuple[Rule, Rule], batch: int = 3, top: float = float("inf")) -> Tensor:
+    return torch.stack([torch.stack([written(rules, n, t, top) for t in TARGETS[n]]) for n in range(batch)])
