@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,9 @@ Forward = Callable[[Tensor | Inputs, Tensor], Tensor]
 
 WORTH = 48
 """Rows of forwards from which on a network pays for its making, and for the rows that prove it."""
+
+PLACES = 48 * 128 * 128
+"""The same in rows times their places: a forward of small images is soon done, and the making costs what it costs."""
 
 NOTE = "forwards"
 
@@ -97,6 +101,8 @@ def _own(run: Run[Any], rows: int) -> str | None:
         return "this torch has no oneDNN, or it is turned off"
     if rows < WORTH:
         return f"{rows} rows are too few"
+    if rows * (places := prod(x.shape[2:])) < PLACES:
+        return f"{rows} rows of {places} places are too few"
     if (size := _bytes(run)) > run.execution.budget // 2:
         return f"its weights take {size} bytes of Execution.memory_budget {run.execution.budget}"
     return None

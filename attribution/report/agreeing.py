@@ -84,7 +84,7 @@ def _verdict(name: str, compared: Comparison, pair: tuple[str, str], agreement: 
         words=compared.attributions[pair[0]].technique.words,
         of=agreement.name.replace(" · image 0", ""),
         backends=" and ".join(pair),
-        difference=f"{agreement.scaled:.1e}",
+        difference=f"{agreement.scaled:.1e}" if agreement.scaled else "0",
         allowed=f"{allowed:.0e}",
         word=word,
         place=_place(agreement.scaled),

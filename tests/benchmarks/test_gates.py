@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain, registry
+from attribution.lowered import forwards
 from attribution.lowered.tracing import trace
 from attribution.metrics.cost import Macs
 from attribution.testing import calibrated, small_cnn, small_depthwise, small_residual
@@ -102,8 +103,11 @@ def test_occlusion_runs_one_forward_per_window_and_one_for_the_clean_image(backe
 
 
 @pytest.mark.parametrize("lowered", [False, True])
-def test_dense_occlusion_executes_exactly_the_macs_of_its_forwards(lowered: bool) -> None:
+def test_dense_occlusion_executes_exactly_the_macs_of_its_forwards(
+    lowered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a lowered network the same, and four covered images by the model itself."""
+    monkeypatch.setattr(forwards, "PLACES", 0)
     model, technique = small_residual(), Occlusion(window=5, stride=2)
     execution = Execution(incremental=False, lowered=lowered)
     with torch.no_grad():

@@ -32,7 +32,7 @@ def test_a_photo_becomes_a_page(attribution: Callable[..., Any], spec: str, phot
     done = attribution("report", photo, *CHEAP, "--model", spec, "--target", "cup", "--target", "4", "--out", out)
     assert (done.code, done.err, done.out) == (0, "", f"{out}\n")
     root = read(out.read_text(encoding="utf-8"))
-    assert texts(root, "h2")[:1] == ["photo.png"]
+    assert (texts(root, "h1"), texts(root, "h2")[0]) == (["photo.png"], "Maps")
     loaded = load_model(spec)
     inputs = loaded.inputs(images.read(photo))
     seen = pixels(root.one("figure", class_="photo").one("img").attributes["src"])[..., :3]

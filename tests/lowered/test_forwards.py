@@ -40,6 +40,12 @@ QUESTIONS = [
 TARGETS = [[0, 3], [4, 1], [2, 2]]
 
 
+@pytest.fixture(autouse=True)
+def _of_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they were worth it."""
+    monkeypatch.setattr(forwards, "PLACES", 0)
+
+
 def images(count: int = 3) -> Tensor:
     return noise(count, 3, 11, 14, dtype=torch.float32, seed=4)
 
@@ -180,6 +186,13 @@ def test_calls_that_are_not_lowered(how: dict[str, Any], why: str) -> None:
     model = nets.net(nets.Base)
     model = model.double() if "float64" in why else model
     assert why in asked(model, how.pop("question", QUESTIONS[0]), **how)[1]
+
+
+def test_small_images_are_not_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwards, "PLACES", 210 * 154 + 1)
+    assert asked(nets.net(nets.Base), QUESTIONS[0])[1] == "the model's own: 210 rows of 154 places are too few"
+    monkeypatch.setattr(forwards, "PLACES", 210 * 154)
+    assert asked(nets.net(nets.Base), QUESTIONS[0])[1].startswith("lowered")
 
 
 @pytest.mark.parametrize("score", [ClassScore("all", of="probability"), FunctionScore(lambda y: y[:, :2] ** 2, "s")])
