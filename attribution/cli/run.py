@@ -1,5 +1,6 @@
 """``attribution run``: techniques over a folder or a list of images."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from attribution import layers, registry, runs
 from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
+from attribution.paths import named
 from attribution.runs import fingerprint
 from attribution.runs.plan import leads
 from attribution.scores.score import Score
@@ -149,6 +151,8 @@ def items_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
         return setting.loaded.inputs(photo, stretch=setting.stretch)[0].to(dtype)
 
     told = f"{fingerprint.of_function(setting.loaded.transform)}{', stretched' * setting.stretch}, {dtype}"
+    if os.path.realpath(out) == os.path.realpath(source):
+        raise InputError(f"--out {named(out)} is the folder of images; give another, such as {named(out / 'run')}")
     if source.suffix.lower() == ".csv":
         return runs.of_list(source, transform, told=told, index=setting.loaded.index)
     return runs.of_folder(source, transform, told=told, without=out)

@@ -31,7 +31,8 @@ class Committer:
         before = self.settle()
         if self._thread is None:
             self._thread = aside.thread("attribution-writer")
-        held = {name: tensor.detach().cpu() for name, tensor in tensors.items()}  # a device gives its memory back
+        # A work may use its tensors again, and a device gets its memory back.
+        held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         self._under_way = self._thread.submit(self._folder.write, number, record, held), record
         return before
 

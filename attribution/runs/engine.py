@@ -212,6 +212,7 @@ class Process:
             OutputError: The disk refused.
         """
         self._tell(self._committer.settle())
+        self.stopping.spread()  # a signal that came in the last shard is heard of here
 
     def end(self) -> None:
         """However it ended: nothing is written any more, and the model and torch are as they were."""

@@ -12,6 +12,7 @@ from attribution import images, numbers
 from attribution.errors import AttributionError, InputError
 from attribution.paths import fault, named
 from attribution.runs import fingerprint
+from attribution.runs.folder import RunFolder
 from attribution.runs.items import Item, checked
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ImageFiles:
     ) -> None:
         self.paths, self.names, self.source = paths, names, source
         self.transform = fingerprint.of_function(transform) if told is None else told
-        self._transform, self._targets = transform, targets
+        self._transform, self.targets = transform, targets
         self._root = None if root is None else os.path.realpath(root)
 
     def __getitem__(self, index: int) -> Item:
@@ -71,7 +72,7 @@ class ImageFiles:
         except Exception as error:  # a stranger's transform
             raise InputError(f"{name}: the transform fails: {type(error).__name__}: {error}") from error
         checked(inputs, name)
-        target = None if self._targets is None else self._targets[index]
+        target = None if self.targets is None else self.targets[index]
         return Item(inputs, photo.sha256, target, photo.notes)
 
     def digest(self, index: int) -> str:
@@ -96,7 +97,7 @@ def of_folder(
 ) -> ImageFiles:
     """All files below a folder that are called like images, in the order of their names' bytes.
 
-    Hidden files and folders are left out, and links to folders are not entered.
+    Hidden files and folders and folders of runs are left out, and links to folders are not entered.
 
     Args:
         root: The folder.
@@ -116,7 +117,9 @@ def of_folder(
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) != hidden
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(place, name)) != hidden
+            and not RunFolder.settled(Path(place, name))  # its pictures are none of the user's
         ]
         for name in (name for name in names if not name.startswith(".")):
             path = Path(place, name)

@@ -32,7 +32,8 @@ class Item:
 class Items(Protocol):
     """A sequence of items with names.
 
-    Where it has a true attribute ``ahead``, items are read in a thread of the run before their turn.
+    Where it has a true attribute ``ahead``, items are read in a thread of the run before their turn. Where it has an
+    attribute ``targets`` that is not ``None``, another sequence of targets is another run.
     """
 
     @property

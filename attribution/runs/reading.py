@@ -62,6 +62,7 @@ class ShardReader(Dataset[Shard]):
             self._next = following, self._thread.submit(self._read, self._numbers[following])
         return found.result()
 
+    @torch.no_grad()
     def _read(self, number: int) -> list[Read]:
         found: list[Read] = []
         for item in self._folder.items(number):

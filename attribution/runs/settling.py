@@ -16,7 +16,7 @@ from attribution.errors import AttributionError, InputError, ModelError, OutputE
 from attribution.isolation.context import prepared
 from attribution.paths import named
 from attribution.running.precision import told as products
-from attribution.runs import files, fingerprint
+from attribution.runs import fingerprint
 from attribution.runs.computing import read
 from attribution.runs.folder import RunFolder, differences, items_text
 from attribution.runs.items import Item, Items
@@ -69,6 +69,7 @@ def settle(
         "transform": items.transform,
         "labels": _labels_text(labels),
         "items": items_text(items.names),
+        "targets": _targets_text(items),
         "versions": fingerprint.versions(),
         "device": _device_text(device),
         "threads": plan.threads or kept.get("threads") or max(1, torch.get_num_threads() // plan.devices),
@@ -143,7 +144,6 @@ def make(root: Path) -> Path:
         raise OutputError(f"cannot make the folder {named(root)}: {reason}") from error
     if not usable:
         raise OutputError(f"cannot write into the folder {named(root)}; give another")
-    files.sweep(root)
     return Path(os.path.realpath(root))
 
 
@@ -204,6 +204,12 @@ def _digest(items: Items, number: int) -> str | None:
 def _labels_text(labels: ClassNames | None) -> str:
     names = class_names.every(labels)
     return "none" if names is None else fingerprint.of_bytes(f"{name}\n".encode() for name in names)
+
+
+def _targets_text(items: Items) -> str:
+    """Of the classes that a list names: with others, items that are left would be explained for another class."""
+    targets = getattr(items, "targets", None)
+    return "none" if targets is None else fingerprint.of_bytes(f"{target}\n".encode() for target in targets)
 
 
 def _device_text(device: torch.device) -> str:

@@ -126,6 +126,7 @@ def test_refusals(photos: Path, spec: str, out: Path, tmp_path: Path, refused: C
     cases = [
         (no("-t", "grad_cam", source=tmp_path / "gone"), "no folder or list"),
         (no("-t", "grad_cam", source=tmp_path / "empty"), "has no file that ends in"),
+        (refused("run", photos, "-t", "grad_cam", "--model", spec, "--out", photos), "is the folder of images"),
         (no("-t", "grad_cm"), "nearest: 'grad_cam"),
         (no("-t", "grad_cam", "-t", "grad_cam"), "given twice"),
         (no("-t", "filter_visualization", "--layer", "body", "-p", "channels=[0]"), "makes its own images"),

@@ -122,6 +122,18 @@ def test_a_shard_is_told_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pyt
     assert [folder.read_shard(number)[0]["shard"] for number in folder.present()] == [0, 1]
 
 
+def test_a_work_may_write_into_its_tensors_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, go = a_folder(tmp_path), threading.Event()
+    slow_writer(monkeypatch, lambda number: [go.wait(60)].clear())
+    committer, held = Committer(folder), torch.ones(2)
+    committer.put(0, record("a"), {"x": held})
+    held.fill_(3)
+    go.set()
+    committer.settle()
+    committer.close()
+    assert folder.read_shard(0)[1]["x"].tolist() == [1, 1]
+
+
 def test_a_disk_that_refuses_is_heard_of_with_the_next_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = a_folder(tmp_path)
 

@@ -88,9 +88,11 @@ def test_a_lock_is_held_while_a_run_goes_on(tmp_path: Path) -> None:
     said = []
 
     def again(*arguments: Any) -> None:
+        (tmp_path / ".writing-1-a").touch()  # a table that the first run is writing
         with pytest.raises(OutputError) as caught:
             ran(tmp_path)
         said.append(str(caught.value))
+        (tmp_path / ".writing-1-a").unlink()
 
     carry_out(Means(), Examples(Noise(2)), tmp_path, QUIET, on_shard=again)
     assert "under way in this process" in said[0]

@@ -36,6 +36,10 @@ def test_a_folder_is_listed_in_one_order_without_what_is_hidden_or_no_image(tmp_
     assert found.inputs.shape == (3, 16, 16)
     assert found.sha256 == items.digest(3)
     assert names(of_folder(tmp_path, to_tensor)) == ["Z.tiff", "a-1.png", "a/c.JPG", "b.png", "results/overlays/y.png"]
+    (tmp_path / "results" / "run.json").write_text("{}")  # another run's
+    assert names(of_folder(tmp_path, to_tensor)) == ["Z.tiff", "a-1.png", "a/c.JPG", "b.png"]
+    (tmp_path / "run.json").write_text("{}")
+    assert names(of_folder(tmp_path, to_tensor)) == ["Z.tiff", "a-1.png", "a/c.JPG", "b.png"]
 
 
 def test_regular_files_inside_the_folder_only(tmp_path: Path) -> None:

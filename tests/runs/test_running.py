@@ -219,3 +219,8 @@ def test_a_list_names_the_class_of_each_image(tmp_path: Path) -> None:
     images = torch.stack([items[item].inputs for item in range(3)])
     expected = explain(small_cnn(), images, Saliency(), target=[1, 4, 0]).map
     assert torch.equal(torch.cat([answer.map for _, _, answer in found]), expected)
+    for text in ("path,target\n0000.png,1\n0001.png,4\n0002.png,3\n", "path\n0000.png\n0001.png\n0002.png\n"):
+        (tmp_path / "photos" / "list.csv").write_text(text)
+        items = runs.of_list(tmp_path / "photos" / "list.csv", to_tensor)
+        with pytest.raises(InputError, match="targets was"):
+            runs.run(small_cnn(), items, Saliency(), out=tmp_path / "run", progress=False)
