@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.fx.node import map_arg
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
+from torch.nn import functional as F
 
 
 def execute(
@@ -17,6 +18,8 @@ def execute(
     args, kwargs = (map_arg(part, lambda used: values[used]) for part in (node.args, node.kwargs))
     if copied:
         args = (args[0].clone(), *args[1:])
+    if _of_groups(node, modules):
+        args, kwargs = (map_aggregate(part, _plain) for part in (args, kwargs))
     if node.op == "call_module":
         return modules[str(node.target)](*args, **kwargs)
     if node.op == "call_function":
@@ -28,3 +31,17 @@ def execute(
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return value
+
+
+def _of_groups(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether it normalises groups of channels.
+
+    Of maps with channels last torch takes E[x²] − E[x]² for their variance, which loses (mean / deviation)² · eps.
+    """
+    if node.op == "call_module":
+        return isinstance(modules[str(node.target)], nn.GroupNorm)
+    return node.target in (F.group_norm, torch.group_norm)
+
+
+def _plain(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
