@@ -16,10 +16,10 @@ _METRICS = {
 
 
 def read(folder: Path) -> metrics.Table:
-    """The table of an evaluation.
+    """The table of an evaluation, finished or not.
 
     Raises:
-        InputError: No evaluation lies there, or one by metrics that are not installed.
+        InputError: No evaluation lies there, none of its photos is done, or it is by metrics that are not installed.
         OutputError: Its files cannot be read.
     """
     refuse(folder)
@@ -33,6 +33,8 @@ def read(folder: Path) -> metrics.Table:
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"{paths.named(folder)} holds no evaluation: {error}") from error
     rows, curves = kept.read(opened)
+    if not rows:
+        raise InputError(f"the evaluation in {paths.named(folder)} has no photo yet")
     return metrics.Table(rows, curves, contestants, {kind.name: kind.better for kind in kinds})
 
 

@@ -31,10 +31,11 @@ class CaptumTokenOcclusion(Attributor[TokenOcclusion]):
 
     def compute(self, run: Run[TokenOcclusion]) -> Maps:
         """(N, T, h, w) of the input."""
-        technique, tokens, x, columns = run.technique, run.technique.tokens, run.inputs.first, list[Tensor]()
-        assert tokens is not None  # `resolve` has filled it in
+        technique, x, columns = run.technique, run.inputs.first, list[Tensor]()
+        tokens = technique.grid(run.model, run.inputs)
         windows = len(technique.lattice(tokens))
         run.note("windows", windows)
+        run.note("tokens", f"{tokens[0]} + {' · '.join(map(str, tokens[1:]))}")
         window, step = technique.sizes(tokens)
         grid = torch.ones((len(run.inputs), *tokens[1:]), dtype=x.dtype, device=x.device)
         with torch.no_grad(), typed():

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from attribution import Activations, Attribution, FilterVisualization, GradCAM
 from attribution.agreement import agree
+from attribution.metrics.cost import Macs
 from benchmarks.cases import Case
-from benchmarks.counters import Macs
 from benchmarks.peers.peer import Check, Contestant, Peer, Tier, own, tolerance
 from benchmarks.rows import subject_of
 

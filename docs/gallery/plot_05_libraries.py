@@ -23,7 +23,7 @@ print(f"the raw map, {tuple(raw.shape[2:])}: {raw.min():.3f} to {raw.max():.3f} 
 # %%
 # Captum keeps the sign unless asked, and enlarges by nearest neighbours. pytorch-grad-cam cuts off what is negative,
 # scales each map to 0…1 and enlarges bilinearly. torch-cam scales too, and leaves the map as small as the layer. MONAI
-# scales and turns the result round, so that 1 is where the class is. This library keeps the unit of the score.
+# scales and turns the result round: its map is 0 where the class is. This library keeps the unit of the score.
 
 size = inputs.shape[2:]
 
@@ -38,14 +38,15 @@ conventions = {
     "Captum: signed, nearest": functional.interpolate(raw, size=size, mode="nearest"),
     "pytorch-grad-cam: 0…1": functional.interpolate(unit(raw.relu()), **bilinear),
     "torch-cam: 0…1, small": functional.interpolate(unit(raw.relu()), size=size, mode="nearest"),
-    "MONAI: of the signed map": functional.interpolate(unit(raw), **bilinear),
+    "MONAI: 1…0": 1 - unit(functional.interpolate(raw.relu(), **bilinear)),
 }
 for name, map in conventions.items():
     print(f"{name:28} {map.min():7.3f} {map.max():7.3f}")
-figure = plots.heatmap_figure(
-    {"features.12": torch.cat(list(conventions.values()), dim=1)},
+figure = plots.side_by_side_figure(
+    {
+        name: plots.Heatmaps({"input": map}, signed=bool(map.min() < 0), unit="logit" if map.min() < 0 else "")
+        for name, map in conventions.items()
+    },
     image=loaded.picture(inputs),
-    titles=list(conventions),
-    title="Grad-CAM of 'cup' · SqueezeNet 1.1",
-    columns=3,
+    title="Grad-CAM of 'cup' · features.12 · SqueezeNet 1.1",
 )

@@ -2,8 +2,8 @@
 Many layers, many targets
 =========================
 
-One forward and one batched backward answer three layers and three classes. Panels of a layer share their scale on
-request, so that two classes can be compared.
+One forward and one batched backward answer three layers and three classes. Every panel has its own scale, which its
+colour bar tells; ``scale="shared"`` gives all panels one.
 """
 
 # %%
@@ -16,7 +16,7 @@ targets = [[loaded.index(name) for name in ("espresso", "cup", "eggnog")]]
 layers = ("features.5", "features.8", "features.12")
 
 answer = explain(loaded.model, inputs, GradCAM(layers=layers), target=targets)
-figure = answer.figure(loaded.picture(inputs), loaded.labels, model=loaded.title, scale="shared", columns=3)
+figure = answer.figure(loaded.picture(inputs), loaded.labels, model=loaded.title, columns=4)
 
 # %%
 # Layer-CAM keeps its places in early layers, where Grad-CAM's channel weights mean little. ``fused`` joins its layers.

@@ -8,12 +8,14 @@ against three controls that know nothing of the network, and the differences hav
 
 # %%
 
+import torch
+
 from attribution import GradCAM, InputXGradient, LayerCAM, Saliency, zoo
 from attribution.images.samples import DISTINCT
 from attribution.metrics import SRG, Deletion, Insertion, evaluate
 
 loaded = zoo.load("bundled:squeezenet1_1")
-photos = [loaded.inputs(zoo.sample_photo(name)) for name in DISTINCT]
+photos = torch.cat([loaded.inputs(zoo.sample_photo(name)) for name in DISTINCT])
 print(f"{len(photos)} photos: {', '.join(DISTINCT)}")
 
 # %%

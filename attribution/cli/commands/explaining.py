@@ -58,7 +58,14 @@ def demo(
     from attribution.cli.setting import Setting
 
     photo = demo.photo(image, backend)
-    options = {"--image": image, "--model": model, "--weights": weights, "--backend": backend, "--device": device}
+    options: dict[str, object] = {
+        "--image": image,
+        "--model": model,
+        "--weights": weights,
+        "--backend": backend,
+        "--device": device,
+    }
+    options |= {"--labels": labels, "--size": size, "--mean": mean, "--std": std, "--batch-size": batch_size}
     command = report.command_of("demo", [], {**options, "--stretch": stretch, "--out": out})
     name = "coffee" if image is None else image.name
     with result_folder(out) as folder:

@@ -1,6 +1,6 @@
 """Token occlusion: which tokens of a transformer matter most?"""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Self
 
@@ -64,12 +64,19 @@ class TokenOcclusion(ScoreDifference):
             self.sizes(self.tokens)
 
     def resolve(self, model: nn.Module, inputs: Inputs) -> Self:
-        """Fill in how the tokens lie."""
+        """The same; a model whose tokens cannot be left out is refused."""
+        self.sizes(self.grid(model, inputs))
+        return self
+
+    def grid(self, model: nn.Module, inputs: Inputs) -> tuple[int, ...]:
+        """(leading, *places): how the tokens lie; one rule for every backend.
+
+        Raises:
+            LayerError: See the class.
+        """
         chain = covering(model, inputs, self.tokens)
         check_chain(model, inputs, chain, every=True)
-        found = grid_of(model, inputs, chain, self.tokens)
-        self.sizes(found)
-        return replace(self, tokens=found)
+        return grid_of(model, inputs, chain, self.tokens)
 
     def sizes(self, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Window and stride along each axis of a grid of tokens (leading, *places).

@@ -37,10 +37,10 @@ class HooksTokenOcclusion(Attributor[TokenOcclusion]):
 
     def compute(self, run: Run[TokenOcclusion]) -> Maps:
         """(N, T, h, w) of the input."""
-        tokens = run.technique.tokens
-        assert tokens is not None  # `resolve` has filled it in
+        tokens = run.technique.grid(run.model, run.inputs)
         lattice, count, device = run.technique.lattice(tokens), len(run.inputs), run.inputs.device
         run.note("windows", len(lattice))
+        run.note("tokens", f"{tokens[0]} + {' · '.join(map(str, tokens[1:]))}")
         restart = note_random(Undo(), devices_of(run.model, *run.inputs.tensors()))
         with torch.no_grad(), run.progress(len(lattice) * count, "window") as advance:
             chunk, sequences = rows_at_once(run, len(lattice) * count), Sequences(run, tokens)
@@ -70,7 +70,7 @@ def _groups(lattice: Lattice, tokens: tuple[int, ...], *, apart: bool) -> Iterat
     leading, *places = tokens
     there = np.ones((len(lattice), *places), dtype=bool)
     for index, window in enumerate(lattice.windows):
-        there[(index, *(slice(*interval) for interval in window))] = False
+        there[index][tuple(slice(begin, end) for begin, end in window)] = False
     rows = np.concatenate([np.ones((len(there), leading), dtype=bool), there.reshape(len(there), -1)], axis=1)
     counts = rows.sum(axis=1)
     groups = (

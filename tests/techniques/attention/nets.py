@@ -77,10 +77,16 @@ def _made(name: str, **options: Any) -> Callable[[], nn.Module]:
 
 def _torchvision(kind: str) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
-        from torchvision.models import SwinTransformer, VisionTransformer
+        from torchvision.models import MaxVit, SwinTransformer, VisionTransformer
+        from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
         if kind == "vit":
             return VisionTransformer(64, 16, 3, 2, 16, 32, num_classes=5)  # type: ignore[no-any-return]
+        if kind == "maxvit":
+            return MaxVit((64, 64), 8, 2, [8, 16], [1, 1], 8, 0.0, num_classes=5)  # type: ignore[no-any-return]
+        if kind == "swin v2":
+            kinds = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2}
+            return SwinTransformer([4, 4], 8, [2, 2], [2, 2], [4, 4], num_classes=5, **kinds)  # type: ignore[no-any-return]
         return SwinTransformer([4, 4], 8, [2, 2], [2, 2], [4, 4], num_classes=5)  # type: ignore[no-any-return]
 
     return build
@@ -117,7 +123,7 @@ CASES: dict[str, Case] = {
     "timm DINOv2": Case(_timm("vit", reg_tokens=4, init_values=1.0), (48, 80), 3, (5, 3, 5)),
     "timm EVA": Case(_timm("eva"), (48, 80), 3, (1, 3, 5), "mean"),
     "timm EVA, rotary": Case(_timm("eva", use_rot_pos_emb=True), (48, 80), 3, (1, 3, 5), "mean"),
-    "timm BEiT": Case(_timm("beit"), (48, 80), 3, (1, 3, 5), "mean"),
+    "timm BEiT": Case(_timm("beit", use_rel_pos_bias=True), (48, 80), 3, (1, 3, 5), "mean"),
     "timm BEiT, class token": Case(_timm("beit", global_pool="token"), (48, 80), 3, (1, 3, 5)),
     "timm Swin": Case(
         _made("swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2)),
@@ -140,6 +146,15 @@ CASES: dict[str, Case] = {
         _huggingface("SiglipVision", "eager", "Model"), (64, 64), 4, (0, 4, 4), output=POOLED
     ),
 }  # fmt: skip
+OTHERS: dict[str, Case] = {
+    "torchvision SwinV2": Case(_torchvision("swin v2"), (64, 64), 4, None),
+    "torchvision MaxViT": Case(_torchvision("maxvit"), (64, 64), 4, None),
+    "timm PVT": Case(_made("pvt_v2_b0"), (64, 96), 8, None),
+    "timm CoAtNet": Case(_made("coatnet_pico_rw_224", img_size=64), (64, 64), 7, None),
+    "timm ConvNeXt": Case(_made("convnext_atto"), (64, 96), 0, None),
+    "Hugging Face BEiT": Case(_huggingface("Beit"), (64, 64), 3, (1, 4, 4), "mean", output=LOGITS),
+}  # fmt: skip
+"""Of which the default layer of CAMs is asked."""
 WHOLE = {name: case for name, case in CASES.items() if case.tokens is not None}
 """Those whose attention is over the whole image."""
 
@@ -149,7 +164,7 @@ def net(name: str, dtype: torch.dtype = torch.float64, *, drawn: bool = True) ->
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's constructors
         torch.manual_seed(7)
-        model = CASES[name].build()
+        model = (CASES | OTHERS)[name].build()
         for key, parameter in model.named_parameters() if drawn else ():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=(0.7 if "qkv" in key or "quer" in key or "q_proj" in key else 1.4)
@@ -161,10 +176,10 @@ def net(name: str, dtype: torch.dtype = torch.float64, *, drawn: bool = True) ->
 
 def images(name: str, count: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(count, 3, *CASES[name].size, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(count, 3, *(CASES | OTHERS)[name].size, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def logits(name: str, output: Any) -> Tensor:
-    key = CASES[name].output
+    key = (CASES | OTHERS)[name].output
     found: Tensor = output if key is None else output[key]
     return found

@@ -9,8 +9,9 @@ from torch import nn
 from attribution import Activations, ClassScore, GradCAM, LayerCAM, compare, explain
 from attribution.techniques.cam.reading import grid
 from tests.draw import some
-from tests.techniques.attention.nets import CASES, images, net
+from tests.techniques.attention.nets import CASES, OTHERS, images, net
 
+EVERY_CASE = CASES | OTHERS
 LAYERS = {
     "torchvision ViT": "encoder.layers.encoder_layer_2.ln_1",
     "torchvision Swin": "features.3.1.norm1",
@@ -31,12 +32,18 @@ LAYERS = {
     "Hugging Face Swin": "swin.encoder.layers.1.blocks.1.layernorm_before",
     "Hugging Face CLIP": "encoder.layers.2.layer_norm1",
     "Hugging Face SigLIP": "encoder.layers.2.layer_norm1",
+    "torchvision SwinV2": "features.3.1.norm1",
+    "torchvision MaxViT": "blocks.1",
+    "timm PVT": "stages",
+    "timm CoAtNet": "norm",
+    "timm ConvNeXt": "stages",
+    "Hugging Face BEiT": "beit.layers.2.layernorm_before",
 }
 EVERY = pytest.mark.parametrize("name", some([pytest.param(name, id=name) for name in LAYERS], 0.25))
 
 
 def asked(name: str) -> ClassScore:
-    return ClassScore([[1, 3], [4, 0]], output=CASES[name].output)
+    return ClassScore([[1, 3], [4, 0]], output=EVERY_CASE[name].output)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -44,7 +51,7 @@ def test_a_map_of_every_place_comes_without_a_layer_named(name: str) -> None:
     found = explain(net(name), images(name), GradCAM(relu=False), target=asked(name))
     (layer,) = found.raw
     assert layer == LAYERS[name]
-    assert found.map.shape == (2, 2, *CASES[name].size)
+    assert found.map.shape == (2, 2, *EVERY_CASE[name].size)
     assert "zero everywhere" not in found.provenance
     raw = found.raw[layer].flatten(2).abs()
     assert raw.shape[2] > 3
@@ -65,7 +72,7 @@ def test_its_places_are_the_images(name: str) -> None:
         if any(part in key for part in ("proj.", "out_proj", "o_proj", "attention.output", "q_proj", "mlp")):
             with torch.no_grad():
                 parameter.mul_(1e-3 if "bias" not in key else 1)
-    technique: Any = explain(model, x, GradCAM(), target=ClassScore(1, output=CASES[name].output)).technique
+    technique: Any = explain(model, x, GradCAM(), target=ClassScore(1, output=EVERY_CASE[name].output)).technique
     (layer,) = technique.layers
     shape = tuple(explain(model, x, Activations(layers=(layer,))).map.shape)
     reading = grid("GradCAM", technique.tokens, layer, shape, nn.Identity(), _inputs(x))

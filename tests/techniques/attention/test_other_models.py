@@ -55,11 +55,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, 2, -1)).permute(2, 0, 3, 1, 4)
-        return x + self.attend(q, k, v).transpose(1, 2).flatten(2)  # type: ignore[no-any-return]
+        return x + self.attend(q, k, v).transpose(1, 2).flatten(2)
 
 
 def rows(q: Tensor, k: Tensor) -> Tensor:
-    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)  # type: ignore[no-any-return]
 
 
 def twice(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def test_compiled_blocks_are_seen() -> None:
     attend = F.scaled_dot_product_attention
     plain = built(lambda: Net(Block(attend), Block(attend)))
     wanted = maps(plain, GradientAttention())
-    plain.blocks[1] = torch.compile(plain.blocks[1], backend="eager")  # type: ignore[index, operator, assignment]
+    plain.blocks[1] = torch.compile(plain.blocks[1], backend="eager")  # type: ignore[index, operator, assignment, arg-type]
     assert alike(maps(plain, GradientAttention()), wanted)
 
 
@@ -157,11 +157,11 @@ def test_the_users_hooks_on_attention_count(technique: Any) -> None:
     model, plain = (built(lambda: Net(*(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True) for _ in range(2))))
                     for _ in range(2))  # fmt: skip
     for layer in model.blocks:  # type: ignore[union-attr]
-        layer.self_attn.register_forward_hook(lambda module, args, output: (2 * output[0], output[1]))  # type: ignore[union-attr]
+        layer.self_attn.register_forward_hook(lambda module, args, output: (2 * output[0], output[1]))
     for layer in plain.blocks:  # type: ignore[union-attr]
         with torch.no_grad():
-            layer.self_attn.out_proj.weight.mul_(2)  # type: ignore[union-attr]
-            layer.self_attn.out_proj.bias.mul_(2)  # type: ignore[union-attr]
+            layer.self_attn.out_proj.weight.mul_(2)
+            layer.self_attn.out_proj.bias.mul_(2)
     with guard(model):
         found = maps(model, technique)
     assert alike(found, maps(plain, technique))
