@@ -27,7 +27,7 @@ OURS = (str(ROOT / "attribution"), str(ROOT / "backends"))
 LIMITS = {
     "grad_cam by hooks": (222, 52, 168),
     "grad_cam by a plugin": (170, 42, 134),
-    "occlusion by hooks": (980, 72, 560),
+    "occlusion by hooks": (980, 72, 590),
     "activations": (192, 41, 151),
     "activations, prepared": (189, 41, 149),
 }

@@ -22,12 +22,13 @@ class Keeps:
 
     def __init__(self, model: nn.Module, factor: float = 1.0) -> None:
         self.model, self.factor, self.seen = model, factor, list[Tensor]()
-        self.scale = torch.ones(())
+        self.scale, self.total = torch.ones(()), torch.zeros(())
         self.by_layer: dict[str, list[Tensor]] = {"body": []}
         self.handles: list[Any] = []
 
     def save(self, module: nn.Module, args: object, output: Tensor) -> Tensor:
         self.seen.append(output.detach())
+        self.total += output.detach().mean()
         self.by_layer["body"].append(output.detach())
         return output * self.factor * self.scale
 
@@ -69,7 +70,7 @@ def test_one_copy_serves_all_calls_and_the_object_is_as_found(kind: str, made: l
     keeps = Keeps(model, factor=2.0)
     keeps.put(KINDS[kind](keeps))
     model(X)
-    seen = [*keeps.seen], [*keeps.by_layer["body"]]
+    seen, total = ([*keeps.seen], [*keeps.by_layer["body"]]), keeps.total.clone()
     made.clear()
     first, second = ask(model), ask(model)
     assert len(made) == 1
@@ -77,6 +78,7 @@ def test_one_copy_serves_all_calls_and_the_object_is_as_found(kind: str, made: l
     torch.testing.assert_close(first, 2 * plain)  # the layer gives twice as much, and the rest goes on from there
     assert [*map(id, keeps.seen)] == [*map(id, seen[0])]
     assert [*map(id, keeps.by_layer["body"])] == [*map(id, seen[1])]
+    assert torch.equal(keeps.total, total)
 
 
 @pytest.mark.parametrize("kind", KINDS)

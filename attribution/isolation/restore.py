@@ -76,7 +76,7 @@ def run_itself(
     plain = [value for module in every for name, value in vars(module).items() if name not in _REGISTRIES]
     buffers = [buffer for module in every for buffer in module.buffers()]
     steps = [
-        Values([*buffers, *_held(plain, Tensor)]).give_back,
+        Values([*buffers, *_held(plain, Tensor), *_held(held, Tensor)]).give_back,
         _array_values(plain),
         attributes_of(every, beside=held),
     ]
