@@ -88,14 +88,30 @@ def all_hold(agreements: Sequence[Agreement]) -> bool:
     return all(a.holds for a in agreements) and any(not a.degenerate for a in agreements)
 
 
-def table(agreements: Sequence[Agreement]) -> str:
-    """One line per pair: name, scaled difference, tolerance on the same scale, verdict."""
+def _urgency(a: Agreement) -> tuple[bool, float]:
+    """Sorts what differs or proves nothing first, then what is nearest to its tolerance."""
+    return a.holds and not a.degenerate, -(a.difference / a.tolerance) if a.tolerance else 0.0
+
+
+def table(agreements: Sequence[Agreement], *, most: int = 40) -> str:
+    """One line per pair: name, scaled difference, tolerance on the same scale, verdict.
+
+    Of more than ``most`` pairs those are told that differ or prove nothing, then those nearest to their tolerance, half
+    of ``most`` in all at most, and how many of the rest agree.
+    """
     if not agreements:
         return "nothing was compared"
-    width = max(len(a.name) for a in agreements)
+    told = list(agreements)
+    if len(told) > most:
+        told = sorted(told, key=_urgency)[: max(1, most // 2)]
+    width = max(len(a.name) for a in told)
     lines = []
-    for a in agreements:
+    for a in told:
         verdict = "degenerate" if a.degenerate else "agrees" if a.holds else "DIFFERS"
         allowed = a.tolerance / a.scale if a.scale else 0.0
         lines.append(f"{a.name:<{width}}  {a.scaled:9.2e}  of {allowed:8.1e} allowed  {verdict}")
+    if rest := len(agreements) - len(told):
+        shown = {id(a) for a in told}
+        holding = sum(a.holds for a in agreements if id(a) not in shown)
+        lines.append(f"and {rest} more: {holding} agree" + f", {rest - holding} DIFFER" * (holding < rest))
     return "\n".join(lines)

@@ -136,7 +136,9 @@ def _passes(
     """Members of one family and score together, in the order of the first of each; each pass has its own inputs."""
     groups: dict[Hashable, list[int]] = {}
     for place, (member, score) in enumerate(zip(members, asked, strict=True)):
-        groups.setdefault((member.asker.family, score) if len(members) > 1 else None, []).append(place)
+        same = score is asked[0] or score == asked[0]  # mostly the very object, whose hash is that of all it holds
+        key = (member.asker.family, None if same else score) if len(members) > 1 else None
+        groups.setdefault(key, []).append(place)
     found: list[Pass] = []
     for places in groups.values():
         start = starts[places[0]]

@@ -83,6 +83,20 @@ def figure(
     )
 
 
+def embedded(figure: "Figure", words: str) -> str:
+    """An ``img`` element that holds the figure, for a notebook; ``words`` stand in its place where pictures are off."""
+    import base64
+    import html
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(words, quote=True)}" src="data:image/png;base64,{picture}">'
+
+
 def target_names(answer: Drawable, labels: ClassNames | None) -> list[str]:
     """One name per image × target: that of a class in quotes, where it has one."""
     if answer.target is None:

@@ -162,10 +162,7 @@ def _imported(
     """The class behind a name, and the module and attributes it was found under; errors are not kept."""
     found = _scan(path, only_own).get(key, [])
     if not found:
-        names = [".".join(pair) for pair in [*available(), *references()]]
-        raise UnknownAttributorError(
-            f"no attributor {'.'.join(key)}{nearest('.'.join(key), names)}. Installed: {', '.join(names)}"
-        )
+        raise UnknownAttributorError(f"no attributor {'.'.join(key)}{_others(*key)}")
     if len(found) > 1:
         owners = " and ".join(sorted(_distribution(entry) for entry in found))
         raise PluginError(f"{'.'.join(key)} is brought by {owners}; uninstall one of them")
@@ -178,6 +175,16 @@ def _imported(
             f"one of {entry.group}; make it one of {right}"
         )
     return cls, entry.module, tuple(filter(None, (entry.attr or "").split(".")))
+
+
+def _others(technique: str, backend: str) -> str:
+    """Who computes the technique instead, or which techniques there are."""
+    known = [*available(), *references()]
+    if own := [name for asked, name in known if asked == technique]:
+        close = nearest(f"{technique}.{backend}", [f"{technique}.{name}" for name in own])
+        return f"{close}; {technique} is computed by {', '.join(own)}"
+    close = nearest(f"{technique}.{backend}", [".".join(pair) for pair in known])
+    return f"{close}. Installed techniques: {', '.join(dict.fromkeys(asked for asked, _ in known))}"
 
 
 def _attribute(owner: object, name: str) -> object:

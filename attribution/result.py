@@ -1,10 +1,7 @@
 """``Attribution``: the answer to one question, with all that is needed to read it again."""
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution import drawing, paths, saving
+from attribution import drawing, saving
 from attribution.class_names import ClassNames
 from attribution.errors import InputError, OutputError
 from attribution.fusion import FuseRule, fused
@@ -22,11 +19,6 @@ from attribution.technique import Technique
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_SCHEMA = "2"
-_READ = ("1", "2")
-"""Schema 1 had no score: what was explained was a class, and how was a parameter of the technique."""
-_HEADER = ("technique", "parameters", "backend", "computes_in", "provenance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +174,7 @@ class Attribution:
         tensors |= held
         tensors |= {name: t for name, t in (("target", self.target), ("scores", self.scores)) if t is not None}
         header = {
-            "schema": _SCHEMA,
+            "schema": saving.SCHEMA,
             "technique": self.technique.name,
             "parameters": parameters,
             "backend": self.backend,
@@ -201,23 +193,10 @@ class Attribution:
         Raises:
             OutputError: Another suffix, a folder that does not exist, or a write that fails.
         """
-        from safetensors.torch import save
-
         path = saving.writable(path)
         if not self.maps:
             raise OutputError(f"there are no maps to write into {path.name}")
-        tensors, header = self.packed(raw=raw)
-        data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, header)
-        temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot write {paths.named(path)}: {reason}") from error
-        finally:
-            with suppress(OSError, ValueError):  # a name too long for the disk was never there
-                temporary.unlink(missing_ok=True)
+        saving.write(path, *self.packed(raw=raw))
         return path
 
     @staticmethod
@@ -227,22 +206,7 @@ class Attribution:
         Raises:
             OutputError: The file does not exist or is not one that `save` wrote.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if fault := paths.fault(path):
-            raise OutputError(f"cannot read {paths.named(path)}: it {fault}; give a file that Attribution.save wrote")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-        except (OSError, ValueError, SafetensorError) as error:
-            raise OutputError(f"cannot read {path}: {error}") from error
-        if header.get("schema") not in _READ:
-            raise OutputError(
-                f"{path} was not written by Attribution.save (schema {header.get('schema')!r}, expected {_SCHEMA!r})"
-            )
-        if missing := [name for name in _HEADER if name not in header]:
-            raise OutputError(f"the header of {path} lacks {', '.join(missing)}; write it with Attribution.save")
-        return header
+        return saving.header(path)
 
     @classmethod
     def load(cls, path: str | Path, technique_type: type[Technique] | None = None) -> Self:
@@ -257,16 +221,9 @@ class Attribution:
             OutputError: The file cannot be read or lacks tensors that were saved, its technique is not known, or its
                 maps have shapes that the technique cannot give.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         header = cls.header(path)
         technique_type = technique_type or _built_in(header["technique"])
-        try:
-            tensors = load_file(path)
-        except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
-            raise OutputError(f"cannot read {path}: {error}") from error
-        return cls.unpacked(header, tensors, technique_type, place=path)
+        return cls.unpacked(header, saving.tensors(path), technique_type, place=path)
 
     @classmethod
     def unpacked(
@@ -322,16 +279,7 @@ class Attribution:
         return f"<Attribution {self.technique.name}.{self.backend}: {maps}>"
 
     def _repr_html_(self) -> str:
-        import base64
-        import html
-        import io
-
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        buffer = io.BytesIO()
-        FigureCanvasAgg(self.figure()).print_png(buffer)
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{html.escape(repr(self), quote=True)}" src="data:image/png;base64,{picture}">'
+        return drawing.embedded(self.figure(), repr(self))
 
 
 def _built_in(name: str) -> type[Technique]:

@@ -1,7 +1,10 @@
-"""What a file of a result must be: a place that can be written, and tensors that one answer can hold."""
+"""The file of a result: where it can be written, how it is written and read, and tensors that one answer can hold."""
 
 import json
+import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,11 @@ from attribution.scores.stored import restored, stored
 from attribution.technique import Technique
 from attribution.techniques.filter_visualization import objectives
 from attribution.techniques.filter_visualization.objectives import Objective
+
+SCHEMA = "2"
+_READ = ("1", "2")
+"""Schema 1 had no score: what was explained was a class, and how was a parameter of the technique."""
+_HEADER = ("technique", "parameters", "backend", "computes_in", "provenance")
 
 _OBJECTIVES: dict[str, type[Objective]] = {
     cls.__name__: cls
@@ -38,6 +46,66 @@ def writable(path: str | Path) -> Path:
         OutputError: It is none, has another suffix, or its folder does not exist.
     """
     return paths.writable(path, (".safetensors",), "the only format maps are saved in")
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """A file of tensors and texts; whole or not at all.
+
+    Raises:
+        OutputError: The write fails.
+    """
+    from safetensors.torch import save
+
+    data = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, dict(header))
+    temporary = path.with_name(f".{secrets.token_hex(4)}")  # no longer than any name with the suffix
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {paths.named(path)}: {reason}") from error
+    finally:
+        with suppress(OSError, ValueError):  # a name too long for the disk was never there
+            temporary.unlink(missing_ok=True)
+
+
+def header(path: str | Path) -> dict[str, str]:
+    """The texts of a file.
+
+    Raises:
+        OutputError: The file does not exist or is not one that `Attribution.save` wrote.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if fault := paths.fault(path):
+        raise OutputError(f"cannot read {paths.named(path)}: it {fault}; give a file that Attribution.save wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise OutputError(f"cannot read {path}: {error}") from error
+    if found.get("schema") not in _READ:
+        raise OutputError(
+            f"{path} was not written by Attribution.save (schema {found.get('schema')!r}, expected {SCHEMA!r})"
+        )
+    if missing := [name for name in _HEADER if name not in found]:
+        raise OutputError(f"the header of {path} lacks {', '.join(missing)}; write it with Attribution.save")
+    return found
+
+
+def tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU.
+
+    Raises:
+        OutputError: It cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as error:
+        raise OutputError(f"cannot read {path}: {error}") from error
 
 
 def text(value: object) -> str:

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from attribution.metrics.cost import Macs
 from benchmarks.devices import module, on_host
 
 T = TypeVar("T")
@@ -35,25 +34,6 @@ class Counts:
     macs: int = 0
     modules: int = 0
     parameter_gradients: int = 0
-
-
-class Macs(TorchDispatchMode):
-    """Counts multiply-accumulates by torch's own formulas; torch's `FlopCounterMode` would hook every module."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is None:
-            with self:  # inference mode hands composite operations over whole
-                parts = func.decompose(*args, **kwargs)
-            return func(*args, **kwargs) if parts is NotImplemented else parts
-        output = func(*args, **kwargs)
-        self.total += formula(*args, **kwargs, out_val=output) // 2
-        return output
 
 
 @contextmanager

@@ -1,8 +1,13 @@
 """A run over a folder against a bare loop and against a loop over pytorch-grad-cam.
 
 ``uv run --group peers python -m benchmarks.folder_runs`` prints both ratios, medians of interleaved rounds in one
-process. The bare loop calls the same attributor on images that are decoded already; the other loop reads each image,
-transforms it and asks pytorch-grad-cam, as its documentation shows. A run reads, hashes, computes, writes and flushes.
+process. The bare loop calls the same attributor, in batches of the same size and inside `attribution.prepared`, on
+images that are decoded and transformed already, and keeps nothing; the other loop reads each image, transforms it and
+asks pytorch-grad-cam, as its documentation shows. A run lists the folder, reads, hashes and transforms images,
+computes, hashes, writes and flushes maps, and makes the table.
+
+The line "at most" is what reading leaves: processor time of the bare loop over that of the loop and of reading, as if
+no processor ever waited.
 """
 
 import argparse
@@ -26,12 +31,12 @@ from attribution.images import read
 BATCH = 8
 
 
-def photos(root: Path, count: int) -> Path:
-    """JPEGs of the size that cameras' thumbnails have."""
+def photos(root: Path, count: int, size: tuple[int, int] = (640, 480)) -> Path:
+    """JPEGs of (width, height)."""
     random = np.random.default_rng(0)
     for index in range(count):
         coarse = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        coarse.resize((640, 480), Image.Resampling.BICUBIC).save(root / f"{index:04d}.jpg", quality=90)
+        coarse.resize(size, Image.Resampling.BICUBIC).save(root / f"{index:04d}.jpg", quality=90)
     return root
 
 
@@ -69,22 +74,31 @@ def seconds(call: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def processors(call: Callable[[], None]) -> float:
+    """Seconds of all processors that one call takes in this process."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--model", default="resnet18")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
     model = getattr(models, given.model)(weights=None).eval()
     steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
     transform = transforms.Compose(steps)
     technique = GradCAM(layers=("layer4",))
     with tempfile.TemporaryDirectory() as root:
-        folder = photos(Path(root), given.images)
+        folder = photos(Path(root), given.images, tuple(given.size))
         images = torch.stack([transform(read(path)) for path in sorted(folder.iterdir())])
         contestants: dict[str, Callable[[], None]] = {
             "bare loop": lambda: bare(model, images, technique),
@@ -93,11 +107,17 @@ def main() -> None:
         }
         for call in contestants.values():
             call()
+        torch.set_num_threads(1)  # of more, those that wait for work would be counted too
+        computing = processors(contestants["bare loop"])
+        reading = processors(lambda: [transform(read(path)) for path in sorted(folder.iterdir())].clear())
+        torch.set_num_threads(threads)
         rounds = [{name: seconds(call) for name, call in contestants.items()} for _ in range(given.rounds)]
-    print(f"{given.model}, {given.images} images, {given.workers} workers, {torch.get_num_threads()} threads")
+    width, height = given.size
+    print(f"{given.model}, {given.images} images of {width} × {height}, {given.workers} workers, {threads} threads")
     for name in contestants:
         print(f"{name:18} {median(given.images / each[name] for each in rounds):8.2f} images/s")
     print(f"run against the bare loop: {median(each['bare loop'] / each['run'] for each in rounds):.2f}")
+    print(f"at most, for what reading takes: {computing / (computing + reading):.2f}")
     print(f"run against pytorch-grad-cam: {median(each['pytorch-grad-cam'] / each['run'] for each in rounds):.2f}")
 
 

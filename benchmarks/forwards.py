@@ -1,6 +1,7 @@
 """Techniques by forwards alone, beside other libraries: ``uv run --group peers python -m benchmarks.forwards``.
 
-Prints a table of ratios of interleaved runs in one process. ``--pixels 224 --pairs 5`` on an idle machine.
+Prints a table of ratios of interleaved runs in one process, on an idle machine. A part at a time takes less than three
+minutes: ``python -m benchmarks.forwards rise-5 --nets resnet50``.
 """
 
 import argparse
@@ -10,47 +11,93 @@ from importlib import import_module
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from attribution import RISE, AblationCAM, ClassScore, FeatureAblation, ScoreCAM, explain, zoo
-from benchmarks.clock import timed
+from benchmarks.clock import interval, timed
+from benchmarks.counters import peak_bytes
+from benchmarks.families import family
 from benchmarks.peers.peer import own
 
 CLASS = 7
 
 
+PARTS = ("ablation", "score", "rise-5", "rise-1000", "rise-loop", "segments", "memory")
+
+
 def main() -> None:
     """Measure and print."""
     asked = argparse.ArgumentParser()
+    asked.add_argument("parts", nargs="*", choices=PARTS, default=[*PARTS])
     asked.add_argument("--pixels", type=int, default=224)
     asked.add_argument("--pairs", type=int, default=3)
+    asked.add_argument("--masks", type=int, default=128)
+    asked.add_argument("--nets", nargs="*", default=["resnet50"])
     given = asked.parse_args()
     torch.set_num_threads(1)
     x = torch.randn(1, 3, given.pixels, given.pixels, generator=torch.Generator().manual_seed(0))
     print(f"{given.pixels} px, random weights, one thread, torch {torch.__version__}, medians of {given.pairs} pairs\n")
-    print("| question | beside | times as fast |\n|---|---|---|", flush=True)
-    for name in ("resnet18", "resnet50"):
-        model, question = net(name), AblationCAM(layers=("layer4",))
-        for peer, call in (("pytorch-grad-cam", cam(model, x, "AblationCAM")), ("Captum", ablated(model, x))):
-            row(
-                f"Ablation-CAM, {name}",
-                peer,
-                partial(explain, model, x, question, target=CLASS),
-                call,
-                given.pairs,
-            )
-    model = net("resnet18")
-    ten = [[CLASS + 131 * t % 1000 for t in range(10)]]
+    print("| question | beside | times as fast | 95 % |\n|---|---|---|---|", flush=True)
+    for part in given.parts:
+        if part in ("segments", "memory"):
+            segments(given.pairs) if part == "segments" else memory()
+            continue
+        for name in given.nets:
+            {"ablation": ablation, "score": score}.get(part, partial(rise, part))(name, x, given)
+
+
+def ablation(name: str, x: Tensor, given: argparse.Namespace) -> None:
+    """The closed form beside forwards for each channel."""
+    model, question = net(name), AblationCAM(layers=("layer4",))
+    for peer, call in (("pytorch-grad-cam", cam(model, x, "AblationCAM")), ("Captum", ablated(model, x))):
+        ours = partial(explain, model, x, question, target=CLASS)
+        row(f"Ablation-CAM, {name}", peer, ours, call, given.pairs)
+
+
+def score(name: str, x: Tensor, given: argparse.Namespace) -> None:
+    """Ten targets from the same forwards."""
+    model, ten = net(name), [[CLASS + 131 * t % 1000 for t in range(10)]]
     call, ours = cam(model, x, "ScoreCAM"), partial(explain, model, x, ScoreCAM(layers=("layer4",)), target=ten)
-    row("Score-CAM, resnet18, 10 targets", "pytorch-grad-cam, 1 target × 10", ours, call, given.pairs, times=10)
-    masked = RISE(masks=320)
-    for count in (5, 1000):
-        many = [[*range(count)]]
-        one, more = (partial(explain, model, x, masked, target=target) for target in (CLASS, many))
-        row("RISE, resnet18, 1 target", f"{count} targets", one, more, given.pairs)
-    segments(given.pairs)
+    row(f"Score-CAM, {name}, 10 targets", "pytorch-grad-cam, 1 target × 10", ours, call, given.pairs, times=10)
+
+
+def rise(part: str, name: str, x: Tensor, given: argparse.Namespace) -> None:
+    """One target beside many, and beside a plain loop over batches of masked images."""
+    model, masked = net(name), RISE(masks=given.masks)
+    one = partial(explain, model, x, masked, target=CLASS)
+    if part == "rise-loop":
+        row(f"RISE, {name}, {given.masks} masks, 1 target", "a plain batched loop", one,
+            partial(loop, model, x, given.masks), given.pairs)  # fmt: skip
+        return
+    count = int(part.removeprefix("rise-"))
+    more = partial(explain, model, x, masked, target=[[*range(count)]])
+    row(f"RISE, {name}, {given.masks} masks, 1 target", f"{count} targets", one, more, given.pairs)
+
+
+@torch.inference_mode()
+def loop(model: nn.Module, x: Tensor, masks: int, cells: int = 7, batch: int = 16) -> Tensor:
+    """RISE as its authors' code has it: all masks are made, then batches of masked images, then one product."""
+    source, side = torch.Generator().manual_seed(0), x.shape[-1]
+    size = -(-side // cells)
+    bits = (torch.rand(masks, 1, cells, cells, generator=source) < 0.5).float()
+    large = nn.functional.interpolate(bits, size=(cells + 1) * size, mode="bilinear", align_corners=False)
+    at = torch.randint(size, (masks, 2), generator=source).tolist()
+    made = torch.stack([m[:, i : i + side, j : j + side] for m, (i, j) in zip(large, at, strict=True)])
+    scores = torch.cat([model(x * part).softmax(1)[:, CLASS] for part in made.split(batch)])
+    return (scores @ made.flatten(1)).view(side, side) / masks / 0.5
+
+
+def memory() -> None:
+    """Bytes at most for RISE with few and with many masks, on a small net."""
+    model, x = family("squeezenet1_1"), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for masks in (500, 8000):
+        call = partial(explain, model, x, RISE(masks=masks), target=CLASS)
+        call()
+        peak = (peak_bytes(call, "cpu") or 0) / 2**20
+        print(f"| RISE, squeezenet1_1, 64 px, {masks} masks | {peak:.1f} MiB at most | | |", flush=True)
 
 
 def net(name: str) -> nn.Module:
@@ -103,10 +150,14 @@ def segments(pairs: int) -> None:
 def row(
     what: str, beside: str, ours: Callable[[], object], theirs: Callable[[], object], pairs: int, *, times: int = 1
 ) -> None:
-    """Print how many times as long theirs takes."""
+    """Print how many times as long theirs takes; each pair in the other order."""
     ours()
-    ratios = [times * timed(theirs, "cpu") / timed(ours, "cpu") for _ in range(pairs)]
-    print(f"| {what} | {beside} | {median(ratios):.3g} |", flush=True)
+    ratios = []
+    for pair in range(pairs):
+        first, second = (timed(call, "cpu") for call in ((theirs, ours) if pair % 2 else (ours, theirs)))
+        ratios.append(times * (first / second if pair % 2 else second / first))
+    low, high = interval(np.array(ratios))
+    print(f"| {what} | {beside} | {median(ratios):.3g} | {low:.3g} to {high:.3g} |", flush=True)
 
 
 if __name__ == "__main__":

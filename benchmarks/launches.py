@@ -160,7 +160,7 @@ QUESTIONS = (
         "saliency, 1 target",
         Saliency(),
         target=3,
-        by_hand=lambda model, x: captum.attr.Saliency(model).attribute(x, target=3),
+        by_hand=lambda model, x: captum.attr.Saliency(model).attribute(x.detach().requires_grad_(), target=3),
     ),
     *(_integrated(chunks) for chunks in (1, 4)),
     Question("occlusion, 40/20", Occlusion(), target=3, by_hand=_covered),

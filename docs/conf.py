@@ -2,7 +2,12 @@
 
 import re
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+from sphinx_gallery.scrapers import figure_rst
 
 project = "torch-attribution"
 author = "The torch-attribution developers"
@@ -15,8 +20,9 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["examples/**"]
+exclude_patterns = ["examples/**", "gallery/**"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
 # Docstrings name objects in single backticks, some of them private or of another module: what is found becomes a link.
@@ -37,6 +43,38 @@ maximum_signature_line_length = 88
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["myst.xref_missing", "myst.header"]  # links to files of the repository, which are no pages
+
+
+def _figures(block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Keep the figure that a block of an example made, and show it below the block."""
+    figure = variables["example_globals"].pop("figure", None)
+    if not isinstance(figure, Figure):
+        return ""
+    path = Path(next(variables["image_path_iterator"]))
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    few.save(path, optimize=True)
+    return figure_rst([str(path)], settings["src_dir"], figure.get_suptitle())
+
+
+# Examples are run by docs/make_gallery.py. Otherwise their pages and pictures stay as they are kept in auto_gallery.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "plot_gallery": False,
+    "image_scrapers": (_figures,),
+    "capture_repr": (),
+    "reset_modules": (),
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,
+    "write_computation_times": False,
+    "remove_config_comments": True,
+}
+suppress_warnings += ["config.cache"]  # a function in the settings
 
 html_theme = "pydata_sphinx_theme"
 html_title = "torch-attribution"

@@ -1,17 +1,23 @@
-"""Makes the page with figures of the bundled network: ``uv run --extra demo python docs/make_evaluation.py``.
+"""Makes the page with figures of the bundled network.
+
+``uv run --extra demo --extra lightning python docs/make_evaluation.py``
 
 Bundled SqueezeNet 1.1 on the sample photos of scikit-image, the predicted class of each; nothing is downloaded. With a
-folder as argument it goes on where it was ended. The seconds are those of the machine that it runs on.
+folder as argument it goes on where it was ended. The seconds are those of the machine that it runs on. Needs the extra
+``lightning`` too.
 """
 
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from attribution import (
+    RISE,
     GradCAM,
     HiResCAM,
     InputXGradient,
@@ -25,6 +31,7 @@ from attribution import (
 )
 from attribution.images.samples import DISTINCT
 from attribution.metrics import (
+    ROAD,
     SRG,
     BackendDifference,
     CompletenessGap,
@@ -37,7 +44,9 @@ from attribution.metrics import (
     Table,
     evaluate,
 )
+from attribution.metrics.extremes import extremes_figure, of_run
 from attribution.metrics.verdicts import grid
+from attribution.runs import Examples
 
 SANITY = 6
 """Photos of the second table, whose metrics make every map several times."""
@@ -51,8 +60,8 @@ PAGE = """# Evaluation of the bundled network
 SqueezeNet 1.1 with its weights, the {count} sample photos ({names}), the
 predicted class of each.
 What the numbers say, and what they do not, is on the page [Which technique should I trust?](which-technique.md). This
-page is made by `uv run --extra demo python docs/make_evaluation.py`. The seconds are those of the machine it ran on,
-and are rough.
+page is made by `uv run --extra demo --extra lightning python docs/make_evaluation.py`. The seconds are those of the
+machine it ran on, and are rough.
 
 ## Removal of cells
 
@@ -62,7 +71,16 @@ and are rough.
 
 {removal}
 
+ROAD imputes removed cells, at 10, 20, … 90 %. RISE has {masks} masks of 7 × 7 cells. *Forwards a photo* is work,
+counted: multiply-adds, backward passes too, per those of one forward.
+
 Grad-CAM − random, photo by photo, by SRG: {differences}.
+
+## The best and the worst photos
+
+By SRG, averaged over the baselines. Maps are drawn as they were ordered.
+
+![Three photos of the highest and three of the lowest SRG of each technique, under its maps](pictures/extremes.jpg)
 
 ## Sanity and numerics
 
@@ -74,27 +92,43 @@ parts of a map's maximum.
 """
 
 
-def main() -> None:
-    """Write the page and its picture."""
-    out = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    loaded = zoo.load("bundled:squeezenet1_1")
-    inputs = torch.cat([loaded.inputs(zoo.sample_photo(name)) for name in DISTINCT])
+MASKS = 500
 
-    def asked(name: str, techniques: list, metrics: tuple, count: int) -> Table:  # type: ignore[type-arg]
+SHOWN = 6
+"""Techniques of the picture of the best and worst photos: the first ones by SRG."""
+
+
+def bundled(count: int = len(DISTINCT)) -> tuple[nn.Module, Tensor, list[str]]:
+    """The bundled network, so many of the sample photos as it takes them, and their names."""
+    loaded, names = zoo.load("bundled:squeezenet1_1"), [*DISTINCT[:count]]
+    return loaded.model, torch.cat([loaded.inputs(zoo.sample_photo(name)) for name in names]), names
+
+
+def main() -> None:
+    """Write the page and its pictures."""
+    with TemporaryDirectory() as place:
+        write(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(place))
+
+
+def write(out: Path) -> None:
+    """The same, with what is computed in a folder."""
+    model, inputs, names = bundled()
+
+    def asked(name: str, techniques: list[Any], metrics: tuple[Any, ...], count: int) -> Table:
         return evaluate(
-            loaded.model,
+            model,
             inputs[:count],
             techniques,
             metrics=metrics,
-            names=DISTINCT[:count],
+            names=names[:count],
             title="SqueezeNet 1.1",
             batch_size=1,
-            out=None if out is None else out / name,
+            out=out / name,
         )
 
     fast = [GradCAM(), LayerCAM(), HiResCAM(), Saliency(), InputXGradient()]
-    slow = [SmoothGrad(), IntegratedGradients(steps=16), Occlusion()]
-    removal = asked("removal", fast + slow, (SRG(), Insertion(), Deletion()), len(DISTINCT))
+    slow = [SmoothGrad(), IntegratedGradients(steps=16), Occlusion(), RISE(masks=MASKS)]
+    removal = asked("removal", fast + slow, (SRG(), Insertion(), Deletion(), ROAD()), len(names))
     sanity = asked(
         "sanity",
         [GradCAM(), LayerCAM(), Saliency(), IntegratedGradients(steps=8)],
@@ -108,33 +142,43 @@ def main() -> None:
         ),
         SANITY,
     )
-    kept = [name for name in removal.maps if name not in LEFT_OUT]
-    shown = Table(
-        [row for row in removal.rows if row.map in kept],
-        [row for row in removal.curves if row.map in kept],
-        tuple(name for name in removal.contestants if name in kept),
-        removal.better,
-        title=removal.title,
-    )
-    with TemporaryDirectory() as place:
-        plots.save(shown.figure(), Path(place) / "curves.png")
-        with Image.open(Path(place) / "curves.png") as drawn:
-            smaller = drawn.convert("RGB").resize(
-                (drawn.width * 4 // 5, drawn.height * 4 // 5), Image.Resampling.LANCZOS
-            )
-    smaller.save(HERE / "pictures" / "evaluation.jpg", quality=85)
+    picture("evaluation.jpg", only(removal, [name for name in removal.maps if name not in LEFT_OUT]).figure(), out)
+    first = [name for name in removal.ranking() if name in removal.contestants and name not in LEFT_OUT][:SHOWN]
+    shown = of_run(out / "removal", Examples(inputs, names), zoo.load("bundled:squeezenet1_1").picture)
+    picture("extremes.jpg", extremes_figure(only(removal, first), shown), out)
     page = PAGE.format(
         differences=", ".join(
             f"{variant} {removal.versus('grad_cam', 'random', 'srg', variant).difference}"
             for variant in removal.variants("srg")
         ),
-        count=len(DISTINCT),
-        names=", ".join(DISTINCT),
+        count=len(names),
+        names=", ".join(names),
+        masks=MASKS,
         removal=removal.text().strip(),
         sanity=grid(sanity),
         sanity_count=SANITY,
     )
     (HERE / "evaluation.md").write_text(page, encoding="utf-8")
+
+
+def only(table: Table, maps: list[str]) -> Table:
+    """Some maps of a table."""
+    return Table(
+        [row for row in table.rows if row.map in maps],
+        [row for row in table.curves if row.map in maps],
+        tuple(name for name in table.contestants if name in maps),
+        table.better,
+        title=table.title,
+    )
+
+
+def picture(name: str, figure: Any, out: Path) -> None:
+    """A figure, smaller, beside the other pictures."""
+    plots.save(figure, out / "drawn.png")
+    with Image.open(out / "drawn.png") as drawn:
+        size = (drawn.width * 4 // 5, drawn.height * 4 // 5)
+        smaller = drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    smaller.save(HERE / "pictures" / name, quality=85)
 
 
 if __name__ == "__main__":

@@ -171,3 +171,27 @@ def test_pairs_are_named_by_layer_image_and_class() -> None:
 def test_comparing_needs_two_backends(backends: list[str]) -> None:
     with pytest.raises(InputError, match="two different backends"):
         compare(build("cnn"), noise(1, 3, 17, 23), GradCAM(layers=("body",)), backends=backends)
+
+
+def test_a_long_table_tells_what_differs_first() -> None:
+    one = torch.tensor([1.0, 2.0])
+    pairs = [agree(f"class {k}", one, one * (1 + 1e-6 * (k == 50)), relative=1e-5) for k in range(100)]
+    pairs[7] = agree("class 7", one, one * 1.5, relative=1e-5)
+    pairs[9] = agree("class 9", one * 0, one * 0, relative=1e-5)
+    lines = table(pairs, most=8).splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["7", "9", "50"]
+    assert [line.split()[-1] for line in lines[:4]] == ["DIFFERS", "degenerate", "agrees", "agrees"]
+    assert lines[4] == "and 96 more: 96 agree"
+    assert len(lines) == 5
+    assert len(table(pairs[:8], most=8).splitlines()) == 8
+    wrong = [agree(f"class {k}", one, one * 2, relative=1e-5) for k in range(10)]
+    assert table(wrong, most=4).splitlines()[-1] == "and 8 more: 0 agree, 8 DIFFER"
+
+
+def test_a_comparison_draws_the_two_that_are_furthest_apart() -> None:
+    found = compare(build("cnn"), noise(1, 3, 17, 23), GradCAM(layers=("body",)), target=1)
+    figure = found.figure()
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["body\ncaptum", "body\nhooks"] or figure.axes
+    with pytest.raises(InputError, match="'zennit' was not compared; there are captum, hooks"):
+        found.figure(backends=("hooks", "zennit"))
+    assert repr(found).startswith("<Comparison grad_cam: captum, hooks agree, at most ")

@@ -22,7 +22,8 @@ result = explain(model, inputs, GradCAM(layers=("body",)), target=3)
     "result.figure(inputs, ['tea', 'cup', 'pan', 'jug', 'pot'])",
     "result",
     "result.figure(inputs).savefig  # a figure that is no value of a cell is not shown",
-    "LoadedModel('mine', model, None, (0.0,) * 3, (1.0,) * 3, ['a', 'b'])",
+    "LoadedModel('mine', model, None, (0.0,) * 3, (1.0,) * 3, ['a', '<b>'])",
+    "compare(model, inputs, GradCAM(layers=('body',)), target=3)",
 ]
 
 
@@ -56,3 +57,13 @@ def test_an_answer_is_a_picture_with_a_line(outputs: list[list[Any]]) -> None:
 def test_a_loaded_model_is_a_line(outputs: list[list[Any]]) -> None:
     (shown,) = outputs[4]
     assert shown["data"]["text/plain"] == "<LoadedModel mine: Sequential, 2 classes>"
+    assert "<td>2: a, &lt;b&gt;</td>" in shown["data"]["text/html"]
+
+
+def test_a_comparison_is_a_verdict_a_table_and_the_difference(outputs: list[list[Any]]) -> None:
+    (shown,) = (output for output in outputs[5] if output.output_type == "execute_result")
+    assert shown["data"]["text/plain"].startswith("<Comparison grad_cam: captum, hooks agree, at most ")
+    html = shown["data"]["text/html"]
+    assert "body · image 0 · target 3" in html
+    assert "agrees" in html
+    assert spread(html.partition("base64,")[2].partition('"')[0]) > 20

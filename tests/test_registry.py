@@ -102,8 +102,12 @@ def test_two_that_bring_the_same_are_both_named(install: Install) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UnknownAttributorError, match=r"no attributor grad_cam\.hook; nearest: 'grad_cam\.hooks'"):
         registry.get("grad_cam", "hook")
-    with pytest.raises(UnknownAttributorError, match=r"Installed: .*activations\.captum, .*occlusion\.hooks"):
-        registry.get("lime", "shap")
+    with pytest.raises(UnknownAttributorError, match=r"Installed techniques: .*activations, .*occlusion, .*xgrad_cam$"):
+        registry.get("nobody", "hooks")
+    with pytest.raises(
+        UnknownAttributorError, match=r"^no attributor occlusion\.lrp.*; occlusion is computed by captum, hooks"
+    ):
+        registry.get("occlusion", "lrp")
 
 
 BROKEN = {

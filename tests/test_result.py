@@ -158,7 +158,7 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist; make it first"):
         result.save(tmp_path / "missing" / "x.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"):
         result.save(tmp_path / "folder.safetensors")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.safetensors"]
 

@@ -92,6 +92,21 @@ def test_memory_is_known_by_its_storage_and_its_users() -> None:
     assert torch_internals.users_of(tensor.untyped_storage()) == 3
 
 
+def test_convolutions_take_packed_weights() -> None:
+    x, weight, bias = torch.randn(2, 4, 7, 5), torch.randn(6, 2, 3, 3), torch.randn(6)
+    how = ([1, 0], [2, 1], [1, 1], 2)
+    packed = torch_internals.pack_convolution(weight.to_mkldnn(), *how)  # type: ignore[misc]
+    convolution = torch_internals.packed_convolution
+    found = convolution(x, packed, bias, *how, "none", [], "")  # type: ignore[misc]
+    wanted = torch.nn.functional.conv2d(x, weight, bias, how[1], how[0], how[2], how[3])
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    silu = convolution(x, packed, bias, *how, "swish", [], "")  # type: ignore[misc]
+    assert torch.allclose(silu, torch.nn.functional.silu(wanted), atol=1e-5)
+    both = convolution.binary(x, wanted, packed, bias, *how, "add", 1.0, None, [], "")  # type: ignore[union-attr]
+    assert torch.allclose(both, 2 * wanted, atol=1e-5)
+
+
 def test_they_stand_in_one_file() -> None:
     root = Path(__file__).parent.parent
     private = re.compile(r"torch\._[a-zA-Z]|\._cdata\b")

@@ -1,5 +1,6 @@
 """``attribution demo``: four techniques on one photo."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from attribution.cli import report
 from attribution.cli.output_folder import ResultFolder
 from attribution.cli.setting import Setting
 from attribution.cli.text import summary
-from attribution.errors import LayerError, OutputError
+from attribution.errors import AttributionError, ModelError, OutputError
 from attribution.layers import Stop, survey
 from attribution.result import Attribution
 from attribution.technique import Technique
@@ -37,7 +38,7 @@ def photo(path: Path | None, backend: str) -> Image.Image:
 
 def run(
     photo: Image.Image, setting: Setting, backend: str, folder: ResultFolder, *, name: str = "coffee", command: str = ""
-) -> None:
+) -> bool:
     """Print the top five, and write ``input_image.png``, a picture per technique, the maps, and ``report.html``.
 
     Args:
@@ -47,20 +48,42 @@ def run(
         folder: For the results.
         name: Of the photo.
         command: What makes the page again.
+
+    Returns:
+        Whether every technique worked.
     """
     inputs = setting.inputs(photo)
-    best = setting.top(inputs)
+    if told := setting.cut(photo):
+        print(f"note: {told}; --stretch shows all of it", file=sys.stderr)
+    try:
+        best = setting.top(inputs)
+    except ModelError as error:  # another output than classes is explained by a score, which the demo cannot know
+        raise ModelError(f"{error}; the demo explains classifiers, `attribution explain --score` the rest") from error
     typer.echo(f"{setting.loaded.name} sees:")
     for label, index, probability in best:
         typer.echo(f"  {probability:6.1%}  {label} ({index})")
-    asked = tqdm(techniques(setting.model, inputs), desc="demo", unit="technique", disable=None)
-    results = [_answer(technique, setting, inputs, backend) for technique in asked]
+    silent = None if setting.progress is None else not setting.progress
+    asked = tqdm(techniques(setting.model, inputs), desc="demo", unit="technique", disable=silent)
+    results: list[Attribution] = []
+    failed: list[str] = []
+    if not any(isinstance(technique, FilterVisualization) for technique in asked):
+        failed.append(f"filter_visualization: {setting.loaded.title} has no convolution wider than a pixel")
+    for technique in asked:
+        try:
+            results.append(_answer(technique, setting, inputs, backend))
+        except AttributionError as error:  # the others may say something nonetheless
+            failed.append(f"{technique.name}: {error}")
+    if not results:
+        raise AttributionError(f"no technique of the demo works on this model: {failed[0]}")
     lines = _write(results, setting, setting.picture(inputs), folder)
     page = report.of_demo(results, setting, inputs, name, best, command)
     page.save(folder.stage / "report.html")
     lines["report.html"] = "all of it on one page, for a browser"
     for path in folder.publish():
         typer.echo(f"{path}  {lines[path.name]}")
+    for told in failed:
+        print(f"left out: {told}", file=sys.stderr)
+    return not failed
 
 
 def techniques(model: nn.Module, inputs: Tensor) -> list[Technique]:
@@ -73,11 +96,9 @@ def techniques(model: nn.Module, inputs: Tensor) -> list[Technique]:
 
 
 def _early_and_middle(model: nn.Module, inputs: Tensor) -> list[Stop]:
-    """Convolutions that look at more than a pixel, a sixth and half of the way through the network."""
+    """Convolutions that look at more than a pixel, a sixth and half of the way through the network, or none."""
     stops = [stop for stop in survey(model, inputs) if _reach(stop.module) > 1 and stop.calls == 1]
-    if not stops:
-        raise LayerError(f"{type(model).__name__} has no convolution wider than a pixel; demo another model")
-    return [stops[i] for i in dict.fromkeys((len(stops) // 6, len(stops) // 2))]
+    return [stops[i] for i in dict.fromkeys((len(stops) // 6, len(stops) // 2))] if stops else []
 
 
 def _reach(module: nn.Module) -> int:
@@ -109,10 +130,14 @@ def _write(results: list[Attribution], setting: Setting, picture: np.ndarray, fo
             ]
         else:
             name = _PICTURES[result.technique.name]
-            plots.save(result.figure(picture, setting.loaded.labels), folder.stage / f"{name}.png")
+            plots.save(
+                result.figure(picture, setting.loaded.labels, model=setting.loaded.title), folder.stage / f"{name}.png"
+            )
             lines[f"{name}.png"] = told
         result.save(folder.stage / f"{name}.safetensors")
         lines[f"{name}.safetensors"] = told
+    if not filters:
+        return lines
     backend = results[0].backend
     figure = plots.image_figure(filters, titles=titles, title=f"filter_visualization · {backend}")
     plots.save(figure, folder.stage / "filter_visualization.png")

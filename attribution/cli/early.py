@@ -44,6 +44,7 @@ def refuse(
             for setting in own:
                 if setting.partition("=")[0].strip() != "score":  # a technique is asked for why it has none
                     typed.value_of(name, fields[name], setting)
+    typed.no_parameters(images, [own or [] for own in known.values()])
     for image in images:
         files.openable(image)
     if model is not None:

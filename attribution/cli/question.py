@@ -25,6 +25,12 @@ from attribution.side_by_side import side_by_side
 from attribution.technique import Technique
 from attribution.techniques import FilterVisualization
 
+Kept = dict[Path, Tensor]
+"""What the model gets of an image, on the host."""
+
+MOST_KEPT = 2**29
+"""Bytes of images that are kept from their check until they are explained; further ones are read again."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -67,7 +73,9 @@ def parse(
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"--technique {repeated[0]} is given twice; give it once")
     kinds = {name: _kind(name, backend) for name in names}
-    own = typed.shared_out({name: parameters.names(kind) for name, kind in kinds.items()}, settings, layer_names)
+    known = {name: parameters.names(kind) for name, kind in kinds.items()}
+    typed.no_parameters(paths, list(known.values()))
+    own = typed.shared_out(known, settings, layer_names)
     techniques = {name: parameters.technique(kind, *own[name]) for name, kind in kinds.items()}
     for name, kind in kinds.items():
         if kind.needs_inputs and not paths:
@@ -107,8 +115,9 @@ def _identity(path: Path) -> str:
 
 def explain(question: Question, setting: Setting, backend: str, folder: ResultFolder) -> None:
     """Answer for each image, and write ``STEM.TECHNIQUE.safetensors`` and the pictures; see `_draw`."""
-    techniques, target = fitted(question, setting), checked(question, setting)
-    for stem, inputs, picture in _asked(question, setting):
+    kept: Kept = {}
+    techniques, target = fitted(question, setting), checked(question, setting, kept)
+    for stem, inputs, picture in _asked(question, setting, kept):
         results = answers(setting, inputs, techniques, backend, target)
         told = _draw(results, setting, picture, folder.stage, stem)
         for name, result in results.items():
@@ -145,21 +154,22 @@ def _draw(
     loaded, told = setting.loaded, {}
     heatmaps = {name: result for name, result in results.items() if result.technique.kind == "heatmap"}
     if len(heatmaps) > 1:
-        plots.save(side_by_side(heatmaps, picture, loaded.labels), stage / f"{stem}techniques.png")
+        plots.save(side_by_side(heatmaps, picture, loaded.labels, model=loaded.title), stage / f"{stem}techniques.png")
         told[f"{stem}techniques.png"] = ", ".join(heatmaps)
     else:
         heatmaps = {}
     for name, result in results.items():
         if name not in heatmaps:
-            plots.save(result.figure(picture, loaded.labels), stage / f"{stem}{name}.png")
+            plots.save(result.figure(picture, loaded.labels, model=loaded.title), stage / f"{stem}{name}.png")
             told[f"{stem}{name}.png"] = summary(result, loaded)
     return told
 
 
 def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     """Answer by every installed backend, print who agrees, and draw the difference; whether all agree."""
-    techniques, target = fitted(question, setting), checked(question, setting)
-    ((stem, inputs, picture),) = _asked(question, setting)
+    kept: Kept = {}
+    techniques, target = fitted(question, setting), checked(question, setting, kept)
+    ((stem, inputs, picture),) = _asked(question, setting, kept)
     model, execution = setting.model, setting.execution
     if len(techniques) > 1:
         found = comparison.compare(model, inputs, techniques, target=target, execution=execution)
@@ -169,8 +179,7 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
     for name, each in found.items():
         typer.echo(f"{name}\n{each.table()}" if len(found) > 1 else each.table())
         for names in each.agreements:
-            a, b = (each.attributions[backend].raw for backend in names)
-            figure = plots.difference_figure(a, b, names, image=picture)
+            figure = each.figure(picture, backends=names)
             plots.save(figure, folder.stage / f"{stem}{name}.{'-'.join(names)}.png")
     for path in folder.publish():
         typer.echo(path)
@@ -186,8 +195,14 @@ def fitted(question: Question, setting: Setting) -> dict[str, Technique]:
     return {name: setting.fitted(technique) for name, technique in question.techniques.items()}
 
 
-def checked(question: Question, setting: Setting) -> Asked:
-    """Refuse what cannot work before the first image is explained; the targets as `api` takes them."""
+def checked(question: Question, setting: Setting, kept: Kept | None = None) -> Asked:
+    """Refuse what cannot work before the first image is explained; the targets as `api` takes them.
+
+    Args:
+        question: See there.
+        setting: See there.
+        kept: Is given what the model gets of each image, up to `MOST_KEPT` bytes.
+    """
     for technique in question.techniques.values():
         if not (isinstance(technique, FilterVisualization) and technique.of_logits(setting.model)):
             for name in parameters.layers_of(technique):
@@ -195,14 +210,23 @@ def checked(question: Question, setting: Setting) -> Asked:
     target = question.score.asked(setting.target(question.targets))
     if isinstance(target, Score) and target.of_layer is not None:
         layers.find(setting.model, target.of_layer)
+    cut, room = list[str](), MOST_KEPT
     for path in question.paths:
-        inputs = Inputs.of(setting.inputs(images.read(path)))
+        photo = images.read(path)
+        tensor = setting.inputs(photo)
         for technique in question.techniques.values():
-            technique.check(inputs)
+            technique.check(Inputs.of(tensor))
+        room -= tensor.nbytes
+        if kept is not None and room >= 0:
+            kept[path] = tensor.cpu()
+        cut += [f"of {path} {told}"] if (told := setting.cut(photo)) else []
+    if cut:
+        more = f", of {len(cut) - 1} other photos less than all" * (len(cut) > 1)
+        print(f"note: {cut[0]}{more}; --stretch shows whole photos", file=sys.stderr)
     return target
 
 
-def _asked(question: Question, setting: Setting) -> Iterator[tuple[str, Tensor | None, np.ndarray | None]]:
+def _asked(question: Question, setting: Setting, kept: Kept) -> Iterator[tuple[str, Tensor | None, np.ndarray | None]]:
     """Per image the beginning of its results' names, the model's inputs and what the model sees."""
     if not question.paths:
         yield "", None, None
@@ -210,5 +234,6 @@ def _asked(question: Question, setting: Setting) -> Iterator[tuple[str, Tensor |
     names = zip(question.paths, stems(question.paths), strict=True)
     silent = None if len(question.paths) > 1 else True  # None: silent where nobody watches
     for path, stem in tqdm(list(names), desc=", ".join(question.techniques), unit="image", disable=silent):
-        inputs = setting.inputs(images.read(path))
+        known = kept.pop(path, None)
+        inputs = setting.inputs(images.read(path)) if known is None else known.to(setting.device)
         yield f"{stem}.", inputs, setting.picture(inputs)

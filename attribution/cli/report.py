@@ -46,10 +46,10 @@ def of_images(
     items, hashes = [], {}
     called = [path.name for path in asked.paths]
     names = called if len({*called}) == len(called) else [str(path) for path in asked.paths]
-    silent = None if len(asked.paths) > 1 else True  # None: silent where nobody watches
+    silent = _silent(setting) if len(asked.paths) > 1 else True
     for path, name in zip(tqdm(asked.paths, desc="report", unit="image", disable=silent), names, strict=True):
         photo = images.photo(path)
-        inputs = setting.inputs(photo.image)
+        inputs, cut = setting.inputs(photo.image), setting.cut(photo.image)
         answers = question.answers(setting, inputs, techniques, backend, target)
         comparisons = against(answers, setting, inputs) if compared else {}
         hashes[f"SHA-256 of {name}"] = photo.sha256
@@ -60,10 +60,10 @@ def of_images(
                 image=setting.picture(inputs),
                 top=_top(setting, inputs),
                 comparisons=comparisons,
-                notes=photo.notes,
+                notes=(*photo.notes, *([f"Of the whole photo, {cut}."] if cut else [])),
             )
         )
-    title = f"What {setting.loaded.name} looks at" + (f" in {items[0].name}" if len(items) == 1 else "")
+    title = "" if len(items) == 1 else f"{len(items)} images"
     page = Report(
         items=items,
         title=title,
@@ -110,7 +110,7 @@ def of_run(
         raise InputError(f"the run in {paths.named(folder)} has no results yet")
     shown = done[:: -(-len(done) // most)]
     items = []
-    for entry in tqdm(shown, desc="report", unit="image", disable=None):
+    for entry in tqdm(shown, desc="report", unit="image", disable=_silent(setting)):
         inputs, notes = (None, ()) if files is None else _photo(entry, files, places)
         items.append(
             Item(
@@ -124,7 +124,7 @@ def of_run(
     settings = run.folder.settings
     page = Report(
         items=items,
-        title=f"{len(run)} items of the run {run.folder.root.name}",
+        title=f"Run {run.folder.root.name}: {len(run)} items",
         labels=run.folder.labels,
         evidence=scores,
         facts={
@@ -152,7 +152,6 @@ def of_demo(
     item = Item(about, name=name, image=setting.picture(inputs), top=top, comparisons=against(about, setting, inputs))
     return Report(
         items=[item],
-        title=f"What {setting.loaded.name} looks at in {name}",
         labels=setting.loaded.labels,
         filters=filters,
         facts=facts(setting),
@@ -192,7 +191,7 @@ def against(answers: Mapping[str, Attribution], setting: Setting, inputs: Tensor
 def facts(setting: Setting) -> dict[str, str]:
     """Where a page comes from."""
     return {
-        "model": f"{setting.loaded.name} ({type(setting.model).__name__})",
+        "model": f"{setting.loaded.title} ({setting.loaded.name})",
         "SHA-256 of the weights": fingerprint.of_model(setting.model)["weights"],
         "transform": fingerprint.of_function(setting.loaded.transform) + ", stretched" * setting.stretch,
         **fingerprint.versions("captum"),
@@ -227,6 +226,11 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     data = word.encode("utf-8", "surrogateescape")
     return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in data) + "'"
+
+
+def _silent(setting: Setting | None) -> bool | None:
+    """As typed; ``None``: where nobody watches."""
+    return None if setting is None or setting.progress is None else not setting.progress
 
 
 def _channels(items: Sequence[Item]) -> int:

@@ -1,6 +1,5 @@
 """``attribution run``: techniques over a folder or a list of images."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,10 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-from attribution import class_names, layers, registry, runs
-from attribution.class_names import ClassNames
+from attribution import layers, registry, runs
 from attribution.cli import parameters, scores, typed
 from attribution.cli.setting import Setting
 from attribution.errors import InputError, TargetError
-from attribution.paths import fault, named
 from attribution.runs import fingerprint
 from attribution.runs.plan import leads
 from attribution.scores.score import Score
@@ -83,7 +80,6 @@ def run(
     *,
     device: str,
     precision: str = "32",
-    labels: Path | None = None,
     overlay: bool = False,
 ) -> int:
     """Begin or go on with a run, and say how it ended; the exit code.
@@ -94,9 +90,6 @@ def run(
     """
     if precision not in _PRECISION:
         raise InputError(f"no precision {precision!r}; give {', '.join(_PRECISION)}")
-    classes: ClassNames | None = setting.loaded.labels if labels is None else _labels(labels)
-    if labels is not None:
-        setting = replace(setting, loaded=replace(setting.loaded, labels=class_names.every(classes)))
     for technique in asked.techniques.values():
         for name in parameters.layers_of(technique):
             layers.find(setting.model, name)
@@ -109,7 +102,7 @@ def run(
         backend,
         target,
         replace(setting.execution, autocast=_PRECISION[precision], progress=False),
-        classes,
+        setting.loaded.labels,
     )
     items = items_of(source, setting, out)
     if plan.progress and leads():
@@ -120,7 +113,8 @@ def run(
 
         overlays = Overlays(setting.loaded.picture)
         drawing = {"on_shard": overlays, "after": lambda folder: overlays.complete(folder, items)}
-    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=classes, **drawing)
+    names = setting.loaded.labels
+    outcome = runs.carry_out(work, items, out, plan, device=torch.device(device), labels=names, **drawing)
     return ended(outcome, out) if outcome.leads else 0
 
 
@@ -164,21 +158,3 @@ def _kind(name: str, backend: str) -> type[Technique]:
     """The technique of a name; an attributor may compute a family of them."""
     kind: type[Technique] = registry.get(name, backend).technique_type
     return kind if getattr(kind, "name", None) == name else registry.technique(name)
-
-
-def _labels(path: Path) -> ClassNames:
-    """Class names from a file: JSON, or one on each line.
-
-    Raises:
-        InputError: It cannot be read, or names no classes.
-    """
-    if found := fault(path):
-        raise InputError(f"{named(path)} {found}; --labels takes a file with a name on each line, or JSON")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{named(path)} cannot be read: {error}") from error
-    if not class_names.every(names):
-        raise InputError(f"{named(path)} names no classes")
-    return names

@@ -1,13 +1,18 @@
 """What ``-p`` says, before any technique is imported."""
 
 import json
+import os
+import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from attribution.errors import InputError, nearest
+from attribution.paths import named
 
 LAYER_FIELDS = ("layer", "layers")
 SHOWN = 80
+_WORD = re.compile(r"[A-Za-z_][\w.\-]*")
 
 
 def shared_out(
@@ -45,6 +50,22 @@ def shared_out(
     return found
 
 
+def no_parameters(images: Sequence[Path], known: Sequence[Collection[str]]) -> None:
+    """Refuse a parameter among the images.
+
+    Args:
+        images: as typed.
+        known: the parameters of each technique.
+
+    Raises:
+        InputError: ``stride=16`` is no file, and a technique has such a parameter.
+    """
+    for image in images:
+        name, equals, _ = str(image).partition("=")
+        if equals and any(name.rpartition(".")[2] in own for own in known) and not os.path.exists(image):
+            raise InputError(f"{named(image)} is no image but a parameter; each takes its own -p: -p {named(image)}")
+
+
 def value_of(technique: str, known: Collection[str], setting: str) -> tuple[str, object]:
     """Name and value of a setting.
 
@@ -67,6 +88,8 @@ def _parsed(setting: str) -> tuple[str, object]:
         document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
         document = {}
+    if not document and _WORD.fullmatch(text.strip()):
+        document = {"value": text.strip()}  # a word needs no quotes, which a shell would take away
     if set(document) != {"value"}:
         text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
         quoted = json.dumps(text.strip(), ensure_ascii=False)

@@ -1,13 +1,14 @@
 """One question to several backends, and whether their answers agree."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
 
-from attribution import registry
+from attribution import drawing, registry
 from attribution.agreement import Agreement, all_hold, table
 from attribution.api import checked, targets_of
 from attribution.attributor import Attributor
@@ -23,6 +24,9 @@ from attribution.scores.reading import Asked
 from attribution.technique import Technique
 
 _TOLD = 200
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +69,36 @@ class Comparison:
         for backend, judged in self.judgements.items():
             pairs += [f"{backend} | float64", *map(str, judged)]
         return "\n".join([*pairs, *(f"{name} left out: {why}" for name, why in self.left_out.items())])
+
+    def figure(self, image: Any = None, *, backends: tuple[str, str] | None = None) -> "Figure":
+        """The answers of two backends about the first image, and their difference, a line per layer and target.
+
+        Args:
+            image: What the model saw, as for `Attribution.figure`.
+            backends: Which two; ``None``: those furthest apart.
+
+        Raises:
+            InputError: A backend was not asked, or see `Attribution.figure`.
+        """
+        from attribution import plots
+
+        pair = backends or max(
+            self.agreements, key=lambda pair: max((a.scaled for a in self.agreements[pair]), default=0)
+        )
+        for name in pair:
+            if name not in self.attributions:
+                raise InputError(f"{name!r} was not compared; there are {', '.join(self.attributions)}")
+        a, b = (self.attributions[name].raw for name in pair)
+        return plots.difference_figure(a, b, pair, image=image)
+
+    def __repr__(self) -> str:
+        technique = next(iter(self.attributions.values())).technique.name
+        verdict = "agree" if self.holds else "DISAGREE"
+        return f"<Comparison {technique}: {', '.join(self.attributions)} {verdict}, at most {self.largest:.1e} apart>"
+
+    def _repr_html_(self) -> str:
+        picture = drawing.embedded(self.figure(), repr(self))
+        return f"<p>{html.escape(repr(self)[1:-1])}</p><pre>{html.escape(self.table())}</pre>{picture}"
 
 
 @overload

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import flop_registry
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
 from attribution.isolation.context import isolated, prepared
+from attribution.running.torch_internals import packed_convolution
 
 
 class Macs(TorchDispatchMode):
@@ -24,6 +25,11 @@ class Macs(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
+        if packed_convolution is not None and func._overloadpacket is packed_convolution:  # torch has no formula for it
+            packed = func(*args, **kwargs)
+            weight = args[1 + (func._overloadname == "binary")]
+            self.total += packed.numel() // packed.shape[1] * weight.numel()
+            return packed
         if formula is None:
             with self:  # inference mode hands composite operations over whole
                 parts = func.decompose(*args, **kwargs)

@@ -58,8 +58,9 @@ class Curves:
         return self.insertion - self.deletion
 
     def _area(self, curve: Tensor) -> Tensor:
-        """By the trapezoid rule."""
-        return torch.trapezoid(curve, self.removed.to(curve), dim=-1)
+        """By the trapezoid rule, in no less than float32."""
+        wide = curve if curve.dtype == torch.float64 else curve.float()
+        return torch.trapezoid(wide, self.removed.to(wide), dim=-1)
 
 
 def removal_curves(

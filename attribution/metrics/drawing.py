@@ -34,7 +34,7 @@ def curves_figure(table: "Table") -> "Figure":
     figure = Figure(figsize=(9.0, 0.9 + 2.6 * len(baselines)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(baselines), 2, sharex=True, sharey=True, squeeze=False)
-    grid = np.linspace(0, 1, _POINTS)
+    grid = np.linspace(0, max(row.removed for row in table.curves), _POINTS)
     for line, baseline in zip(panels, baselines, strict=True):
         found = _photos(table, baseline, grid)
         for axes, way in zip(line, (0, 1), strict=True):

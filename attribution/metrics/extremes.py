@@ -50,7 +50,10 @@ def extremes_figure(table: "Table", shown: Shown, count: int = COUNT) -> "Figure
         raise InputError("there are fewer than two photos, so that none is best")
     place = {photo: k for k, photo in enumerate(table.photos_of(table.headline))}
     columns = 2 * len(photos[names[0]][0])
-    figure = Figure(figsize=(1.7 * columns, 0.6 + 1.95 * len(names)), layout="constrained")
+    tall, wide = shown(photos[names[0]][0][0])[0].shape[:2]
+    figure = Figure(
+        figsize=(1.7 * columns, 0.5 + (0.3 + 1.7 * min(2.0, tall / wide)) * len(names)), layout="constrained"
+    )
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(names), columns, squeeze=False)
     for name, line in zip(names, panels, strict=True):
@@ -60,7 +63,7 @@ def extremes_figure(table: "Table", shown: Shown, count: int = COUNT) -> "Figure
             map_ = maps[name]
             axes.imshow(overlaid(map_, picture, signed=bool((map_ < 0).any())))
             stem = Path(photo).stem[-22:]
-            title = f"{stem} {values[name][place[photo]]:.2f}"
+            title = f"{stem} {values[name][place[photo]]:.2g}"
             axes.set_title(printable(title), size=7, parse_math=False)
             axes.set_xticks([])
             axes.set_yticks([])

@@ -77,7 +77,7 @@ class Scoring:
         first = found[0]
         header = {
             "maps": list(first.maps),
-            "curves": {name: [list(each.baselines), each.removed.tolist()] for name, each in first.curves.items()},
+            "curves": [[name, list(each.baselines), each.removed.tolist()] for name, each in first.curves.items()],
             "labels": [list(labels) for each in found for labels in each.labels],
         }
         tensors = {}
@@ -193,7 +193,7 @@ def read(folder: RunFolder) -> tuple[list[Row], list[CurveRow]]:
             times = seconds.get(str(each["item"]), {})
             rows += [Row(name, "", map_, SECONDS, "", value) for map_, value in times.items()]
             rows += [Row(name, r["target"], r["map"], r["metric"], r["variant"], r["value"]) for r in each["rows"]]
-            for k, (map_, (baselines, removed)) in enumerate(header["curves"].items()):
+            for k, (map_, baselines, removed) in enumerate(header["curves"]):
                 most, least = (tensors[f"{each['part']}/{way} {k}"][each["row"]] for way in ("most", "least"))
                 curves += Points(map_, baselines, removed, most, least).rows(name, header["labels"][each["row"]])
     return rows, curves

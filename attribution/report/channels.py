@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from attribution.plots import pixels
 from attribution.plots.pixels import Pixels, array
 from attribution.report import pictures
+from attribution.report.views import number
 from attribution.result import Attribution
 from attribution.techniques.filter_visualization import DEAD, DIVERGED
 
@@ -107,19 +108,19 @@ def patterns(answer: Attribution) -> Iterator[tuple[str, list[Pattern]]]:
     titles = list(getattr(answer.technique, "titles", ()))
     status, objective = answer.extras.get("status"), answer.extras.get("objective")
     words = {DEAD: "dead", DIVERGED: "diverged"}
-    number = 0
+    place = 0
     for layer, map_ in answer.maps.items():
         found = []
         for values in map_:
             found.append(
                 Pattern(
-                    titles[number] if number < len(titles) else str(number),
-                    "" if objective is None else f"{float(objective[-1][number]):.3g}",
-                    "" if status is None else words.get(int(status[number]), ""),
+                    titles[place] if place < len(titles) else str(place),
+                    "" if objective is None else number(float(objective[-1][place])),
+                    "" if status is None else words.get(int(status[place]), ""),
                     pictures.pattern(pictures.shrunk(_drawn(array(values)))),
                 )
             )
-            number += 1
+            place += 1
         yield layer, found
 
 
@@ -129,4 +130,4 @@ def _drawn(values: Pixels) -> Pixels:
 
 def _ends(values: Pixels) -> str:
     low, high = float(values.min()), float(values.max())
-    return f"{low:.2g} everywhere" if low == high else f"{low:.2g} to {high:.2g}"
+    return f"{number(low)} everywhere" if low == high else f"{number(low)} to {number(high)}"

@@ -73,7 +73,7 @@ def html(report: Report) -> str:
         _environment()
         .get_template("report.html")
         .render(
-            title=report.title,
+            title=report.heading,
             policy=_policy(style, script),
             style=style,
             script=script,

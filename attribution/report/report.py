@@ -106,7 +106,7 @@ class Report:
 
     Args:
         items: Images with their answers, in the order of the page.
-        title: Of the page.
+        title: Of the page; empty: the name of its only item, or "Attribution maps".
         labels: Class names.
         filters: Answers of techniques that make their own images, by name.
         evidence: Scores of techniques, as `metrics.evaluate` gives them.
@@ -120,7 +120,7 @@ class Report:
     """
 
     items: Sequence[Item] = ()
-    title: str = "What the model looks at"
+    title: str = ""
     labels: ClassNames | None = None
     filters: Mapping[str, Attribution] = field(default_factory=dict)
     evidence: Table | None = None
@@ -142,6 +142,11 @@ class Report:
         number = numbers.integer(self.channels)
         if number is None or number < 1:
             raise InputError(f"channels is {self.channels!r}; expected an int of at least 1")
+
+    @property
+    def heading(self) -> str:
+        """The title, or what stands in its place."""
+        return self.title or (self.items[0].name if len(self.items) == 1 else "Attribution maps")
 
     def html(self) -> str:
         """The page.

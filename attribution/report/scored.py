@@ -8,6 +8,8 @@ from attribution.metrics import Table
 from attribution.metrics.verdicts import cells
 from attribution.report import pictures
 
+_COSTS = 2  # columns at the end of the cells of a table
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -29,12 +31,19 @@ class Scores:
 
     @classmethod
     def of(cls, table: Table) -> Self:
-        """Of a table; time is told once."""
+        """Of a table; costs are told once."""
         found = []
         for metric, better in table.better.items():
             heads, *lines = cells(table, [metric])
-            kept = slice(None) if metric == table.headline else slice(-1)
+            told = [any(line[column] for line in lines) for column in range(len(heads))]
+            if metric != table.headline:
+                told[-_COSTS:] = [False] * _COSTS
             named = [head.removeprefix(f"{metric} ") for head in heads]
-            found.append((metric, better, tuple(named[kept]), [line[kept] for line in lines]))
+            found.append((metric, better, _of(named, told), [_of(line, told) for line in lines]))
         curves = pictures.figure(table.figure()) if table.curves else ""
         return cls(found, table.controls, table.verdicts(), len(table.photos), curves)
+
+
+def _of(line: Sequence[str], told: Sequence[bool]) -> tuple[str, ...]:
+    """The cells of the columns that say something."""
+    return tuple(cell for cell, kept in zip(line, told, strict=True) if kept)

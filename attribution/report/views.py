@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from attribution import class_names, drawing
 from attribution.class_names import ClassNames
 from attribution.plots.heatmaps import TARGETS
@@ -25,7 +23,7 @@ class View:
         target: Such as "espresso (967)"; empty where nothing is explained.
         score: Of the target, with its word: "logit 16.2".
         map: Its picture, on the grid of the picture that it is laid over.
-        grid: Height and width of the map.
+        size: Height and width of that.
         cmap: Its colours.
         ticks: The values at the ends and in the middle of the colours.
         unit: Of the values.
@@ -39,7 +37,7 @@ class View:
     target: str
     score: str
     map: str
-    grid: tuple[int, int]
+    size: tuple[int, int]
     cmap: str
     ticks: tuple[str, str, str]
     unit: str
@@ -89,12 +87,11 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
         for t in range(min(count, TARGETS)):
             values = array(map_[0, t])
             (scale,) = scales([values], signed=technique.signed)
-            grid = values.shape[0], values.shape[1]
             small = pictures.shrunk(values)
             laid = small if picture is None or small.shape == picture.shape[:2] else resized(small, picture)
             target, score = targets[t] if t < len(targets) else (f"target {t}" if count > 1 else "", "")
             left = f"the first {TARGETS} of {count} targets" if count > TARGETS else ""
-            shrunk = "" if small is values else f"{grid[0]} × {grid[1]} places, shrunk for the page"
+            shrunk = "" if small is values else f"{values.shape[0]} × {values.shape[1]} places, shrunk for the page"
             yield View(
                 technique=name,
                 words=technique.words,
@@ -102,7 +99,7 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
                 target=target,
                 score=f"{word} {score}" if score else "",
                 map=pictures.coloured(laid, scale),
-                grid=grid,
+                size=(laid.shape[0], laid.shape[1]),
                 cmap=scale.cmap,
                 ticks=(number(scale.low), number((scale.low + scale.high) / 2), number(scale.high)),
                 unit=unit,
@@ -132,5 +129,5 @@ def told_targets(answer: Attribution, labels: ClassNames | None) -> list[tuple[s
 
 
 def number(value: float) -> str:
-    """Three digits."""
-    return "0" if value == 0 else f"{np.float64(value):.3g}"
+    """Three digits, without an exponent where there is a shorter way."""
+    return "0" if value == 0 else f"{float(f'{value:.3g}'):g}".replace("-", "−")

@@ -1,5 +1,6 @@
 """A model with what belongs to it: its transform and its class names."""
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from attribution.zoo import labels as names
 if TYPE_CHECKING:
     from PIL import Image
 
+_TITLES = {"squeezenet1_1": "SqueezeNet 1.1", "efficientnet_lite0": "EfficientNet-Lite0"}
 _LONGEST = 50  # a transform scales the shorter side to about 256; beyond this ratio the longer one explodes
 
 
@@ -30,6 +32,7 @@ class LoadedModel:
         std: likewise; ``(value − mean) / std`` is what the model gets.
         labels: one name per class, or ``None`` when they are unknown. Lists, arrays and dicts from index to name become
             a tuple.
+        assumed: what was assumed of a network that came without its transform, in words; ``""``: nothing.
 
     Raises:
         InputError: the labels are of another form.
@@ -41,6 +44,7 @@ class LoadedModel:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: tuple[str, ...] | None
+    assumed: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", class_names.every(self.labels))
@@ -48,6 +52,26 @@ class LoadedModel:
     def __repr__(self) -> str:
         classes = "labels unknown" if self.labels is None else f"{len(self.labels)} classes"
         return f"<LoadedModel {self.name}: {type(self.model).__name__}, {classes}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "model": type(self.model).__name__,
+            "classes": "unknown"
+            if self.labels is None
+            else f"{len(self.labels)}: {', '.join(self.labels[:5])}{', …' * (len(self.labels) > 5)}",
+            "mean": ", ".join(f"{value:.4g}" for value in self.mean),
+            "std": ", ".join(f"{value:.4g}" for value in self.std),
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>{html.escape(self.name)}</caption>{cells}</table>"
+
+    @property
+    def title(self) -> str:
+        """The network's name in the titles of figures."""
+        source, _, name = self.name.rpartition(":")
+        if source in ("torchvision", "timm"):
+            return name
+        return _TITLES.get(name, type(self.model).__name__) if source == "bundled" else type(self.model).__name__
 
     @property
     def spread(self) -> float:

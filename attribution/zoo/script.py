@@ -78,6 +78,8 @@ def _described(name: str, model: nn.Module) -> LoadedModel:
         mean=tuple(transform.mean),
         std=tuple(transform.std),
         labels=labels.imagenet() if _has_1000_classes(model) else None,
+        assumed=f"{name} returned a bare network; assumed: the shorter side scaled to 256, the middle 224 × 224, mean "
+        f"{', '.join(map(str, transform.mean))}, std {', '.join(map(str, transform.std))}",
     )
 
 

@@ -16,7 +16,7 @@ from attribution.errors import ModelError
 from attribution.running.execution import first_line
 from attribution.zoo import archives
 
-_KEYS = ("state_dict", "model")
+_KEYS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.", "module.")  # DataParallel and torch.compile, in either order
 _SHOWN = 3
 
@@ -28,7 +28,7 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
 
     Args:
         path: A safetensors file, whatever its suffix, or what ``torch.save`` wrote: a state dict, or a checkpoint that
-            holds one under ``"state_dict"`` or ``"model"``.
+            holds one under ``"state_dict"``, ``"model_state_dict"`` or ``"model"``.
 
     Raises:
         ModelError: the file is missing or damaged, or holds something else: a pickled module, an exported or
@@ -114,7 +114,28 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     faults = [("missing", missing), ("unknown to the model", left_over), ("of another shape", misshaped)]
     if any(found for _, found in faults):
         told = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults if found)
-        raise ModelError(f"the weights {source} do not fit the model: {told}")
+        raise ModelError(
+            f"the weights {source} do not fit the model: {told}{_head(state, expected, missing, left_over)}"
+        )
+
+
+def _head(state: Mapping[str, Tensor], expected: Mapping[str, object], missing: list[str], left_over: list[str]) -> str:
+    """What to do where all but the last layer fits: the file is of a model with another number of classes."""
+    other = {
+        name: (len(value), len(place))
+        for name, value in state.items()
+        if isinstance(place := expected.get(name), Tensor) and value.shape != place.shape and value.ndim and place.ndim
+        if value.shape[1:] == place.shape[1:]
+    }
+    if missing or left_over or len({*other.values()}) != 1:
+        return ""
+    if len(other) < sum(value.shape != getattr(expected[name], "shape", None) for name, value in state.items()):
+        return ""
+    ((own, theirs),) = {*other.values()}
+    return (
+        f"; the file is of a model with {own} classes and this one has {theirs}: write a function that makes yours, "
+        f"with num_classes={own}, and give --model FILE.py:FUNCTION"
+    )
 
 
 def _fault(error: Exception) -> str:

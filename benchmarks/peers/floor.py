@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from attribution import Activations, Attribution, FilterVisualization, GradCAM
 from attribution.agreement import agree
+from attribution.metrics.cost import Macs
 from benchmarks.cases import Case
-from benchmarks.counters import Macs
 from benchmarks.peers.peer import Check, Contestant, Peer, Tier, own, tolerance
 from benchmarks.rows import subject_of
 
@@ -43,10 +43,10 @@ class Floor(Peer):
             return Contestant(_forward(model, inputs), model, scale=1.0 + case.question.targets * share)
         if isinstance(technique, Activations):
             assert inputs is not None
-            return Contestant(_truncated(model, technique.layers[-1], inputs), model)
+            return Contestant(truncated(model, technique.layers[-1], inputs), model)
         assert isinstance(technique, FilterVisualization)
         start = technique.start(model)
-        return Contestant(_truncated(model, technique.layer, start), model, scale=2.0 * technique.steps + 1)
+        return Contestant(truncated(model, technique.layer, start), model, scale=2.0 * technique.steps + 1)
 
     def check(self, case: Case, device: str, answer: Tensor, ours: Attribution) -> Check:
         """It is the same network on the same inputs."""
@@ -73,7 +73,8 @@ def _forward(model: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
     return call
 
 
-def _truncated(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], Tensor]:
+def truncated(model: nn.Module, layer: str, inputs: Tensor) -> Callable[[], Tensor]:
+    """A forward without graph up to a layer, whose output it gives; its hook stays on the model."""
     found: list[Tensor] = []
 
     def stop(module: nn.Module, args: object, output: Tensor) -> None:
@@ -97,6 +98,6 @@ def _behind(model: nn.Module, layers: tuple[str, ...], inputs: Tensor) -> float:
     shares: list[float] = []
     for layer in layers:
         with Macs() as before:
-            _truncated(own(model), layer, inputs)()
+            truncated(own(model), layer, inputs)()
         shares.append(1 - before.total / whole.total)
     return max(shares)

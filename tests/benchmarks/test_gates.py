@@ -13,10 +13,11 @@ from torchvision import models
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, explain, registry
 from attribution.lowered.tracing import trace
+from attribution.metrics.cost import Macs
 from attribution.testing import calibrated, small_cnn, small_depthwise, small_residual
 from attribution_hooks.incremental.graph import Program, build
 from attribution_hooks.incremental.plan import Plan
-from benchmarks.counters import Macs, count
+from benchmarks.counters import count
 
 TO_HOST = ("_local_scalar_dense", "nonzero", "is_nonzero")
 
@@ -92,19 +93,25 @@ def _claimed_and_counted(model: nn.Module, batch: int, batch_size: int) -> tuple
 def test_occlusion_runs_one_forward_per_window_and_one_for_the_clean_image(backend: str) -> None:
     model, technique = small_cnn(), Occlusion(window=5, stride=3)
     windows = len(technique.lattice(17, 23).windows)
-    attributor = registry.get(technique, backend)(model, technique, Execution(batch_size=8, incremental=False))
+    attributor = registry.get(technique, backend)(
+        model, technique, Execution(batch_size=8, incremental=False, lowered=False)
+    )
     _, counts = count(model, lambda: attributor.attribute(_images()), warm=lambda: attributor.attribute(_images()))
     assert counts.images == windows + 1
     assert counts.forwards == 1 + -(-windows // 8)
 
 
-def test_dense_occlusion_executes_exactly_the_macs_of_its_forwards() -> None:
-    model, technique, execution = small_residual(), Occlusion(window=5, stride=3), Execution(incremental=False)
+@pytest.mark.parametrize("lowered", [False, True])
+def test_dense_occlusion_executes_exactly_the_macs_of_its_forwards(lowered: bool) -> None:
+    """By a lowered network the same, and four covered images by the model itself."""
+    model, technique = small_residual(), Occlusion(window=5, stride=2)
+    execution = Execution(incremental=False, lowered=lowered)
     with torch.no_grad():
         one = _macs(lambda: model(_images()), model)
     windows = len(technique.lattice(17, 23).windows)
     call = lambda: explain(model, _images(), technique, target=0, execution=execution)  # noqa: E731  # a thunk
-    assert _macs(call, model) == (windows + 1) * one + _folding(technique, 17, 23)
+    assert str(call().provenance["forwards"]).startswith("lowered" if lowered else "the model's own")
+    assert _macs(call, model) == (windows + 1 + 4 * lowered) * one + _folding(technique, 17, 23)
 
 
 def test_counting_does_not_make_the_engine_dense() -> None:
@@ -221,7 +228,8 @@ def test_copies_to_the_host_do_not_grow_with_the_windows(incremental: bool) -> N
     counted = []
     for technique in (few, many):
         with _HostCopies() as copies:
-            result = explain(small_cnn(), _images(), technique, execution=Execution(incremental=incremental))
+            execution = Execution(incremental=incremental, lowered=False)  # networks are lowered where nothing waits
+            result = explain(small_cnn(), _images(), technique, execution=execution)
         assert result.provenance["engine"] == ("incremental" if incremental else "dense")
         counted.append(copies.count)
     assert counted[0] == counted[1]

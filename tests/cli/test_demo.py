@@ -63,7 +63,9 @@ def test_both_backends_show_the_same_espresso(
     for backend in ("hooks", "captum"):
         out = tmp_path / backend
         done = attribution("demo", "--backend", backend, "--out", out)
-        assert (done.code, done.err) == (0, "")
+        assert done.code == 0
+        told = "note: the model sees 58% of its width and 88% of its height; --stretch shows all of it\n"
+        assert done.err == told
         lines = done.out.splitlines()
         assert lines[0] == "bundled:squeezenet1_1 sees:"
         assert lines[1].split() == ["96.6%", "espresso", "(967)"]
@@ -117,3 +119,35 @@ def test_a_photo_and_a_model_of_ones_own(
     assert (done.code, done.err) == (0, "")
     assert set(PICTURES) < set(os.listdir(out))
     assert len([line for line in done.out.splitlines() if "%" in line]) == 5
+
+
+class _Dense(torch.nn.Module):
+    """Classes without a convolution, so that two of the four techniques have nothing to show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rest = torch.nn.Linear(3 * 17 * 23, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.rest(x.flatten(1))
+        return logits
+
+
+def test_what_fails_is_left_out(
+    attribution: Callable[..., Any], spec: str, photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        demo, "techniques", lambda model, inputs: [Activations(), GradCAM(), Occlusion(window=5, stride=5)]
+    )
+    load = zoo.load
+    monkeypatch.setattr(
+        zoo, "load", lambda spec, weights=None: replace(load(spec, weights=weights), model=_Dense().eval())
+    )
+    done = attribution("demo", "--image", photo, "--model", spec, "--out", out)
+    assert done.code == 1
+    told = done.err.splitlines()
+    assert told[0] == "left out: filter_visualization: _Dense has no convolution wider than a pixel"
+    assert any(line.startswith("left out: grad_cam: ") for line in told)
+    assert "occlusion.png" in os.listdir(out)
+    assert "gradcam.png" not in os.listdir(out)
+    assert "filter_visualization.png" not in os.listdir(out)

@@ -31,21 +31,21 @@ def scores(out: Path) -> list[dict[str, str]]:
 
 
 def test_a_folder(attribution: Callable[..., Any], spec: str, folder: Path, out: Path) -> None:
-    words = ("evaluate", folder, "-m", spec, "-t", "saliency", "-t", "input_x_gradient", *QUICK, "-o", out)
+    words = ("evaluate", folder, "-m", spec, "-t", "saliency", "-t", "input_x_gradient", *QUICK, "-o", out, "-q")
     done = attribution(*words)
-    assert done.code == 0
-    assert done.err.splitlines() == [
-        f"left out: {folder / '7.jpg'} is no image of a known format; expected JPEG, PNG, WEBP, BMP, GIF, TIFF"
-    ]
-    made = ["curves.csv", "curves.png", "photos.txt", "question.json", "scores.csv", "table.md"]
-    assert sorted(os.listdir(out)) == made
+    assert (done.code, done.err) == (1, "")
+    tables = {f"{name}.{kind}" for name in ("scores", "costs", "curves") for kind in ("csv", "parquet")}
+    made = tables | {"curves.png", "extremes.png", "table.md"}
+    assert {*os.listdir(out)} - {".lock"} == made | {"run.json", "items.json", "shards", "costs", "failures.csv"}
     lines = done.out.splitlines()
-    assert lines[0].split() == ["map", "srg", "mean", "seconds", "a", "photo"]
+    assert lines[0].split() == ["map", "srg", "mean", "forwards", "a", "photo", "seconds", "a", "photo"]
     assert [line.split()[0] for line in lines[3:6]] == ["random", "centre", "edges"]
     assert sum(" by srg: " in line for line in lines) == 2
     assert any(line.startswith(("saliency beats", "saliency and", "input_x_gradient")) for line in lines)
-    names = {row["photo"] for row in scores(out)}
-    assert names == {str(folder / f"{n}.png") for n in range(6)} | {str(folder / "more" / "6.png")}
+    assert {line for line in lines if line.startswith(f"{out}{os.sep}")} == {str(out / name) for name in made}
+    assert lines[-1] == f"{out}  8 items · 1 failed: {out / 'failures.csv'}"
+    assert "7.jpg is no image of a known format" in (out / "failures.csv").read_text()
+    assert {row["photo"] for row in scores(out)} == {f"{n}.png" for n in range(6)} | {"more/6.png"}
     table = (out / "table.md").read_text()
     assert "7 photos; mean (95 % interval" in table
     assert "insertion mean" in table
@@ -53,11 +53,26 @@ def test_a_folder(attribution: Callable[..., Any], spec: str, folder: Path, out:
 
     before = (out / "scores.csv").read_bytes()
     again = attribution(*words)
-    assert (again.code, again.out) == (0, done.out)
-    assert (out / "scores.csv").read_bytes() == before, "nothing was computed again"
-    other = attribution("evaluate", folder, "-m", spec, "-t", "saliency", *QUICK, "-o", out)
+    assert (again.code, again.out) == (1, done.out)
+    assert (out / "scores.csv").read_bytes() == before
+    other = attribution("evaluate", folder, "-m", spec, "-t", "saliency", *QUICK, "-o", out, "-q")
     assert other.code == 2
-    assert "another question" in other.err
+    assert "holds another run" in other.err
+    paint(folder / "7.png", seed=7).rename(folder / "7.jpg")  # the bad photo is mended
+    mended = attribution(*words)
+    assert mended.code == 0
+    assert "8 photos; mean" in (out / "table.md").read_text()
+    assert not (out / "failures.csv").exists()
+
+
+def test_a_list_names_classes(attribution: Callable[..., Any], spec: str, folder: Path, out: Path) -> None:
+    listed = folder / "list.csv"
+    listed.write_text("path,target\n0.png,cup\n1.png,4\n2.png,cup\n")
+    done = attribution("evaluate", listed, "-m", spec, "-t", "saliency", *QUICK, "--metric", "road", "-o", out, "-q")
+    assert done.code == 0
+    targets = {row["photo"]: row["target"] for row in scores(out)}
+    assert targets == {"0.png": "class 2", "1.png": "class 4", "2.png": "class 2"}
+    assert {row["metric"] for row in scores(out)} == {"road"}
 
 
 def test_targets_parameters_metrics_and_a_sample(
@@ -77,11 +92,11 @@ def test_targets_parameters_metrics_and_a_sample(
         "infidelity",
     )
     named = ("--target", "cup", "--sample", "3")
-    done = attribution("evaluate", folder, "-m", spec, *words, *named, *QUICK, "-o", out)
+    done = attribution("evaluate", folder, "-m", spec, *words, *named, *QUICK, "-o", out, "-q")
     assert (done.code, done.err) == (0, "")
     rows = scores(out)
-    assert {row["target"] for row in rows} == {"", "class 2"}
-    assert {row["metric"] for row in rows} == {"deletion", "infidelity", "seconds"}
+    assert {row["target"] for row in rows} == {"class 2"}
+    assert {row["metric"] for row in rows} == {"deletion", "infidelity"}
     assert len({row["photo"] for row in rows}) == 3
     assert "With fewer than 6 photos no two maps are told apart." in done.out
 
@@ -89,8 +104,8 @@ def test_targets_parameters_metrics_and_a_sample(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("missing",), "no folder 'missing'"),
-        ((".", "-t", "grad_cam"), "no photos in '.'"),
+        (("missing",), "no folder or list 'missing'"),
+        ((".", "-t", "grad_cam"), "has no file that ends in .jpg"),
         (("photos", "-t", "gradcam"), "no attributor gradcam.hooks; nearest"),
         (("photos", "-t", "activations"), "activations gives no heatmap"),
         (("photos", "--metric", "sgr"), "no metric 'sgr'; nearest: 'srg'"),
@@ -113,7 +128,7 @@ def test_a_mistake_is_told(
     if words[0] == "photos":
         paint(place / "photos" / "0.png", seed=0)
     monkeypatch.chdir(place)
-    done = attribution("evaluate", *words, "-m", spec, "-o", place / "out")
+    done = attribution("evaluate", *words, "-m", spec, "-o", place / "out", "-q")
     assert done.code == 2
     assert told in done.err
     assert not (place / "out").exists()

@@ -63,7 +63,8 @@ def test_maps_are_those_of_the_model(question: Any, monkeypatch: pytest.MonkeyPa
     wanted, why = asked(model, question, OWN)
     assert told == "lowered: 2 convolutions packed, 1 batch norms folded"
     assert why == "the model's own: Execution.lowered is False"
-    assert same(found, wanted) and not torch.equal(found, torch.zeros_like(found))
+    assert same(found, wanted)
+    assert found.any()
     parts, _ = asked(model, question, Execution(incremental=False, batch_size=7))
     assert same(parts, found)
 
@@ -88,7 +89,8 @@ def test_a_network_that_is_off_is_not_believed(which: str, monkeypatch: pytest.M
     assert asked(model, question, x=images(1), target=0)[1].startswith("lowered")
     seen, told = True, "the model's own: the lowered network answers otherwise than the model"
     found, why = asked(model, question, x=images(1), target=0)
-    assert why == told and torch.equal(found, wanted)
+    assert why == told
+    assert torch.equal(found, wanted)
     seen = False
     assert asked(model, question, x=images(1), target=0)[1] == told  # it is not tried again
     seen = True
@@ -133,14 +135,14 @@ class Branching(nets.Base):
         (Mixing, "depends on the images beside it"),
         (Branching, "branches on a value"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(462, 5)), "no convolution"),
-        (lambda: torch.jit.trace(nets.net(nets.Base), images(1)), "not traceable|no convolution"),  # type: ignore[no-untyped-call]
+        (lambda: torch.jit.trace(nets.net(nets.Base), images(1)), "not traceable|no convolution"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_models_that_are_run_themselves(make: Callable[[], nn.Module], why: str) -> None:
     found, told = asked(nets.net(make), QUESTIONS[0])
     wanted, _ = asked(nets.net(make), QUESTIONS[0], OWN)
-    assert told.startswith("the model's own: ") and re.search(why, told)
+    assert re.match(f"the model's own: .*({why})", told)
     assert torch.equal(found, wanted)
 
 
@@ -195,4 +197,5 @@ def test_nothing_is_left_behind() -> None:
     assert asked(model, QUESTIONS[0])[1].startswith("lowered")
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: {**vars(module)}.keys() for name, module in model.named_modules()} == held
-    assert model.training and all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -91,7 +91,7 @@ class Segmenting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.conv = nn.Conv2d(3, 4, 3, padding=1, dtype=torch.float64)
+        self.body = nn.Conv2d(3, 4, 3, padding=1, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.body(x)  # type: ignore[no-any-return]

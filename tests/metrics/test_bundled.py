@@ -3,19 +3,13 @@
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from attribution import GradCAM, Inputs, explain, zoo
+from attribution import GradCAM, Inputs, explain
 from attribution.images.samples import DISTINCT
 from attribution.metrics import SRG, evaluate, removal_curves
 from attribution.metrics.controls import random
 from attribution.metrics.statistics import versus
-
-
-def bundled(count: int) -> tuple[nn.Module, Tensor, list[str]]:
-    loaded, names = zoo.load("bundled:squeezenet1_1"), [*DISTINCT[:count]]
-    return loaded.model, torch.cat([loaded.inputs(zoo.sample_photo(name)) for name in names]), names
+from docs.make_evaluation import bundled
 
 
 def test_on_the_bundled_network_grad_cam_is_better_than_chance() -> None:

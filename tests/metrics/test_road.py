@@ -82,9 +82,7 @@ def test_road_is_that_of_a_loop(count: int, monkeypatch: pytest.MonkeyPatch) -> 
             order = map_[n, t].flatten().argsort(descending=True).tolist()
             for cells, curve in ((order, found.most), (order[::-1], found.least)):
                 for k, removed in enumerate(counts(30, PARTS)[1:], 1):
-                    gone = by_hand.removed(
-                        torch.zeros(1, 11, 14), torch.ones(1, 11, 14), places(cells[:removed]), (5, 6)
-                    )
+                    gone = by_hand.removed(*blank, places(cells[:removed]), (5, 6))
                     expected = score(by_hand.imputed(x[n], gone[0] > 0))
                     assert float(curve[n, t, 0, k]) == pytest.approx(expected, abs=1e-10)
                 assert float(curve[n, t, 0, 0]) == pytest.approx(score(x[n]), abs=1e-12)

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from attribution import (
@@ -60,11 +61,16 @@ def test_photos_are_paired_by_their_names() -> None:
 def test_files(tmp_path: Path) -> None:
     table = ordered()
     made = table.save(tmp_path)
-    assert [path.name for path in made] == ["scores.csv", "curves.csv", "table.md", "curves.png"]
+    tables = [f"{name}.{kind}" for name in ("scores", "costs", "curves") for kind in ("csv", "parquet")]
+    assert [path.name for path in made] == [*tables, "table.md", "curves.png"]
     with (tmp_path / "scores.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == len(table.rows)
-    assert [float(line["value"]) for line in lines] == [row.value for row in table.rows]
+    scored = [row for row in table.rows if row.metric == "srg"]
+    assert [float(line["value"]) for line in lines] == [row.value for row in scored]
+    (parquet,) = [each for each in made if each.name == "scores.parquet"]
+    assert pyarrow.parquet.read_table(parquet).to_pylist() == [vars(row) for row in scored]
+    with (tmp_path / "costs.csv").open(newline="") as file:
+        assert {line["metric"] for line in csv.DictReader(file)} == {"seconds"}
     again = Table.load(tmp_path, table.contestants, table.better)
     assert again.text() == table.text()
     assert list(again.curves) == list(table.curves)

@@ -27,6 +27,16 @@ FLAGS = (
     "--hide-scrollbars",
     "--force-device-scale-factor=1",
 )
+_DECODED = """
+const done = arguments[arguments.length - 1];
+const faulty = () => undefined;
+Promise.all([...document.images].map((image) => image.decode().catch(faulty))).then(() => done());
+"""
+_BOX = """
+arguments[0].scrollIntoView({ block: "start" });
+const { x, y, width, height } = arguments[0].getBoundingClientRect();
+return [x, y, width, height];
+"""
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
@@ -46,6 +56,7 @@ class Browser:
         self.command("Emulation.setEmulatedMedia", media="", features=[_scheme(dark)])
         self.faults(), self.requests()
         self.driver.get(path.resolve().as_uri())
+        self.driver.execute_async_script(_DECODED)
 
     def command(self, name: str, **parameters: Any) -> Any:
         """Of the DevTools protocol."""
@@ -75,10 +86,16 @@ class Browser:
         return [address for address in asked if not address.startswith(("data:", "about:"))]
 
     def shot(self, selector: str | None = None) -> npt.NDArray[np.float64]:
-        """(H, W, 3) in 0…255: an element, or the window."""
-        png = self.driver.get_screenshot_as_png() if selector is None else self.one(selector).screenshot_as_png
-        with Image.open(io.BytesIO(png)) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.float64)
+        """(H, W, 3) in 0…255: what is in the window, or an element that fits into it."""
+        box = None if selector is None else self.run(_BOX, self.one(selector))
+        with Image.open(io.BytesIO(self.driver.get_screenshot_as_png())) as image:
+            shown = np.asarray(image.convert("RGB"), dtype=np.float64)
+        if box is None:
+            return shown
+        left, top, width, height = map(round, box)
+        assert top >= 0
+        assert top + height <= len(shown)
+        return shown[top : top + height, left : left + width]
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def test_every_map_has_its_colours_the_right_way_up(root: Element) -> None:
         expected = inferno(cam.maps[layer][0, t])
         assert np.abs(drawn - expected).max() <= SHADE
         assert np.abs(drawn - expected[::-1]).max() > 0.1
-        ticks = [float(span.text) for span in tile.one("div", class_="ticks").all("span")]
+        ticks = [float(span.text.replace("−", "-")) for span in tile.one("div", class_="ticks").all("span")]
         top = float(cam.maps[layer][0, t].max())
         assert ticks == pytest.approx([0, top / 2, top], rel=1e-2)
         assert tile.one("div", class_="unit").text == "logit"
@@ -65,7 +65,7 @@ def test_signed_maps_are_symmetric_about_zero(root: Element) -> None:
     expected = colormaps["RdBu_r"]((share.numpy() * 255).round().astype(int))[..., :3]
     assert np.abs(pixels(signed[0].one("img").attributes["src"])[..., :3] - expected).max() <= SHADE
     low, middle, high = [span.text for span in signed[0].one("div", class_="ticks").all("span")]
-    assert (low, middle) == (f"-{high}", "0")
+    assert (low, middle) == (f"−{high}", "0")
 
 
 def test_a_small_map_is_enlarged_as_in_figures() -> None:
@@ -174,10 +174,12 @@ def test_evidence_is_that_of_the_folder(root: Element, tmp_path: Path) -> None:
     ]
     assert [line[0] for line in lines] == ["grad_cam", "saliency", "random control"]
     assert lines[0][1].startswith("0.65")
-    made = evaluate(MODEL, picture(2), {"grad_cam": GradCAM(layers=("4",))}, metrics=(SRG(steps=2),), out=tmp_path)
-    table = evidence.read(tmp_path)
-    assert (table.rows, table.contestants, dict(table.better)) == (made.rows, made.contestants, {"srg": "higher"})
-    with pytest.raises(InputError, match=r"holds no evaluation: question\.json does not exist"):
+    asked = {"grad_cam": GradCAM(layers=("4",))}
+    made = evaluate(MODEL, picture(2), asked, metrics=(SRG(steps=2),), out=tmp_path / "found")
+    table = evidence.read(tmp_path / "found")
+    assert (table.contestants, dict(table.better)) == (made.contestants, {"srg": "higher"})
+    assert table.means("srg") == made.means("srg")
+    with pytest.raises(InputError, match=r"holds no evaluation: run\.json does not exist"):
         evidence.read(tmp_path / "none")
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,30 @@ _context.set_forkserver_preload(
 )
 
 
-def _go(root: str, options: Mapping[str, Any], environment: Mapping[str, str], log: str) -> None:
-    """The body of a process: a run of noise, in a group of its own, with its words in a file."""
+def _go(root: str, options: Mapping[str, Any], environment: Mapping[str, str], log: str, body: str) -> None:
+    """A process: its body by name, in a group of its own, with its words in a file."""
     os.setsid()
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     torch.set_num_threads(1)
-    from tests.runs.killed import noise_run
-
-    noise_run(Path(root), **options)
+    module, _, function = body.partition(":")
+    getattr(import_module(module), function)(Path(root), **options)
     sys.exit(0)
 
 
-def started(root: Path, environment: Mapping[str, str] | None = None, **options: Any) -> ForkServerProcess:
-    """A run that has begun in another process."""
+def started(
+    root: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    body: str = "tests.runs.killed:noise_run",
+    **options: Any,
+) -> ForkServerProcess:
+    """A run that has begun in another process: one of noise, or ``MODULE:FUNCTION``."""
     root.mkdir(parents=True, exist_ok=True)
     log = str(root.parent / f"{root.name}.log")
-    process = _context.Process(target=_go, args=(str(root), options, dict(environment or {}), log), daemon=False)
+    process = _context.Process(target=_go, args=(str(root), options, dict(environment or {}), log, body), daemon=False)
     process.start()
     return process
 

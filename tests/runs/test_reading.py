@@ -127,6 +127,10 @@ def test_any_data_set_with_a_length() -> None:
     assert "of torch.uint8" in reason(items, 2)
     assert "(0,)" in reason(items, 3)
     assert "NaN" in reason(items, 4)
+    both = torch.tensor([float("inf"), -float("inf")])
+    large = torch.full((3, 2, 2), 6e4, dtype=torch.float16)  # the sum of which is infinite
+    items = Examples([large, both, both[:1], torch.zeros(300, 1), torch.full((2,), 3e38)])
+    assert [isinstance(read(items, index), Item) for index in range(5)] == [True, False, False, True, True]
     with pytest.raises(InputError, match="__len__"):
         Examples(iter([]))
     with pytest.raises(InputError, match="3 examples and 1 names"):

@@ -27,8 +27,9 @@ from attribution import (
     load,
 )
 from attribution.scores.stored import NamedScore
-from tests.scores.cases import BOXES, CASES, MASKS, REFERENCES, pooled, second_head
+from tests.scores.cases import CASES
 from tests.scores.net import Net, images
+from tests.scores.outputs import BOXES, MASKS, REFERENCES, pooled, second_head
 from tests.scores.test_oracle import QUESTIONS, technique
 
 MAKERS: list[Callable[[], Score]] = [

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from attribution import AttributionError, Execution, ModelError, Occlusion, RegionScore, TargetError, explain
 from tests.conftest import BACKENDS
-from tests.scores.cases import CASES, MASKS, pooled
+from tests.scores.cases import CASES
 from tests.scores.net import Finish, Net, images
+from tests.scores.outputs import MASKS, pooled
 from tests.scores.test_oracle import EXACT, FOLDED, QUESTIONS, technique, truth
 from tests.scores.test_settled import CAM
 

@@ -29,8 +29,8 @@ from attribution import (
 )
 from attribution.testing import guard
 from tests.conftest import BACKENDS
-from tests.scores.cases import MASKS, REFERENCES, pooled
 from tests.scores.net import Finish, Net, images
+from tests.scores.outputs import MASKS, REFERENCES, pooled
 
 BOX = [0.0, 0.0, 4.0, 4.0]
 MASK = MASKS[0]

@@ -25,8 +25,8 @@ from attribution import (
 from attribution.scores import classes, difference, functions, regions, score
 from tests.conftest import BACKENDS
 from tests.scores.by_hand import predicted
-from tests.scores.cases import MASKS, REFERENCES, per_image, pooled
 from tests.scores.net import Net, images
+from tests.scores.outputs import MASKS, REFERENCES, per_image, pooled
 from tests.scores.test_oracle import answer, hold, truth
 
 CAM = GradCAM(layers=("body",), relu=False, upsample=False)

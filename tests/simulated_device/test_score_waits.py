@@ -17,8 +17,8 @@ from attribution import (
     ValueScore,
     explain,
 )
-from tests.scores.cases import MASKS, REFERENCES, pooled
 from tests.scores.net import Finish, Net, images
+from tests.scores.outputs import MASKS, REFERENCES, pooled
 from tests.simulated_device.counted import counted
 
 SCORES: dict[str, tuple[Finish, Any]] = {

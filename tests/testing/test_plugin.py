@@ -20,7 +20,7 @@ from attribution.testing import attributor_checks, check_attributor, small_cnn
 from tests.conftest import noise
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/attribution-plain-gradient"
-CHECK = ["check", "attribution_plain_gradient:AutogradGradient"]
+CHECK = ["check", "attribution_plain_gradient:AutogradPlainGradient"]
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,47 @@ def test_the_page_shows_what_is_tested() -> None:
     page = (EXAMPLE.parents[1] / "write-an-attributor.md").read_text(encoding="utf-8")
     for name in ("attribution_plain_gradient.py", "pyproject.toml"):
         assert (EXAMPLE / name).read_text(encoding="utf-8") in page
+    lines = (EXAMPLE / "test_plain_gradient.py").read_text(encoding="utf-8").splitlines(keepends=True)
+    imports = "from attribution_plain_gradient import AutogradPlainGradient, PlainGradient\n"
+    assert "".join(line for line in lines if line != imports) in page  # the page's own code has made both
+
+
+def test_one_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-plugin", "plain_gradient", "--out", str(tmp_path)]) == 0
+    assert "pip install -e" in capsys.readouterr().out
+    written = tmp_path / EXAMPLE.name
+    assert sorted(path.name for path in written.iterdir()) == sorted(
+        path.name for path in EXAMPLE.iterdir() if path.is_file()
+    )
+    for path in written.iterdir():
+        assert path.read_bytes() == (EXAMPLE / path.name).read_bytes()
+    assert main(["new-plugin", "plain_gradient", "--out", str(tmp_path)]) == 2  # what is there is left alone
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [EXAMPLE.name]
+
+
+@pytest.mark.parametrize("name", ["Plain", "plain-gradient", "2nd", "class", "../plain", "", "plain\n", "grad_cam"])
+def test_a_name_that_is_none_or_taken_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-plugin", "--out", str(tmp_path), "--", name]) == 2
+    assert "expected lower case" in (told := capsys.readouterr().err) or "is installed" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plugin_of_other_names_passes_its_tests(tmp_path: Path) -> None:
+    """The skeleton as it is written, in a process of its own; one check of the kit stands for all of them."""
+    assert main(["new-plugin", "edge_strength", "-b", "my_own", "--out", str(tmp_path)]) == 0
+    place = tmp_path / "attribution-edge-strength"
+    assert "class MyOwnEdgeStrength(Attributor[EdgeStrength])" in (place / "attribution_edge_strength.py").read_text()
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(place), "-p", "no:benchmark"]
+    command += ["-p", "no:cacheprovider", "-k", "linear or attributes", str(place)]
+    done = run(command, place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) >= 2
 
 
 def test_it_is_short_and_brings_nothing_but_itself(site: Path) -> None:
     files = [path for path in EXAMPLE.iterdir() if path.is_file()]
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 80
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 95
     installed = {path.name for path in site.iterdir()} - {"__pycache__"}
     assert installed == {"attribution_plain_gradient.py", "attribution_plain_gradient-0.1.0.dist-info"}
     module = "attribution_plain_gradient.py"
@@ -89,7 +125,7 @@ def test_a_process_of_its_own_lists_it_and_runs_its_tests(site: Path) -> None:
 
 def test_it_is_known_by_its_entry_point(plugin: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert ("plain_gradient", "autograd") in registry.available()
-    assert registry.get("plain_gradient", "autograd") is plugin.AutogradGradient
+    assert registry.get("plain_gradient", "autograd") is plugin.AutogradPlainGradient
     assert main(["list"]) == 0
     assert "plain_gradient" in (out := capsys.readouterr().out)
     assert "attribution-plain-gradient 0.1.0" in out
@@ -136,7 +172,7 @@ def test_its_own_test_has_a_case_per_check(plugin: Any) -> None:
     spec.loader.exec_module(module)
     (mark,) = module.test_conformance.pytestmark
     names = [parameter.id for parameter in mark.args[1]]
-    checks = list(attributor_checks(plugin.AutogradGradient))
+    checks = list(attributor_checks(plugin.AutogradPlainGradient))
     assert names == [f"plain_gradient.autograd-{check.name}" for check in checks]
     module.test_conformance(checks[0])
 
@@ -157,11 +193,11 @@ def test_a_faulty_stranger_fails(plugin: Any, fault: Any, name: str, monkeypatch
         "attribution.testing.conformance.TEMPLATES", tuple(t for t in TEMPLATES if t.name.startswith(name))
     )
 
-    class Faulty(plugin.AutogradGradient):  # type: ignore[misc]
+    class Faulty(plugin.AutogradPlainGradient):  # type: ignore[misc]
         def compute(self, run: Any) -> Any:
             return fault(super().compute(run))
 
-    assert check_attributor(plugin.AutogradGradient)[0].status == "passed"
+    assert check_attributor(plugin.AutogradPlainGradient)[0].status == "passed"
     with pytest.raises(AssertionError, match=name):
         check_attributor(Faulty)
 
@@ -175,14 +211,18 @@ def test_the_shell_tells_failures(
     monkeypatch.setattr("attribution.testing.conformance.TEMPLATES", tuple(kept))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_faulty_plain_gradient.py").write_text(
-        "from attribution_plain_gradient import AutogradGradient\n"
-        "class Deaf(AutogradGradient):\n"
+        "from attribution_plain_gradient import AutogradPlainGradient\n"
+        "class Deaf(AutogradPlainGradient):\n"
         "    def compute(self, run):\n"
         "        maps = super().compute(run)\n"
         "        return {'input': maps['input'] * 0 + 1 + run.inputs.tensor.detach()[:, :1] ** 2}\n"
     )
     assert main(["check", "my_faulty_plain_gradient:Deaf"]) == 1
     out = capsys.readouterr().out.splitlines()
+    assert main(["check", str(tmp_path / "my_faulty_plain_gradient.py:Deaf")]) == 1
+    assert capsys.readouterr().out.splitlines() == out
+    assert main(["check", str(tmp_path / "my_faulty_plain_gradient.py:Deafer")]) == 2
+    assert "nearest: 'Deaf'" in capsys.readouterr().err
     assert out[0] == "ok    maps_are_finite_and_not_zero"
     assert out[1].startswith("FAIL  plain_gradient.autograd: target_changes_the_map: found the same map ['input']")
     assert out[1].endswith("Rule: docs/conventions.md#targets-forms")
@@ -194,7 +234,7 @@ def test_the_shell_tells_failures(
     [
         ("attribution_plain_gradient", "write MODULE:CLASS"),
         ("no_such_module:X", "cannot import no_such_module"),
-        ("attribution_plain_gradient:AutogradSalency", "nearest: 'AutogradGradient'"),
+        ("attribution_plain_gradient:AutogradSalency", "nearest: 'AutogradPlainGradient'"),
         ("attribution_plain_gradient:PlainGradient", "has no attributor 'PlainGradient'"),
         ("attribution:Attributor", "does not implement compute"),
     ],

@@ -123,6 +123,27 @@ def test_what_does_not_fit_is_named_in_one_error() -> None:
         fill(net(), state, "mine.pth")
 
 
+def test_a_head_of_another_size_is_told_how_to_be_made() -> None:
+    state = OrderedDict(net().state_dict())
+    state["head.weight"], state["head.bias"] = torch.zeros(7, 4), torch.zeros(7)
+    with pytest.raises(ModelError) as caught:
+        fill(net(), state, "mine.pth")
+    assert str(caught.value).endswith(
+        "; the file is of a model with 7 classes and this one has 5: write a function that makes yours, with "
+        "num_classes=7, and give --model FILE.py:FUNCTION"
+    )
+    state["head.bias"] = torch.zeros(6)  # no head of any size
+    with pytest.raises(ModelError, match=r"expected \(5,\)\)$"):
+        fill(net(), state, "mine.pth")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_checkpoints_hold_weights_under_the_usual_keys(key: str, tmp_path: Path) -> None:
+    state = net().state_dict()
+    found = read_state(written(tmp_path / "a.pth", {key: state, "epoch": 3}))
+    assert {name: value.tolist() for name, value in found.items()} == {k: v.tolist() for k, v in state.items()}
+
+
 def refused(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         read_state(path)

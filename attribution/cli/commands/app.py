@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from attribution.cli.reading import UNCHANGED, Typed
+
 app = typer.Typer(
     name="attribution",
     help="Shows what PyTorch vision models learn and why they predict what they predict.",
@@ -20,12 +22,14 @@ def refuse(
     images: Sequence[Path] = (),
     model: str | None = None,
     weights: Path | None = None,
+    reading: Typed = UNCHANGED,
 ) -> None:
     """What is wrong on the face of it, in a process that has not spent seconds on importing torch yet."""
     if "torch" not in sys.modules:
         from attribution.cli import early
 
         early.refuse(techniques=techniques, settings=settings, images=images, model=model, weights=weights)
+        reading.refuse()
 
 
 def _version(asked: bool) -> None:

@@ -11,23 +11,30 @@ from attribution.cli.commands.options import (
     OUT,
     TECHNIQUES,
     Backend,
+    BatchSize,
     Device,
     Images,
+    Labels,
     Layers,
+    Mean,
     Model,
     OneImage,
     Out,
     Output,
     Parameters,
+    Progress,
     Score,
+    Size,
+    Std,
     Stretch,
     Targets,
     Techniques,
     Weights,
 )
+from attribution.cli.reading import Typed
 
 
-@app.command()
+@app.command(epilog="Example: attribution demo --image photo.jpg")
 def demo(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="Photo; default: a cup of coffee.")] = None,
     model: Model = MODEL,
@@ -35,23 +42,40 @@ def demo(
     backend: Backend = "hooks",
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    batch_size: BatchSize = None,
+    progress: Progress = None,
     out: Out = OUT,
 ) -> None:
     """Four techniques on one photo: what the model sees, likes, looks at and needs."""
-    refuse(images=[image] if image else [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(images=[image] if image else [], model=model, weights=weights, reading=reading)
     from attribution.cli import demo, report
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
 
     photo = demo.photo(image, backend)
-    options = {"--image": image, "--model": model, "--weights": weights, "--backend": backend, "--device": device}
+    options: dict[str, object] = {
+        "--image": image,
+        "--model": model,
+        "--weights": weights,
+        "--backend": backend,
+        "--device": device,
+    }
+    options |= {"--labels": labels, "--size": size, "--mean": mean, "--std": std, "--batch-size": batch_size}
     command = report.command_of("demo", [], {**options, "--stretch": stretch, "--out": out})
     name = "coffee" if image is None else image.name
     with result_folder(out) as folder:
-        demo.run(photo, Setting.of(model, weights, device, stretch), backend, folder, name=name, command=command)
+        setting = Setting.of(model, weights, device, stretch, reading, batch_size=batch_size, progress=progress)
+        whole = demo.run(photo, setting, backend, folder, name=name, command=command)
+    if not whole:
+        raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: attribution explain photo.jpg -t grad_cam -t occlusion --target espresso -p window=48")
 def explain(
     images: Images = None,
     technique: Techniques = None,
@@ -65,10 +89,17 @@ def explain(
     param: Parameters = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    batch_size: BatchSize = None,
+    progress: Progress = None,
     out: Out = OUT,
 ) -> None:
     """One or more techniques on one or more images: a picture and the maps for each."""
-    refuse(technique or TECHNIQUES, param or [], images or [], model, weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique or TECHNIQUES, param or [], images or [], model=model, weights=weights, reading=reading)
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -77,10 +108,11 @@ def explain(
         technique or TECHNIQUES, backend, images or [], layer or [], target or [], param or [], score, output
     )
     with result_folder(out) as folder:
-        question.explain(asked, Setting.of(model, weights, device, stretch), backend, folder)
+        setting = Setting.of(model, weights, device, stretch, reading, batch_size=batch_size, progress=progress)
+        question.explain(asked, setting, backend, folder)
 
 
-@app.command()
+@app.command(epilog="Example: attribution compare photo.jpg -t grad_cam -l features.12")
 def compare(
     image: OneImage = None,
     technique: Techniques = None,
@@ -93,10 +125,19 @@ def compare(
     param: Parameters = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    batch_size: BatchSize = None,
+    progress: Progress = None,
     out: Out = OUT,
 ) -> None:
     """One or more techniques by every installed backend, and whether they agree; exit code 1 if not."""
-    refuse(technique or TECHNIQUES, param or [], [image] if image else [], model, weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(
+        technique or TECHNIQUES, param or [], [image] if image else [], model=model, weights=weights, reading=reading
+    )
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -104,12 +145,13 @@ def compare(
     images = [image] if image else []
     asked = question.parse(technique or TECHNIQUES, None, images, layer or [], target or [], param or [], score, output)
     with result_folder(out) as folder:
-        agreed = question.compare(asked, Setting.of(model, weights, device, stretch), folder)
+        setting = Setting.of(model, weights, device, stretch, reading, batch_size=batch_size, progress=progress)
+        agreed = question.compare(asked, setting, folder)
     if not agreed:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: attribution atlas -l features.6.expand3x3")
 def atlas(
     layer: Annotated[str, typer.Option("--layer", "-l", metavar="NAME", help="`attribution layers` has all.")],
     backend: Backend = "hooks",
@@ -117,6 +159,8 @@ def atlas(
     weights: Weights = None,
     param: Parameters = None,
     device: Device = "auto",
+    batch_size: BatchSize = None,
+    progress: Progress = None,
     out: Out = OUT,
 ) -> None:
     """What excites every channel of a layer, strongest first, on one page."""
@@ -125,4 +169,5 @@ def atlas(
     from attribution.cli.setting import Setting
 
     with result_folder(out) as folder:
-        atlas.run(layer, param or [], Setting.of(model, weights, device, stretch=False), backend, folder)
+        setting = Setting.of(model, weights, device, stretch=False, batch_size=batch_size, progress=progress)
+        atlas.run(layer, param or [], setting, backend, folder)

@@ -11,16 +11,21 @@ from attribution.cli.commands.options import (
     OUT,
     Backend,
     Device,
+    Labels,
     Layers,
+    Mean,
     Model,
     Out,
     Output,
     Parameters,
     Score,
+    Size,
+    Std,
     Stretch,
     Targets,
     Weights,
 )
+from attribution.cli.reading import Typed
 
 BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Images of one file and forward.")]
 Devices = Annotated[int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")]
@@ -28,7 +33,7 @@ Workers = Annotated[int, typer.Option(metavar="N", help="Processes that read ima
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-@app.command()
+@app.command(epilog="Example: attribution run photos -t grad_cam -o maps --overlay")
 def run(
     source: Annotated[Path, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)],
     technique: Annotated[
@@ -51,12 +56,16 @@ def run(
     workers: Workers = 0,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Of torch; default: as many as it has.")] = None,
     precision: Annotated[str, typer.Option(metavar="32|bf16-mixed|16-mixed", help="Of the forwards.")] = "32",
-    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON.")] = None,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also a PNG of each heatmap over its image.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Techniques on every image of a folder or a list; the same command goes on with a run that ended."""
-    refuse(technique, param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique, param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import run
     from attribution.cli.setting import Setting, chosen_device
     from attribution.errors import InputError
@@ -74,7 +83,7 @@ def run(
     if not source.exists():
         raise InputError(f"no folder or list {str(source)!r}; give one")
     place = chosen_device(device)
-    setting = Setting.of(model, weights, "cpu", stretch)
+    setting = Setting.of(model, weights, "cpu", stretch, reading)
     code = run.run(
         source,
         asked,
@@ -84,13 +93,12 @@ def run(
         plan,
         device=place,
         precision=precision,
-        labels=labels,
         overlay=overlay,
     )
     raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog="Example: attribution show maps")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="What --out named.", show_default=False)],
     technique: Annotated[
@@ -109,7 +117,7 @@ def show(
     typer.echo(path)
 
 
-@app.command()
+@app.command(epilog="Example: attribution evaluate photos -t grad_cam -t layer_cam")
 def evaluate(
     folder: Annotated[Path | None, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)] = None,
     technique: Annotated[
@@ -150,6 +158,10 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     batch_size: BatchSize = "auto",
     devices: Devices = 1,
     workers: Workers = 0,
@@ -160,7 +172,8 @@ def evaluate(
 
     The same command goes on where the last one ended. Photos that cannot be read are listed in failures.csv.
     """
-    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights)
+    reading = Typed(labels, size, mean, std)
+    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights, reading=reading)
     from attribution.cli import evaluate
     from attribution.cli.setting import Setting, chosen_device
     from attribution.runs.plan import Plan
@@ -180,7 +193,7 @@ def evaluate(
         output,
     )
     place = chosen_device(device)
-    raise typer.Exit(evaluate.run(asked, Setting.of(model, weights, "cpu", stretch), out, plan, device=place))
+    raise typer.Exit(evaluate.run(asked, Setting.of(model, weights, "cpu", stretch, reading), out, plan, device=place))
 
 
 def _size(text: str) -> int | str:

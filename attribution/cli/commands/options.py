@@ -64,6 +64,25 @@ Device = Annotated[
     str, typer.Option(metavar="cpu|cuda|auto", help="Where to compute; auto takes CUDA where there is some.")
 ]
 Stretch = Annotated[bool, typer.Option("--stretch", help="Squeeze the whole photo into the input, uncropped.")]
+Labels = Annotated[Path | None, typer.Option(metavar="FILE", help="Class names: one on each line, or JSON.")]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="N|HxW", help="Input in pixels: photos are scaled to cover it and cut.", show_default=False),
+]
+Mean = Annotated[
+    str | None, typer.Option(metavar="R,G,B", help="Of the normalisation, for values in [0, 1].", show_default=False)
+]
+Std = Annotated[str | None, typer.Option(metavar="R,G,B", help="Likewise.", show_default=False)]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Images, windows or filters per forward; default: what fits.", show_default=False
+    ),
+]
+Progress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Progress bars. Default: in a terminal.", show_default=False),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results; made if missing.")]
 
 MODEL = "bundled:squeezenet1_1"

@@ -10,27 +10,31 @@ from attribution.cli.commands.app import app, refuse
 from attribution.cli.commands.options import (
     MODEL,
     Backend,
+    BatchSize,
     Device,
+    Labels,
     Layers,
+    Mean,
     Output,
     Parameters,
+    Progress,
     Score,
+    Size,
+    Std,
     Stretch,
     Targets,
     Weights,
 )
+from attribution.cli.reading import Typed
 from attribution.errors import InputError
 
 OUT, SUFFIXES = Path("report.html"), (".html", ".htm")
 TECHNIQUES = ("activations", "grad_cam", "occlusion")
 RUN = "run.json"
-"""What a folder of a run holds; known here without importing what reads it, which takes seconds."""
-
-EVALUATION = "question.json"
-"""Likewise of an evaluation."""
+"""What a folder of a run or an evaluation holds; known here without importing what reads it, which takes seconds."""
 
 
-@app.command()
+@app.command(epilog="Example: attribution report photo.jpg -t grad_cam -t occlusion --target espresso -o photo.html")
 def report(
     sources: Annotated[list[Path] | None, typer.Argument(metavar="RUN|IMAGE", show_default=False)] = None,
     technique: Annotated[
@@ -62,6 +66,12 @@ def report(
     param: Parameters = None,
     device: Device = "auto",
     stretch: Stretch = False,
+    labels: Labels = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    batch_size: BatchSize = None,
+    progress: Progress = None,
     compare: Annotated[
         bool, typer.Option("--compare/--no-compare", help="Ask the other backends too, and show whether they agree.")
     ] = True,
@@ -83,19 +93,15 @@ def report(
     """Images, or the items of a run, as one HTML page: every map over its photo, agreement, and where it comes from.
 
     The page opens from the disk in any browser and asks no network for anything.
-
-    Example: attribution report coffee.png -t grad_cam -t occlusion --target espresso --out coffee.html
     """
     given = list(sources or [])
     _refuse_places(given, out, evidence)
     of_run = len(given) == 1 and given[0].is_dir()
     common: dict[str, object] = {"--evidence": evidence, "--out": out}
-    setting: dict[str, object] = {
-        "--model": model or MODEL,
-        "--weights": weights,
-        "--stretch": stretch,
-        "--device": device,
-    }
+    reading = Typed(labels, size, mean, std)
+    setting: dict[str, object] = {"--model": model or MODEL, "--weights": weights, "--stretch": stretch}
+    setting |= {"--labels": labels, "--size": size, "--mean": mean, "--std": std}
+    setting |= {"--batch-size": batch_size, "--device": device}
     asked: dict[str, object] = {"--technique": technique, "--layer": layer, "--target": target, "--param": param}
     asked |= {"--score": score, "--output": output}
     if of_run:
@@ -105,18 +111,21 @@ def report(
             raise InputError(f"no folder or list {paths.named(photos)}; give what the run went over")
         if photos is None and (model or weights):
             raise InputError("a run's page needs no model but for its photos; give --photos too, or leave --model out")
-        refuse(model=model, weights=weights)
+        refuse(model=model, weights=weights, reading=reading)
     else:
         if photos is not None:
             raise InputError("--photos are those of a run; give images by their paths alone")
-        refuse(technique or TECHNIQUES, param or [], given, model, weights)
+        refuse(technique or TECHNIQUES, param or [], given, model, weights, reading)
     from attribution.cli import question
     from attribution.cli import report as reports
     from attribution.cli.setting import Setting
 
+    def settled() -> Setting:
+        return Setting.of(model or MODEL, weights, device, stretch, reading, batch_size=batch_size, progress=progress)
+
     if of_run:
         options: dict[str, object] = {"--photos": photos, **(setting if photos else {}), "--most": most, **common}
-        loaded = None if photos is None else Setting.of(model or MODEL, weights, device, stretch)
+        loaded = None if photos is None else settled()
         line = reports.command_of("report", given, options)
         reports.of_run(given[0], out, most=most, photos=photos, setting=loaded, evaluation=evidence, command=line)
         return
@@ -125,7 +134,7 @@ def report(
     options = {**asked, "--technique": names, "--backend": backend, **setting, "--no-compare": not compare, **common}
     reports.of_images(
         parsed,
-        Setting.of(model or MODEL, weights, device, stretch),
+        settled(),
         backend,
         out,
         compared=compare,
@@ -141,14 +150,10 @@ def _refuse_places(sources: list[Path], out: Path, evidence: Path | None) -> Non
     folders = [path for path in sources if path.is_dir()]
     if folders and len(sources) > 1:
         raise InputError(f"{paths.named(folders[0])} is a folder; give one run, or images alone")
-    for folder, name, told in [
-        *((folder, RUN, "no run; give what --out of `attribution run` named") for folder in folders),
-        *(
-            [(evidence, EVALUATION, "no evaluation; give what --out of `attribution evaluate` named")]
-            if evidence
-            else []
-        ),
+    for folder, told in [
+        *((folder, "no run; give what --out of `attribution run` named") for folder in folders),
+        *([(evidence, "no evaluation; give what --out of `attribution evaluate` named")] if evidence else []),
     ]:
-        if paths.fault(folder / name):
+        if paths.fault(folder / RUN):
             raise InputError(f"{paths.named(folder)} holds {told}")
     paths.writable(out, SUFFIXES, "the only format reports are written in")

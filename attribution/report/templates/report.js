@@ -9,10 +9,13 @@ function made(tag, name, ...children) {
   return element;
 }
 
-function picture(source, name, alt = "") {
+/** A copy of a picture for the eye alone; its size is known before it is decoded, so that nothing moves. */
+function picture(of, name) {
   const image = made("img", name);
-  image.src = source;
-  image.alt = alt;
+  image.src = of.src;
+  image.alt = "";
+  image.width = of.getAttribute("width");
+  image.height = of.getAttribute("height");
   return image;
 }
 
@@ -21,9 +24,9 @@ function lay(stack, photo, signed) {
   const map = stack.querySelector(".map");
   if (!photo) return;
   const over = made("span", signed ? "over signed" : "over");
-  if (signed) over.append(picture(photo.src, "grey"));
+  if (signed) over.append(picture(photo, "grey"));
   over.append(map);
-  stack.append(picture(photo.src, "photo"), over);
+  stack.append(picture(photo, "photo"), over);
 }
 
 function maps(section) {
@@ -50,6 +53,19 @@ function maps(section) {
     for (const input of all("input", choice)) input.checked = input.value === value;
   };
 
+  const slider = section.querySelector("input[type=range]");
+  const opacity = [45, 100]; // signed maps are shaded by the photo, so that both are seen in full
+  let signed = false;
+  let shown = tiles[0];
+  function slide() {
+    if (!slider) return;
+    slider.value = opacity[signed ? 1 : 0];
+    section.style.setProperty("--alpha", String(opacity[0] / 100));
+    section.style.setProperty("--alpha-signed", String(opacity[1] / 100));
+    section.querySelector("output").textContent = `${slider.value} %`;
+    slider.setAttribute("aria-valuetext", `${slider.value} % map`);
+  }
+
   /** Shows a tile in the viewer, and has every switch say so. */
   function choose(tile, told) {
     const { technique, layer, target } = tile.dataset;
@@ -59,6 +75,9 @@ function maps(section) {
       if (!choice.hidden) put(choice, { technique, layer, target }[kind]);
     }
     for (const other of tiles) other.querySelector(".pick").setAttribute("aria-pressed", String(other === tile));
+    shown = tile;
+    signed = "signed" in tile.dataset;
+    slide();
     const copy = tile.querySelector(".stack").cloneNode(true);
     viewer.querySelector(".stack").replaceWith(copy);
     viewer.querySelector(".legend").replaceChildren(tile.querySelector(".bar").cloneNode(true));
@@ -66,30 +85,22 @@ function maps(section) {
     if (told) status.textContent = `Shown: ${tile.querySelector(".map").alt}`;
   }
 
-  /** The tile that the switches ask for, or the one that is nearest to it. */
-  function asked() {
-    const want = {};
-    for (const choice of choices) if (choice.dataset.technique === "") want[choice.dataset.choice] = chosen(choice);
-    const technique = want.technique ?? tiles[0].dataset.technique;
-    for (const choice of choices) if (choice.dataset.technique === technique) want[choice.dataset.choice] = chosen(choice);
-    const fits = (tile) =>
-      (tile.dataset.technique === technique ? 4 : 0) +
-      (tile.dataset.layer === want.layer ? 2 : 0) +
-      (tile.dataset.target === want.target ? 1 : 0);
+  /** What is shown but for the switch that was turned, or what is nearest to that. */
+  function turned(choice) {
+    const want = { ...shown.dataset, [choice.dataset.choice]: chosen(choice) };
+    const fits = ({ dataset }) =>
+      (dataset.technique === want.technique ? 4 : 0) +
+      (dataset.layer === want.layer ? 2 : 0) +
+      (dataset.target === want.target ? 1 : 0);
     return tiles.reduce((best, tile) => (fits(tile) > fits(best) ? tile : best));
   }
 
-  for (const choice of choices) choice.addEventListener("change", () => choose(asked(), true));
-  const slider = section.querySelector("input[type=range]");
-  const slide = () => {
-    section.style.setProperty("--alpha", String(slider.value / 100));
-    section.querySelector("output").textContent = `${slider.value} %`;
-    slider.setAttribute("aria-valuetext", `${slider.value} % map`);
-  };
-  if (slider) {
-    slider.addEventListener("input", slide);
-    slide();
-  }
+  for (const choice of choices) choice.addEventListener("change", () => choose(turned(choice), true));
+  if (slider)
+    slider.addEventListener("input", () => {
+      opacity[signed ? 1 : 0] = slider.value;
+      slide();
+    });
   choose(tiles[0], false);
   const preview = document.querySelector(`[data-preview="${CSS.escape(section.dataset.item)}"]`);
   if (preview) {
@@ -151,5 +162,5 @@ all(".channels").forEach(channels);
 all("button[data-copy]").forEach(copying);
 for (const preview of all("[data-preview]")) {
   const photo = document.getElementById(preview.dataset.preview).querySelector(".photo img");
-  if (!preview.firstChild && photo) preview.append(picture(photo.src, "photo"));
+  if (!preview.firstChild && photo) preview.append(picture(photo, "photo"));
 }

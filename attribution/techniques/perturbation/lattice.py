@@ -1,5 +1,6 @@
 """``Lattice``: where the windows lie that are covered one after the other."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress, product
@@ -40,10 +41,11 @@ class Lattice:
     def _numbers(self) -> dict[int, int]:
         return {} if self.kept is None else {place: number for number, place in enumerate(self.kept)}
 
-    def number(self, row: int, column: int) -> int:
-        """Of an image, which of the windows that are run is the crossing of these intervals."""
-        place = row * len(self.axes[-1]) + column
-        return place if self.kept is None else self._numbers[place]
+    def numbers(self, windows: Iterable[tuple[int, int]]) -> list[int]:
+        """Of an image, which of the windows that are run are the crossings of these (row, column) intervals."""
+        across = len(self.axes[-1])
+        places = [row * across + column for row, column in windows]
+        return places if self.kept is None else [self._numbers[place] for place in places]
 
     def __len__(self) -> int:
         """How many windows are run."""

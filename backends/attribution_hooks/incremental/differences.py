@@ -181,7 +181,7 @@ def _settle(checks: dict[str, Tensor], known: Known, question: object) -> None:
 def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callable[[], None]) -> int:
     """Run one group's windows in parts of one size, since each shape costs set-up; returns the size that fitted."""
     lattice = engine.plan.lattice
-    rows = dict(zip(group.places, (lattice.number(*window) for window in group.windows), strict=True))
+    rows = dict(zip(group.places, lattice.numbers(group.windows), strict=True))
     pairs = [(place, n) for place in rows for n in range(sink.images)]
     even = -(-len(pairs) // -(-len(pairs) // size))
     macs = engine.plan.macs(group)

@@ -134,7 +134,7 @@ class Engine:
         begin = [(self._first[r.source, None], self._first[r.source, r.area]) for r in readings.all]
         chunk = _Chunk(readings, np.array(begin, dtype=np.int64).reshape(-1, 2).T, pairs, self._device)
         if self._labels:
-            numbers = dict(zip(group.places, (self.plan.lattice.number(*each) for each in group.windows), strict=True))
+            numbers = dict(zip(group.places, self.plan.lattice.numbers(group.windows), strict=True))
             chunk.numbers = upload(np.array([numbers[place] for place, _ in pairs]), self._device)
         tiles = chunk.tiles
         if readings.image is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from attribution.lowered import folding, writes
+from attribution.lowered.convolutions import plain
 from attribution.lowered.nodes import execute
 from attribution.lowered.tracing import Untraceable as Untraceable
 from attribution.lowered.tracing import refuse_hooks, trace
@@ -106,7 +107,7 @@ class Program:
 
     def clean(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """Each step's output for whole images (N, C, H, W), and what the model returns."""
-        maps = [steps.plain(images.contiguous(memory_format=torch.channels_last))]
+        maps = [plain(images.contiguous(memory_format=torch.channels_last))]
         for step in self.steps[1:]:
             maps.append(step.whole(*(maps[source] for source in step.inputs)))
         return maps, self.finish({node: maps[source] for node, source in self.exits.items()})
@@ -161,7 +162,7 @@ class _Builder:
     def add(self, node: fx.Node) -> None:
         self.program.nodes += node.op.startswith("call_")
         if node.op == "placeholder":
-            image = steps.plain(self.images.clone(memory_format=torch.channels_last))
+            image = plain(self.images.clone(memory_format=torch.channels_last))
             self._keep(node, Step((), lambda: image, lambda: image), image)
         elif node.op == "output":
             self.program.output = node.args[0]

@@ -162,12 +162,12 @@ class Group:
     shapes: tuple[Pair, ...]
     kept: tuple[int, ...] | None = None
 
-    @property
+    @cached_property
     def places(self) -> Sequence[int]:
         """Of each window among the crossings of the bands."""
         return range(len(self.rows.positions) * len(self.columns.positions)) if self.kept is None else self.kept
 
-    @property
+    @cached_property
     def windows(self) -> list[Pair]:
         """(row position, column position) of each, row by row."""
         along = self.columns.positions

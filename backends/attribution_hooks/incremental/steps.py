@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attribution.lowered.convolutions import pair, plain
 from attribution.lowered.norms import activation, is_batch_norm, is_timm
 
 Pair = tuple[int, int]
@@ -54,11 +55,6 @@ def channels_first(maps: Tensor) -> Tensor:
     return found if found.shape[1] > 1 else plain(found)
 
 
-def plain(x: Tensor) -> Tensor:
-    """The same (B, D, h, w), of one channel with the strides of a contiguous tensor."""
-    return x.squeeze(1).unsqueeze(1) if x.shape[1] == 1 else x
-
-
 def pointwise(
     source: int, call: Callable[[Tensor], Tensor], layout: Layout, inplace: Callable[[Tensor], Tensor] | None = None
 ) -> Step:
@@ -70,7 +66,7 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, 
     """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros."""
     if module.padding_mode != "zeros":
         return None
-    kernel, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
+    kernel, stride, dilation = pair(module.kernel_size), pair(module.stride), pair(module.dilation)
     before, after = _padding(module, size)
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
     if fold is None:
@@ -82,6 +78,7 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, 
     groups = module.groups
     if groups == 1:
         weight = plain(weight)  # either of both makes torch read the other as channels last
+
     steps = _steps(kernel, stride)
 
     def call(x: Tensor) -> Tensor:
@@ -113,8 +110,8 @@ def pooling(
     divisor_override: int | None = None,
 ) -> Step | None:
     """A pool; ``None`` for an average whose divisor differs from place to place."""
-    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
-    stride = kernel if stride is None or stride == [] else _pair(stride)
+    kernel, padding, dilation = pair(kernel), pair(padding), pair(dilation)
+    stride = kernel if stride is None or stride == [] else pair(stride)
     common = {"kernel": kernel, "stride": stride, "padding": padding}
     steps = _steps(kernel, stride)
     if kind == "max":
@@ -143,10 +140,6 @@ def padded(source: int, before: Pair, after: Pair, value: float) -> Step:
     return Step((source,), lambda x: x, lambda x: F.pad(x, sides, value=value), padding=before, fill=value, view=True)
 
 
-def _pair(value: Any) -> Pair:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
-
-
 def _steps(kernel: Pair, stride: Pair) -> Pair:
     """Strides on a tile: along an axis where the kernel is 1, only what is read was gathered."""
     down, right = (1 if k == 1 else s for k, s in zip(kernel, stride, strict=True))
@@ -155,14 +148,14 @@ def _steps(kernel: Pair, stride: Pair) -> Pair:
 
 def _padding(module: nn.Conv2d, size: Pair) -> tuple[Pair, Pair]:
     """(above, left), (below, right)."""
-    halo = [d * (k - 1) for k, d in zip(_pair(module.kernel_size), _pair(module.dilation), strict=True)]
+    halo = [d * (k - 1) for k, d in zip(pair(module.kernel_size), pair(module.dilation), strict=True)]
     if is_timm(module, "Conv2dSame"):
-        strides = _pair(module.stride)
+        strides = pair(module.stride)
         total = [max((-(-n // s) - 1) * s + h + 1 - n, 0) for n, s, h in zip(size, strides, halo, strict=True)]
     elif module.padding == "same":
         total = halo
     else:
-        sides = (0, 0) if module.padding == "valid" else _pair(module.padding)
+        sides = (0, 0) if module.padding == "valid" else pair(module.padding)
         return sides, sides
     before = (total[0] // 2, total[1] // 2)
     return before, (total[0] - before[0], total[1] - before[1])

@@ -102,13 +102,17 @@ class _Estimate:
         """Products in float64 where the device has it, since those of float32 may be rounded as TF32."""
         wide = torch.float32 if masks.device.type == "mps" else torch.float64
         weights, targets = scores.to(masks.device, wide).flatten(1).T, scores.shape[2]
+        step, every = max(1, AT_ONCE // masks.shape[1]), len(live) == len(self._x)
         rows = (live[:, None] * targets + torch.arange(targets, device=live.device)).flatten()
         for power, sums in enumerate(self._sums, start=1):
             scaled, flat = (masks.to(wide) / self._run.technique.keep) ** power, sums.flatten(0, 1)
-            for some, given in zip(
-                *(each.split(max(1, AT_ONCE // len(scaled[0]))) for each in (rows, weights)), strict=True
-            ):
-                flat[some] += ((given**power) @ scaled).to(sums.dtype)
+            for first in range(0, len(rows), step):
+                part = slice(first, first + step)
+                added = ((weights[part] ** power) @ scaled).to(sums.dtype)
+                if every:
+                    flat[part] += added
+                else:
+                    flat[rows[part]] += added  # a copy of these, and back
 
     def _near(self, live: Tensor, error: float) -> Tensor:
         """Of each example whether every map's standard error is small enough."""

@@ -1,4 +1,4 @@
-"""Plain gradients: a technique and a backend in one module."""
+"""Plain gradient: a technique and a backend in one module."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ class PlainGradient(Technique):
         return raw
 
 
-class AutogradGradient(Attributor[PlainGradient]):
+class AutogradPlainGradient(Attributor[PlainGradient]):
     """`PlainGradient` by ``torch.autograd.grad``, one backward pass per target."""
 
     technique_type: ClassVar[type[PlainGradient]] = PlainGradient
