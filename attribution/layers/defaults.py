@@ -180,8 +180,9 @@ def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, Tokens] | No
         if tokens is None or stop.calls > 1:
             continue
         if isinstance(stop.module, NORMS) or (stop.leaf and "Norm" in type(stop.module).__name__):
-            inner = any(outer in known.modules() for known in norms)  # of a part of a block that has one itself
-            if outer is not None and types.count(type(outer)) > 1 and not inner:
+            if outer is None or types.count(type(outer)) < 2:
+                continue
+            if not any(outer in known.modules() for known in norms):  # of a part of a block that has one itself
                 norms[outer] = stop.name, tokens
         elif not stop.leaf and types.count(type(stop.module)) > 1:
             block = (stop.name, tokens)
