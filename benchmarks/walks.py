@@ -31,7 +31,7 @@ LIMITS = {
     "activations": (192, 41, 151),
     "activations, prepared": (189, 41, 149),
 }
-"""What each call may pass at most: calls, files, changes of file. Decision 23 says why they are what they are."""
+"""What each call may pass at most: calls, files, changes of file. Decision 22 says why they are what they are."""
 
 WITHIN = ("<genexpr>", "<listcomp>", "<dictcomp>", "<setcomp>", "<lambda>")
 """What stands inside of a function and is read with it."""

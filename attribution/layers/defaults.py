@@ -179,9 +179,11 @@ def _candidate(stops: Survey, image: tuple[int, ...]) -> tuple[str, Tokens] | No
         tokens, outer = _tokens(stops, stop, image, shapes), around.get(stop.module)
         if tokens is None or stop.calls > 1:
             continue
-        if isinstance(stop.module, NORMS) or "Norm" in type(stop.module).__name__:
-            if outer is not None and types.count(type(outer)) > 1:
-                norms.setdefault(outer, (stop.name, tokens))
+        if isinstance(stop.module, NORMS) or (stop.leaf and "Norm" in type(stop.module).__name__):
+            if outer is None or types.count(type(outer)) < 2:
+                continue
+            if not any(outer in known.modules() for known in norms):  # of a part of a block that has one itself
+                norms[outer] = stop.name, tokens
         elif not stop.leaf and types.count(type(stop.module)) > 1:
             block = (stop.name, tokens)
     return [*norms.values()][-1] if norms else block

@@ -145,6 +145,8 @@ TIMM: dict[str, str | tuple[str, Tokens]] = {
     "swin_tiny_patch4_window7_224": ("layers.3.blocks.1.norm1", "channels_last"),
     "mambaout_tiny": ("stages.3.blocks.2.norm", "channels_last"),
     "sequencer2d_s": ("stages.3.blocks.2.norm1", "channels_last"),
+    "levit_192": ("stages", (0, 4, 4)),
+    "vitamin_small_224": ("blocks.13.norm1", (0, 14, 14)),
     "mixer_b16_224": ("blocks.11.norm1", (0, 14, 14)),
     "resmlp_12_224": ("blocks.11", (0, 14, 14)),
     "twins_svt_small": ("blocks.3.3.norm1", (0, 7, 7)),
