@@ -25,7 +25,7 @@ def squares(count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Te
             top, left = (int(torch.randint(0, 12, (), generator=random)) + 24 * part for part in divmod(corner, 2))
             colour = torch.full((3,), 0.5) if number else torch.tensor([1.0 - blue, 0.0, float(blue)])
             image[:, top : top + 12, left : left + 12] += colour.view(3, 1, 1)
-    return images, classes
+    return images.clamp(max=1), classes
 
 
 model = VisionTransformer(
