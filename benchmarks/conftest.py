@@ -26,9 +26,10 @@ ROUNDS = {"smoke": 2, "full": 1, "families": 1, "device": 1}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--size``, ``--technique``, ``--budget``, ``--tf32`` and ``--rows``."""
+    """Add ``--size``, ``--technique``, ``--model``, ``--budget``, ``--tf32`` and ``--rows``."""
     parser.addoption("--size", default="smoke", choices=[*ROUNDS], help="which cases run (default: smoke)")
     parser.addoption("--technique", default=None, help="only this technique")
+    parser.addoption("--model", default=None, help="only this model: FILE.py:FUNCTION, torchvision:NAME, …")
     parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
     parser.addoption("--rows", type=Path, default=None, help="write each row there as a line of JSON when it is done")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
@@ -53,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
-    found = [c for c in cases(option("--size"), option("--device"), option("--technique")) if not missing(c.model)]
+    found = [c for c in cases(*_asked(option)) if not missing(c.model)]
     pairs = [(case, backend) for case in found for backend in registry.backends(case.technique.name)]
     metafunc.parametrize(
         ("case", "backend"),
@@ -62,11 +63,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+def _asked(option: Callable[[str], Any]) -> tuple[Any, ...]:
+    """The arguments of `cases`."""
+    return option("--size"), option("--device"), option("--technique"), option("--model")
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say which models are left out, and why."""
     option = config.getoption
-    models = {case.model for case in cases(option("--size"), option("--device"), option("--technique"))}
-    asked = (option("--size"), option("--device"), option("--technique"))
+    models = {case.model for case in cases(*_asked(option))}
+    asked = _asked(option)
     return [f"left out: {name}: {reason}" for name in sorted(models) if (reason := missing(name))] + left_out(*asked)
 
 

@@ -16,7 +16,7 @@ from benchmarks.rows import Settled
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per case and peer that is installed."""
     option = metafunc.config.getoption
-    found = entries(option("--size"), option("--device"), option("--technique"))
+    found = entries(option("--size"), option("--device"), option("--technique"), option("--model"))
     names = [f"{case.group} · {peer.name} · {peer.tier}".replace(" · ", "/").replace("×", "x") for case, peer in found]
     metafunc.parametrize(("peer_case", "peer"), found, ids=names)
 

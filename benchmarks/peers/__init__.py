@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from benchmarks.cases import FAMILY_OCCLUSION, FOUR_CAMS, LINES, STATISTICS, Case, Size, cases
+from benchmarks.cases import Case, cases
 from benchmarks.models import missing
 from benchmarks.peers.captum_averages import CaptumIntegratedGradients, CaptumSmoothGrad
 from benchmarks.peers.captum_gradients import CaptumGradientShap, CaptumGuidedBackprop
@@ -13,6 +13,7 @@ from benchmarks.peers.lucent import Lucent
 from benchmarks.peers.peer import Peer, Tier
 from benchmarks.peers.pytorch_grad_cam import PytorchCAMs, PytorchGradCAM
 from benchmarks.peers.torchcam import TorchCAM
+from benchmarks.questions import FAMILY_OCCLUSION, FOUR_CAMS, LINES, STATISTICS, Size
 
 _ACTIVATIONS = ("activations, one early layer", "activations, one middle layer")
 _GRAD_CAM = ("grad_cam, 1 target",)
@@ -68,13 +69,13 @@ PEERS: tuple[Peer, ...] = (
 """In the order in which their rows stand."""
 
 
-def entries(size: Size, device: str, technique: str | None = None) -> list[tuple[Case, Peer]]:
+def entries(size: Size, device: str, technique: str | None = None, model: str | None = None) -> list[tuple[Case, Peer]]:
     """Who runs what: case by case, so that a case's rows share its answer; in smoke size one case per peer."""
     tiers = _BRIEF if size == "device" else get_args(Tier)
     present = [peer for peer in PEERS if peer.missing() is None and peer.tier in tiers]
     found = []
     taken: set[int] = set()
-    for case in cases(size, device, technique):
+    for case in cases(size, device, technique, model):
         if missing(case.model):
             continue
         for index, peer in enumerate(present):
@@ -86,11 +87,11 @@ def entries(size: Size, device: str, technique: str | None = None) -> list[tuple
     return found
 
 
-def left_out(size: Size, device: str, technique: str | None = None) -> list[str]:
+def left_out(size: Size, device: str, technique: str | None = None, model: str | None = None) -> list[str]:
     """One line per peer that is missing, and per reason for which one refuses cases."""
     lines = []
     for peer in PEERS:
-        asked = [case for case in cases(size, device, technique) if peer.asked(case, device)]
+        asked = [case for case in cases(size, device, technique, model) if peer.asked(case, device)]
         reason = peer.missing() if asked else None
         refused = {peer.refuses(case, device) for case in asked} - {None}
         reasons = [f"{len(asked)} rows: {reason}"] if reason else sorted(f"some rows: {r}" for r in refused)

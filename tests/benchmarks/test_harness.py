@@ -13,8 +13,9 @@ import pytest
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.technique import Maps
 from benchmarks import clock, conftest, report
-from benchmarks.cases import ON_ONE_MODEL, QUESTIONS, cases, strangers
+from benchmarks.cases import cases, strangers
 from benchmarks.models import SUBJECTS
+from benchmarks.questions import ON_ONE_MODEL, QUESTIONS
 from benchmarks.rows import row, settle, windows
 from benchmarks.schema import read
 

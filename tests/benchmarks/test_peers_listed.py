@@ -27,7 +27,7 @@ from attribution.agreement import all_hold
 from attribution.techniques.filter_visualization import FIRST_STEP
 from attribution.testing import small_residual
 from benchmarks import peers
-from benchmarks.cases import QUESTIONS, Case, Question
+from benchmarks.cases import Case
 from benchmarks.models import MODELS, SMALL, model_of
 from benchmarks.peers.bout import OURS, first, ours, peer_row
 from benchmarks.peers.captum_averages import CaptumIntegratedGradients, CaptumSmoothGrad
@@ -37,6 +37,7 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.pytorch_grad_cam import PytorchCAMs, PytorchGradCAM, scaled
 from benchmarks.peers.tap import grad_cam, tap
 from benchmarks.peers.torchcam import TorchCAM
+from benchmarks.questions import QUESTIONS, Question
 from benchmarks.rows import subject_of
 from benchmarks.schema import Row
 

@@ -3,10 +3,11 @@
 import pytest
 
 from attribution import Activations, GradCAM, Occlusion, Technique
-from benchmarks.cases import Question, cases
+from benchmarks.cases import cases
 from benchmarks.clock import timed
 from benchmarks.models import SMALL
 from benchmarks.peers import entries
+from benchmarks.questions import Question
 from benchmarks.rows import row, settle
 from tests.benchmarks.test_peers_listed import Small
 
