@@ -51,7 +51,7 @@ print(f"right on {right:.1%} of 500 new images")
 # Attention rollout knows no class: it tells where information may flow from. Gradient attention and LeGrad ask
 # for the class. Occlusion asks the network itself: its number is a difference of probabilities, the safest of the four.
 
-image = images[1:2]
+image = images[:1]
 found = explain_many(
     model,
     image,
@@ -60,7 +60,17 @@ found = explain_many(
         "gradient attention": GradientAttention(),
         "LeGrad": LeGrad(),
     },
-    target=1,
+    target=0,
 )
-found["occlusion"] = explain(model, image, Occlusion(window=10, stride=3), target=1)
+found["occlusion"] = explain(model, image, Occlusion(window=12, stride=3), target=0)
 figure = side_by_side(found, image, ["red", "blue"], model="a transformer that tells red from blue")
+
+# %%
+# What the network did not need
+# -----------------------------
+# Of a blue image no window changes anything: the network has learned to look for red, and answers "blue" where it finds
+# none. The attention maps do not tell; the colour bar of the occlusion does.
+
+blue = explain(model, images[1:2], Occlusion(window=12, stride=3), target=1)
+print(f"red: up to {found['occlusion'].map.max():.2g} of the probability; blue: up to {blue.map.abs().max():.0e}")
+figure = blue.figure(images[1:2], ["red", "blue"], model="a transformer that tells red from blue")
