@@ -76,15 +76,16 @@ def attribution(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def refused(attribution: Callable[..., Outcome]) -> Callable[..., str]:
-    """What the command says when it refuses: one or two plain lines, exit code 2, nothing on stdout."""
+    """What the command says when it refuses: one or two plain lines after its notes, exit code 2, nothing on stdout."""
 
     def run(*arguments: object) -> str:
         outcome = attribution(*arguments)
         assert outcome.code == 2, outcome
         assert outcome.out == ""
-        assert outcome.err.startswith("error: ")
         assert "Traceback" not in outcome.err
-        assert len(outcome.err.splitlines()) <= 2
-        return outcome.err.removeprefix("error: ")
+        told = [line for line in outcome.err.splitlines() if not line.startswith("note: ")]
+        assert told[0].startswith("error: ")
+        assert len(told) <= 2
+        return "\n".join([*told, ""]).removeprefix("error: ")
 
     return run

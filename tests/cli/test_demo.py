@@ -64,7 +64,7 @@ def test_both_backends_show_the_same_espresso(
         out = tmp_path / backend
         done = attribution("demo", "--backend", backend, "--out", out)
         assert done.code == 0
-        told = "note: the model sees 58% of its width and 88% of its height; --stretch shows all of it\n"
+        told = "note: the model sees 59% of its width and 88% of its height; --stretch shows all of it\n"
         assert done.err == told
         lines = done.out.splitlines()
         assert lines[0] == "bundled:squeezenet1_1 sees:"

@@ -1,7 +1,7 @@
 """Threads that read and write beside the one that computes: the same bits, in order, and nothing that outlives them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,15 @@ def scaled(photo: Image.Image) -> Tensor:
     return image + (LARGE * image[0, 0, 0]).sum()
 
 
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_threads")
 def test_images_read_ahead_are_those_read_in_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
@@ -59,7 +68,6 @@ def test_images_read_ahead_are_those_read_in_their_turn(tmp_path: Path, monkeypa
         return scaled(photo)
 
     painted(tmp_path / "photos", 5, bad=(3,))
-    torch.set_num_threads(2)
     with aside.thread("a") as pool:
         photo = Image.open(tmp_path / "photos" / "0000.png")
         assert not torch.equal(pool.submit(scaled, photo).result(), scaled(photo))

@@ -37,5 +37,5 @@ def test_what_a_gpu_is_asked_is_asked_in_the_rehearsal(device: str) -> None:
         asked, on_a_gpu = (cases(size, name) for name in (device, "cuda"))
         assert [case.group for case in asked] == [case.group for case in on_a_gpu]
         rows = [[(case.group, peer.name, peer.tier) for case, peer in entries(size, name)] for name in (device, "cuda")]
-        lucent_aside = [[entry for entry in found if entry[1] != "lucent"] for found in rows]
+        lucent_aside = [[entry for entry in found if entry[1] != "torch-lucent"] for found in rows]
         assert lucent_aside[0] == lucent_aside[1]
