@@ -31,7 +31,7 @@ def test_a_page_is_that_of_its_example(example: Path, tmp_path: Path) -> None:
     assert len(made) == example.read_text(encoding="utf-8").count("\nfigure = ")
     for name in made:
         picture = DOCS / name.removeprefix("/")
-        assert 5_000 < picture.stat().st_size < 400_000
+        assert 5_000 < picture.stat().st_size < 500_000
 
 
 def test_there_are_examples_and_no_pages_of_others() -> None:
