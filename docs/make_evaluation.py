@@ -145,7 +145,7 @@ def write(out: Path) -> None:
     picture("evaluation.jpg", only(removal, [name for name in removal.maps if name not in LEFT_OUT]).figure(), out)
     first = [name for name in removal.ranking() if name in removal.contestants and name not in LEFT_OUT][:SHOWN]
     shown = of_run(out / "removal", Examples(inputs, names), zoo.load("bundled:squeezenet1_1").picture)
-    picture("extremes.jpg", extremes_figure(only(removal, first), shown), out)
+    picture("extremes.jpg", extremes_figure(only(removal, first), shown), out, part=0.55)
     page = PAGE.format(
         differences=", ".join(
             f"{variant} {removal.versus('grad_cam', 'random', 'srg', variant).difference}"
@@ -172,11 +172,11 @@ def only(table: Table, maps: list[str]) -> Table:
     )
 
 
-def picture(name: str, figure: Any, out: Path) -> None:
+def picture(name: str, figure: Any, out: Path, *, part: float = 0.8) -> None:
     """A figure, smaller, beside the other pictures."""
     plots.save(figure, out / "drawn.png")
     with Image.open(out / "drawn.png") as drawn:
-        size = (drawn.width * 4 // 5, drawn.height * 4 // 5)
+        size = (int(drawn.width * part), int(drawn.height * part))
         smaller = drawn.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     smaller.save(HERE / "pictures" / name, quality=85)
 
