@@ -8,7 +8,9 @@ read. The same from Python:
 
 # %%
 
+import io
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,7 +31,9 @@ for name in DISTINCT[:8]:
 from attribution.cli import main
 
 spec, out = "bundled:squeezenet1_1", os.path.join(folder.name, "run")
-code = main(["run", str(photos), "-t", "grad_cam", "-m", spec, "-o", out, "--overlay", "--quiet"])
+with redirect_stdout(io.StringIO()) as said:
+    code = main(["run", str(photos), "-t", "grad_cam", "-m", spec, "-o", out, "--overlay", "--quiet"])
+print(said.getvalue().replace(folder.name, "…"))
 print("exit code", code)
 print(Path(out, "failures.csv").read_text().replace(folder.name, "…"))
 
