@@ -22,6 +22,8 @@ PAIRS = {"smoke": 2, "full": 7}
 SWEPT = ("full", "device")
 """Sizes in which a contestant runs at its best setting, which is looked for."""
 
+_STANDING = pytest.StashKey[frozenset[str]]()
+
 ROUNDS = {"smoke": 2, "full": 1, "families": 1, "device": 1}
 
 
@@ -31,7 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--technique", default=None, help="only this technique")
     parser.addoption("--model", default=None, help="only this model: FILE.py:FUNCTION, torchvision:NAME, …")
     parser.addoption("--budget", type=float, default=None, help="seconds after which no further case begins")
-    parser.addoption("--rows", type=Path, default=None, help="write each row there as a line of JSON when it is done")
+    parser.addoption("--rows", type=Path, default=None, help="add each row there as a line of JSON when it is done")
     parser.addoption("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
 
 
@@ -42,11 +44,20 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.backends.cudnn.allow_tf32 = allowed  # by the older interface, which torch's compiler reads
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.benchmark = False
-    if (path := config.getoption("--rows", default=None)) is not None:
+    if (path := config.getoption("--rows", default=None)) is None:
+        return
+    config.stash[_STANDING] = _names(path)
+    if not config.stash[_STANDING]:
         machine = config.hook.pytest_benchmark_generate_machine_info(config=config)
         machine = {key: value for key, value in machine.items() if key not in ("node", "release")}
         head = {"machine_info": machine, "datetime": datetime.now().astimezone().isoformat()}
         path.write_text(json.dumps(head) + "\n")
+
+
+def _names(path: Path) -> frozenset[str]:
+    """The tests whose rows stand in a file that ``--rows`` wrote."""
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    return frozenset(json.loads(line)["name"] for line in lines)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -93,6 +104,13 @@ def within_budget(pytestconfig: pytest.Config, started: float) -> None:
     budget = pytestconfig.getoption("--budget")
     if budget is not None and time.monotonic() - started > budget:
         pytest.skip(f"the budget of {budget:g} s is spent")
+
+
+@pytest.fixture(autouse=True)
+def missing_there(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> None:
+    """Measure no row that stands in the file of ``--rows``: a run that was cut goes on."""
+    if request.node.name in pytestconfig.stash.get(_STANDING, frozenset()):
+        pytest.skip("its row stands in the file already")
 
 
 @pytest.fixture(autouse=True)
