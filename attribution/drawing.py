@@ -77,10 +77,8 @@ def figure(
         (layer,), (name,) = maps, names
         title = _joined(f"{technique.words} of {name}", "" if layer == "input" else layer, model, done)
     unit = "" if "fused" in answer.provenance else technique.unit_of(score_word(answer))
-    titles = target_titles(answer, labels)
-    return plots.heatmap_figure(
-        maps, image=image, signed=technique.signed, titles=titles, title=title, unit=unit, **look
-    )
+    about: dict[str, Any] = {"signed": technique.signed, "zero": technique.has_zero, "unit": unit}
+    return plots.heatmap_figure(maps, image=image, titles=target_titles(answer, labels), title=title, **about, **look)
 
 
 def embedded(figure: "Figure", words: str) -> str:

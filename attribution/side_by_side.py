@@ -36,7 +36,7 @@ def side_by_side(
                 raise InputError(f"{technique.name} gives no heatmaps; draw it by its own .figure()")
             maps, done = technique.drawn(result.maps)
             titles, unit = drawing.target_titles(result, labels), technique.unit_of(drawing.score_word(result))
-            drawn[name] = plots.Heatmaps(maps, technique.signed, titles, unit, done)
+            drawn[name] = plots.Heatmaps(maps, technique.signed, technique.has_zero, titles, unit, done)
     called = dict.fromkeys(str(result.provenance.get("model", "")) for result in results.values())
     title = " · ".join(filter(None, [f"{len(drawn)} techniques", *([model] if model else called)]))
     return plots.side_by_side_figure(drawn, image=image, title=title)

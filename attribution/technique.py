@@ -62,6 +62,8 @@ class Technique(ABC):
     """How figures call it, such as "Grad-CAM"; empty: by its name, in words."""
     default_score: ClassVar[ClassScore] = ClassScore(of="logit")
     """By what classes are explained where the user names them alone."""
+    has_zero: ClassVar[bool] = True
+    """Whether 0 means something on a map; else its colours go from its smallest to its largest value."""
     needs_inputs: ClassVar[bool] = True
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "images"
     """What ``Execution.batch_size`` counts. Images are split by the core; the rest by the backend."""

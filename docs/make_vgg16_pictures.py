@@ -34,7 +34,8 @@ def main() -> None:
         )
         images.append(explain(loaded.model, None, technique).map)
         titles += [f"{convolution} · {channel} · {seen}" for channel, seen in patterns.items()]
-    write(plots.contact_sheet(torch.cat(images), titles=titles, title="VGG16 · hooks"), "filters_vgg16.jpg")
+    sheet = plots.contact_sheet(torch.cat(images), titles=titles, title="Filter visualization · VGG16")
+    write(sheet, "filters_vgg16.jpg")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run(layer: str, settings: Sequence[str], setting: Setting, backend: str, fol
     asked = question(layer, settings, setting)
     result = api.explain(setting.model, None, asked, backend=backend, execution=setting.execution)
     name = f"{_NAME}.{short(layer.replace('/', '-'))}"
-    plots.save(sheet(result, f"{setting.loaded.name} · {layer} · {backend}"), folder.stage / f"{name}.png")
+    plots.save(sheet(result, f"{asked.words} · {layer} · {setting.loaded.title}"), folder.stage / f"{name}.png")
     result.save(folder.stage / f"{name}.safetensors")
     told = f"{layer} · {len(asked.channels)} channels, {_count(result, DEAD)} dead"
     if _count(result, DIVERGED):

@@ -138,8 +138,8 @@ def _write(results: list[Attribution], setting: Setting, picture: np.ndarray, fo
         lines[f"{name}.safetensors"] = told
     if not filters:
         return lines
-    backend = results[0].backend
-    figure = plots.image_figure(filters, titles=titles, title=f"filter_visualization · {backend}")
+    words = next(each.technique.words for each in results if isinstance(each.technique, FilterVisualization))
+    figure = plots.image_figure(filters, titles=titles, title=f"{words} · {setting.loaded.title}")
     plots.save(figure, folder.stage / "filter_visualization.png")
-    lines["filter_visualization.png"] = f"{', '.join(filters)} · {backend}"
+    lines["filter_visualization.png"] = f"{', '.join(filters)} · {results[0].backend}"
     return lines

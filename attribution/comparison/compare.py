@@ -89,7 +89,9 @@ class Comparison:
             if name not in self.attributions:
                 raise InputError(f"{name!r} was not compared; there are {', '.join(self.attributions)}")
         a, b = (self.attributions[name].raw for name in pair)
-        return plots.difference_figure(a, b, pair, image=image)
+        technique, model = self.attributions[pair[0]].technique, self.attributions[pair[0]].provenance.get("model", "")
+        title = " · ".join(filter(None, [technique.words, str(model)]))
+        return plots.difference_figure(a, b, pair, image=image, title=title)
 
     def __repr__(self) -> str:
         technique = next(iter(self.attributions.values())).technique.name

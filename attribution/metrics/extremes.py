@@ -30,7 +30,8 @@ Shown = Callable[[str], tuple["np.ndarray[Any, Any]", Mapping[str, Tensor]]]
 def extremes_figure(table: "Table", shown: Shown, count: int = COUNT) -> "Figure":
     """A line per technique: the photos of its best values of the headline, then those of its worst, under its maps.
 
-    Maps are drawn as they were ordered, cell by cell, each under its own scale.
+    Maps are drawn as they were ordered, cell by cell, each on its own scale: symmetric about 0 where values are
+    negative, and else from its smallest value to its largest, since the order is all that was measured.
 
     Args:
         table: Of an evaluation.
@@ -61,7 +62,7 @@ def extremes_figure(table: "Table", shown: Shown, count: int = COUNT) -> "Figure
         for axes, photo in zip(line, [*best, *worst[::-1]], strict=True):
             picture, maps = shown(photo)
             map_ = maps[name]
-            axes.imshow(overlaid(map_, picture, signed=bool((map_ < 0).any())))
+            axes.imshow(overlaid(map_, picture, signed=bool((map_ < 0).any()), zero=False))
             stem = Path(photo).stem[-22:]
             title = f"{stem} {values[name][place[photo]]:.2g}"
             axes.set_title(printable(title), size=7, parse_math=False)

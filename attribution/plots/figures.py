@@ -80,6 +80,7 @@ def difference_figure(
     names: tuple[str, str],
     *,
     image: "Picture | None" = None,
+    title: str = "",
 ) -> "Figure":
     """Two answers to one question, for the first image: a | b | a − b, a line per target or channel.
 
@@ -91,6 +92,7 @@ def difference_figure(
         b: the same keys and shapes.
         names: what the two columns are called.
         image: see `plots.pictures`; its grey copy shades the maps.
+        title: of the whole figure.
 
     Raises:
         InputError: no maps, or keys or shapes that differ.
@@ -106,9 +108,9 @@ def difference_figure(
         planes = [m[0] if wide else m[0].flatten(0, map.ndim - 4)[:_CHANNELS] for m in (map, b[key])]
         left, right = (strip(array(m))[None] if wide else array(m) for m in planes)
         for i, pair in enumerate(zip(left, right, strict=True)):
-            where = f"{key} · {i}" if len(left) > 1 else key
-            lines.append(_compared(pair, names, where, None if wide else backdrop))
-    return draw(lines, width=2.2 if len(lines) <= 6 else 1.5)
+            where = " · ".join([key] * (key != "input") + [str(i)] * (len(left) > 1))
+            lines.append(_compared(pair, names, f"{where}\n" if where else "", None if wide else backdrop))
+    return draw(lines, width=2.2 if len(lines) <= 6 else 1.5, title=title)
 
 
 def _checked(maps: Mapping[str, Tensor], rank: int | None = None) -> Mapping[str, Tensor]:
@@ -128,10 +130,10 @@ def _compared(pair: tuple[Pixels, Pixels], names: tuple[str, str], where: str, b
     delta = pair[0] - pair[1]
     apart = float(abs(delta).max())
     panels = [
-        Panel(pixels=values, title=f"{where}\n{name}", cmap=cmap, limits=limits, backdrop=backdrop, bar="{:.3g}")
+        Panel(pixels=values, title=f"{where}{name}", cmap=cmap, limits=limits, backdrop=backdrop, bar="{:.3g}")
         for values, name in zip(pair, names, strict=True)
     ]
-    title = f"{where}\n{names[0]} − {names[1]}" + ("" if apart else ": no difference")
+    title = f"{where}{names[0]} − {names[1]}" + ("" if apart else ": no difference")
     bounds = (-apart, apart) if apart else (-1.0, 1.0)
     panels.append(
         Panel(

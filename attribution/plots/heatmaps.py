@@ -22,7 +22,13 @@ TARGETS, SLICES, COLUMNS = 40, 5, 6
 
 
 def overlay(
-    image: Picture, map: Tensor, *, alpha: float = 0.45, cmap: str | None = None, scale: Limits = "each"
+    image: Picture,
+    map: Tensor,
+    *,
+    alpha: float = 0.45,
+    cmap: str | None = None,
+    scale: Limits = "each",
+    zero: bool = True,
 ) -> Pixels:
     """A map laid over a picture as colour: ``(1 - alpha) · image + alpha · cmap(map / max(map))``.
 
@@ -33,6 +39,7 @@ def overlay(
         alpha: Share of the colour, in [0, 1].
         cmap: Name of a matplotlib colour map.
         scale: (lo, hi) of the colours; by default 0 and the map's maximum.
+        zero: Whether 0 means something; else the default is the map's minimum and its maximum.
 
     Returns:
         (H, W, 3) float64 in [0, 1].
@@ -45,7 +52,7 @@ def overlay(
         raise InputError(f"the map has shape {tuple(map.shape)}; expected (h, w) of one image and target")
     (picture,) = pictures(image, 1)
     values = array(map)
-    (found,) = scales([values], signed=False, limits=scale, cmap=cmap)
+    (found,) = scales([values], signed=False, zero=zero, limits=scale, cmap=cmap)
     return _blended(picture, values, found, _share(alpha))
 
 
@@ -78,6 +85,7 @@ def heatmap_figure(
     *,
     image: "Picture | None" = None,
     signed: bool = False,
+    zero: bool = True,
     titles: Sequence[str] = (),
     title: str = "",
     unit: str = "",
@@ -101,6 +109,7 @@ def heatmap_figure(
         image: What the model saw; see `plots.pictures`. Beside series and volumes it is left out.
         signed: Whether negative values mean something. They are drawn symmetric about 0 then, over a grey copy of the
             picture; else negative values have the colour of 0.
+        zero: Whether 0 means something; if not, colours begin at the smallest value and end at the largest.
         titles: Of the targets: T, the same for all images, or N·T, image by image.
         title: Of the whole figure.
         unit: Of the values, at the colour bar.
@@ -130,12 +139,12 @@ def heatmap_figure(
     drawn = min(targets, TARGETS)
     keys = [(n, key, t) for n in range(count) for key in maps for t in range(drawn)]
     values = [array(maps[key][n, t]) for n, key, t in keys]
-    found = scales(values, signed=signed, limits=scale, cmap=cmap)
+    found = scales(values, signed=signed, zero=zero, limits=scale, cmap=cmap)
     blocks: dict[tuple[int, str], list[Panel]] = {}
     for (n, key, t), each, colours in zip(keys, values, found, strict=True):
         parts = ["" if key == "input" else key, names[(n * targets + t) % len(names)], said(each)]
-        told = " · ".join(filter(None, parts)) or key
         backdrop = None if shown is None else shown[n]
+        told = " · ".join(filter(None, parts)) or ("map" if backdrop is None else "overlay")
         block = blocks.setdefault((n, key), [])
         if backdrop is not None and not block:
             block.append(Panel(pixels=backdrop, title=f"image {n}" if count > 1 else "image"))

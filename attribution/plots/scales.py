@@ -32,12 +32,15 @@ class Scale:
         return np.asarray(colormaps[self.cmap](share))[..., :3]
 
 
-def scales(maps: Sequence[Pixels], *, signed: bool, limits: Limits = "each", cmap: str | None = None) -> list[Scale]:
+def scales(
+    maps: Sequence[Pixels], *, signed: bool, zero: bool = True, limits: Limits = "each", cmap: str | None = None
+) -> list[Scale]:
     """The scale of each map: from 0 to its largest value, or symmetric about 0 where it is signed.
 
     Args:
         maps: Finite arrays.
         signed: Whether negative values mean something; else they have the colour of 0.
+        zero: Whether 0 means something; else colours go from the smallest value to the largest.
         limits: See `Limits`.
         cmap: A colour map of matplotlib; ``None``: `POSITIVE` or `SIGNED`.
 
@@ -49,10 +52,15 @@ def scales(maps: Sequence[Pixels], *, signed: bool, limits: Limits = "each", cma
     if cmap is not None and cmap not in colormaps:
         raise InputError(f"matplotlib has no colour map {cmap!r}{nearest(cmap, colormaps)}")
     name = cmap or (SIGNED if signed else POSITIVE)
+    if limits in ("each", "shared") and not (zero or signed):
+        ends = [(float(m.min()), float(m.max())) for m in maps]
+        if limits == "shared":
+            ends = [(min(low for low, _ in ends), max(high for _, high in ends))] * len(maps)
+        return [Scale(name, low, high if high > low else low + 1.0) for low, high in ends]
     if limits in ("each", "shared"):
         reach = [float(np.abs(m).max() if signed else m.max()) for m in maps]
-        ends = [max(reach)] * len(maps) if limits == "shared" else reach
-        return [Scale(name, -end if signed else 0.0, end) for end in (end if end > 0 else 1.0 for end in ends)]
+        tops = [max(reach)] * len(maps) if limits == "shared" else reach
+        return [Scale(name, -top if signed else 0.0, top) for top in (top if top > 0 else 1.0 for top in tops)]
     low, high = _stated(limits)
     return [Scale(name, low, high)] * len(maps)
 

@@ -25,6 +25,7 @@ class Heatmaps:
     Attributes:
         maps: Layer or ``"input"`` → (N, T, h, w), or another form of `heatmap_figure`.
         signed: See there.
+        zero: See there.
         titles: Of the targets, N·T, image by image.
         unit: Of the values.
         done: What was done to the maps for the figure, in a few words.
@@ -32,6 +33,7 @@ class Heatmaps:
 
     maps: Mapping[str, Tensor]
     signed: bool = False
+    zero: bool = True
     titles: Sequence[str] = ()
     unit: str = ""
     done: str = ""
@@ -80,7 +82,7 @@ def _panels(name: str, answer: Heatmaps, n: int, backdrop: Pixels | None, alpha:
         targets = map.shape[1]
         for t in range(min(targets, TARGETS)):
             values = array(map[n, t])
-            (scale,) = scales([values], signed=answer.signed)
+            (scale,) = scales([values], signed=answer.signed, zero=answer.zero)
             above = name if key == "input" else f"{name} · {key}"
             target = answer.titles[n * targets + t] if answer.titles else f"target {t}" if targets > 1 else ""
             text = "\n".join(filter(None, (above, target, answer.done, said(values))))

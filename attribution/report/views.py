@@ -86,7 +86,7 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
         count = map_.shape[1]
         for t in range(min(count, TARGETS)):
             values = array(map_[0, t])
-            (scale,) = scales([values], signed=technique.signed)
+            (scale,) = scales([values], signed=technique.signed, zero=technique.has_zero)
             small = pictures.shrunk(values)
             laid = small if picture is None or small.shape == picture.shape[:2] else resized(small, picture)
             target, score = targets[t] if t < len(targets) else (f"target {t}" if count > 1 else "", "")

@@ -110,23 +110,26 @@ def _samples(fo: Any, run: OpenRun, items: Items, picture: Picture) -> Iterator[
             yield samples
 
 
-def _heatmaps(fo: Any, technique: str, answer: Attribution, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _heatmaps(fo: Any, name: str, answer: Attribution, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of one item and technique."""
-    lines = [row for row in entry["rows"] if row["technique"] == technique][:1]
+    technique = answer.technique
+    lines = [row for row in entry["rows"] if row["technique"] == name][:1]
     told = {key: row[key] for row in lines for key in ("target", "label", "score") if row.get(key) is not None}
     maps = in_image(answer)
     return {
-        _field(technique if len(maps) < 2 else f"{technique}_{layer}"): fo.Heatmap(
-            map=map_[0, 0].float().numpy(), range=_range(map_[0, 0], answer.technique.signed), **told
+        _field(name if len(maps) < 2 else f"{name}_{layer}"): fo.Heatmap(
+            map=map_[0, 0].float().numpy(), range=_range(map_[0, 0], technique.signed, technique.has_zero), **told
         )
         for layer, map_ in maps.items()
     }
 
 
-def _range(map_: Tensor, signed: bool) -> list[float]:
-    """No value lies outside, and zero is where the colours of zero are."""
+def _range(map_: Tensor, signed: bool, zero: bool = True) -> list[float]:
+    """No value lies outside, and where zero means something it has the colour of zero."""
     low, high = float(map_.min()), float(map_.max())
     most = max(abs(low), abs(high))
+    if not (zero or signed) and low < high:
+        return [low, high]
     if not most:
         return [0.0, 1.0]
     return [-most, most] if signed or low < 0 else [0.0, high]

@@ -113,17 +113,17 @@ def heatmaps(answer: Attribution, pictures: "np.ndarray[Any, Any]") -> dict[str,
         answer: Of N images; maps that have no place in the image are left out.
         pictures: (N, H, W, 3) in [0, 1].
     """
-    signed = answer.technique.signed
+    signed, zero = answer.technique.signed, answer.technique.has_zero
     return {
-        key: [overlaid(each[0], picture, signed) for each, picture in zip(map_, pictures, strict=True)]
+        key: [overlaid(each[0], picture, signed, zero) for each, picture in zip(map_, pictures, strict=True)]
         for key, map_ in in_image(answer).items()
     }
 
 
-def overlaid(map_: Tensor, picture: "np.ndarray[Any, Any]", signed: bool) -> "np.ndarray[Any, Any]":
+def overlaid(map_: Tensor, picture: "np.ndarray[Any, Any]", signed: bool, zero: bool) -> "np.ndarray[Any, Any]":
     """(H, W, 3) of uint8: as in the technique's figure, without the scale."""
-    lay = plots.signed_overlay if signed else plots.overlay
-    pixels = lay(picture.astype(np.float64), map_.float())
+    below, values = picture.astype(np.float64), map_.float()
+    pixels = plots.signed_overlay(below, values) if signed else plots.overlay(below, values, zero=zero)
     return (pixels * 255).round().clip(0, 255).astype(np.uint8)
 
 

@@ -11,7 +11,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from attribution import Activations, Attribution, ClassScore, GradCAM, Occlusion, Saliency, explain, plots
+from attribution import (
+    RISE,
+    Activations,
+    Attribution,
+    ClassScore,
+    GradCAM,
+    Occlusion,
+    Saliency,
+    explain,
+    plots,
+    side_by_side,
+)
 from attribution.technique import Technique
 from attribution.testing import small_cnn
 from tests.conftest import noise
@@ -76,6 +87,37 @@ def test_signed_maps_share_a_scale_symmetric_about_zero() -> None:
     figure = plots.heatmap_figure(maps, titles=["a", "b"], signed=True, scale="shared")
     assert bars(figure) == [["-4", "0", "4"]] * 2
     np.testing.assert_allclose(panel(figure, "a")[0, 1], matplotlib.colormaps["RdBu_r"](0.0)[:3])
+
+
+def test_where_zero_means_nothing_colours_go_from_the_smallest_value_to_the_largest() -> None:
+    maps = {"input": torch.tensor([[[[0.5, 0.6]], [[0.7, 0.9]], [[0.2, 0.2]]]])}
+    told = [["0.5", "0.55", "0.6"], ["0.7", "0.8", "0.9"], ["0.2", "0.7", "1.2"]]
+    figure = plots.heatmap_figure(maps, titles=["a", "b", "c"], zero=False)
+    assert bars(figure) == told
+    np.testing.assert_allclose(panel(figure, "a"), [[INFERNO(0.0)[:3], INFERNO(1.0)[:3]]])
+    assert titles(figure)[2] == "c · 0.2 everywhere"
+    shared = plots.heatmap_figure(maps, titles=["a", "b", "c"], zero=False, scale="shared")
+    assert bars(shared) == [["0.2", "0.55", "0.9"]] * 3
+    from_zero = plots.heatmap_figure(maps, titles=["a", "b", "c"])
+    assert bars(from_zero)[0] == ["0", "0.3", "0.6"]
+    assert np.abs(panel(from_zero, "a") - panel(figure, "a")).max() > 0.1
+    over = plots.overlay(np.zeros((1, 2, 3)), maps["input"][0, 0], alpha=1.0, zero=False)
+    np.testing.assert_allclose(over, panel(figure, "a"))
+
+
+def test_rise_says_that_its_zero_means_nothing() -> None:
+    """All its values lie near the mean score; seen from 0 they are one colour."""
+    assert [each.has_zero for each in (RISE, Occlusion, GradCAM)] == [False, True, True]
+    result = explain(small_cnn(), noise(1, 3, 17, 23), RISE(masks=64, cells=4), target=1)
+    low, high = float(result.map.min()), float(result.map.max())
+    expected = [f"{value:.3g}" for value in (low, (low + high) / 2, high)]
+    assert bars(result.figure()) == bars(side_by_side({"rise": result})) == [expected]
+
+
+def test_a_map_of_no_class_is_called_what_it_is() -> None:
+    maps = {"input": positive(1, 1, 4, 6)}
+    assert titles(plots.heatmap_figure(maps, image=PICTURE)) == ["image", "map", "overlay"]
+    assert titles(plots.heatmap_figure(maps)) == ["map"]
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.0, "zero everywhere"), (0.25, "0.25 everywhere")])

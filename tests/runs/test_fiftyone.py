@@ -127,6 +127,8 @@ def test_a_map_of_zeros_has_a_range() -> None:
     assert _range(-ramp, signed=False) == [-3.0, 3.0]
     assert _range(ramp, signed=True) == [-3.0, 3.0]
     assert _range(ramp, signed=False) == [0.0, 3.0]
+    assert _range(ramp, signed=False, zero=False) == [0.5, 3.0]
+    assert _range(zeros, signed=False, zero=False) == [0.0, 1.0]
 
 
 def test_what_is_refused_leaves_no_data_set(tmp_path: Path, fiftyone: dict[str, Dataset]) -> None:

@@ -1,14 +1,10 @@
 """RISE: which places matter, by how the score answers to random masks?"""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from torch import Tensor
-
 from attribution.errors import InputError
 from attribution.inputs.inputs import Inputs
-from attribution.technique import Maps
 from attribution.techniques.parameters import integer, one_or_several, real
 from attribution.techniques.perturbation.family import Perturbation, places_of
 from attribution.techniques.perturbation.random_masks import RandomMasks
@@ -48,6 +44,7 @@ class RISE(Perturbation):
 
     name: ClassVar[str] = "rise"
     title: ClassVar[str] = "RISE"
+    has_zero: ClassVar[bool] = False
 
     masks: int = 4000
     cells: int | tuple[int, ...] = 7
@@ -66,7 +63,7 @@ class RISE(Perturbation):
 
     @property
     def signed(self) -> bool:
-        """A mean of scores has no zero that means anything."""
+        """A mean of scores has no sign that means anything."""
         return False
 
     def spread(self, places: int) -> tuple[float, ...]:
@@ -92,13 +89,6 @@ class RISE(Perturbation):
     def drawn_masks(self, places: tuple[int, ...]) -> RandomMasks:
         """The masks of an input with these places; the one choice that all backends share."""
         return RandomMasks.drawn(self.masks, self.grid(len(places)), places, self.keep, self.seed)
-
-    def drawn(self, maps: Mapping[str, Tensor]) -> tuple[Maps, str]:
-        """Less the smallest value of each map, which every place has."""
-        low = {
-            name: map_.flatten(2).amin(2).view(*map_.shape[:2], *[1] * (map_.ndim - 2)) for name, map_ in maps.items()
-        }
-        return {name: map_ - low[name] for name, map_ in maps.items()}, "less the smallest value"
 
     @classmethod
     def example(cls) -> Self:

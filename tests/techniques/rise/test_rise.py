@@ -294,11 +294,3 @@ def test_a_grid_that_does_not_fit_is_refused_before_any_work(cells: Any) -> None
     with pytest.raises(InputError, match=r"RISE\.cells is .* give one int, or one for each place axis"):
         explain(model, noise(1, 3, 7, 11, dtype=DOUBLE), RISE(cells=cells))
     assert SEEN == []
-
-
-def test_figures_leave_out_what_every_place_has() -> None:
-    result = explain(small_cnn(), noise(1, 3, 17, 23), RISE(masks=64, cells=4), target=1)
-    shown, words = result.technique.drawn(result.maps)
-    assert float(shown["input"].min()) == 0
-    assert words == "less the smallest value"
-    assert result.figure() is not None
