@@ -1,7 +1,7 @@
 """``attribution report``: images or a run as one HTML page."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from tqdm.auto import tqdm
 
 from attribution import api, images, paths, registry, runs
 from attribution.cli import question
-from attribution.cli.run import items_of
+from attribution.cli.run_photos import Photos
 from attribution.cli.setting import Setting
 from attribution.comparison import Comparison
 from attribution.errors import AttributionError, InputError
 from attribution.report import Item, Report, evidence
 from attribution.report.report import Top
 from attribution.result import Attribution
-from attribution.runs import Entry, ImageFiles, OpenRun, fingerprint
+from attribution.runs import OpenRun, fingerprint
 
 _FEWEST = 8  # channels of a layer, where a page has many images
 
@@ -46,7 +46,7 @@ def of_images(
     items, hashes = [], {}
     called = [path.name for path in asked.paths]
     names = called if len({*called}) == len(called) else [str(path) for path in asked.paths]
-    silent = _silent(setting) if len(asked.paths) > 1 else True
+    silent = True if len(asked.paths) == 1 else None if setting.progress is None else not setting.progress
     for path, name in zip(tqdm(asked.paths, desc="report", unit="image", disable=silent), names, strict=True):
         photo = images.photo(path)
         inputs, cut = setting.inputs(photo.image), setting.cut(photo.image)
@@ -83,6 +83,8 @@ def of_run(
     most: int,
     photos: Path | None,
     setting: Setting | None,
+    default: Callable[[], Setting],
+    progress: bool | None,
     evaluation: Path | None,
     command: str,
 ) -> None:
@@ -92,8 +94,10 @@ def of_run(
         folder: Of the run.
         out: The page.
         most: Items on it.
-        photos: The folder or list that the run went over; ``None``: maps stand alone.
-        setting: The model of the run, for what it sees of the photos.
+        photos: The folder or list that the run went over; ``None``: the one that it remembers.
+        setting: The model of the run, for what it sees of the photos; ``None``: none is named.
+        default: The model of runs that name none.
+        progress: Whether a bar is shown; ``None``: where somebody sees it.
         evaluation: A folder with scores of evidence.
         command: What makes the page again.
 
@@ -103,24 +107,17 @@ def of_run(
     """
     scores = None if evaluation is None else evidence.read(evaluation)
     run = runs.open(folder)
-    files = None if photos is None or setting is None else _files(run, photos, setting)
-    places = {} if files is None else {name: place for place, name in enumerate(files.names)}
     done = [entry for entry in run.entries if entry.error is None]
     if not done:
         raise InputError(f"the run in {paths.named(folder)} has no results yet")
+    found = Photos.of(run, photos, setting, default)
     shown = done[:: -(-len(done) // most)]
     items = []
-    for entry in tqdm(shown, desc="report", unit="image", disable=_silent(setting)):
-        inputs, notes = (None, ()) if files is None else _photo(entry, files, places)
-        items.append(
-            Item(
-                run[entry.number],
-                name=entry.name,
-                image=None if inputs is None or setting is None else setting.loaded.picture(inputs)[0],
-                top=() if inputs is None or setting is None else _top(setting, inputs.to(setting.device)),
-                notes=(*entry.notes, *notes),
-            )
-        )
+    silent = None if progress is None else not progress
+    for entry in tqdm(shown, desc="report", unit="image", disable=silent):
+        seen, answers = found.seen(entry), run[entry.number]
+        notes = (*entry.notes, *seen.notes)
+        items.append(Item(answers, name=entry.name, image=seen.image, whole=seen.whole, top=seen.top, notes=notes))
     settings = run.folder.settings
     page = Report(
         items=items,
@@ -134,7 +131,7 @@ def of_run(
             "transform": str(settings["transform"]),
         },
         command=command,
-        left_out=_left_out(run, len(shown), len(done)),
+        left_out=" ".join(filter(None, [_left_out(run, len(shown), len(done)), found.told])),
         channels=_channels(items),
     )
     typer.echo(page.save(out))
@@ -228,11 +225,6 @@ def _quoted(word: str) -> str:
     return "$'" + "".join(chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in data) + "'"
 
 
-def _silent(setting: Setting | None) -> bool | None:
-    """As typed; ``None``: where nobody watches."""
-    return None if setting is None or setting.progress is None else not setting.progress
-
-
 def _channels(items: Sequence[Item]) -> int:
     """Of a layer: about as many on the whole page, however many images it has."""
     return max(_FEWEST, Report.channels // len(items))
@@ -244,36 +236,6 @@ def _top(setting: Setting, inputs: Tensor) -> Top:
         return setting.top(inputs)
     except AttributionError:
         return ()
-
-
-def _files(run: OpenRun, photos: Path, setting: Setting) -> ImageFiles:
-    """The photos of a run, refused where the model would see something else of them than it did."""
-    found = items_of(photos, setting, run.folder.root)
-    settings = run.folder.settings
-    if settings["model"]["weights"] != fingerprint.of_model(setting.model)["weights"]:
-        raise InputError(
-            f"the run was made with other weights than those of {setting.loaded.name}; name its --model and --weights, "
-            "or leave --photos out"
-        )
-    if settings["transform"] != found.transform:
-        raise InputError(
-            f"the run read its photos by {settings['transform']}, and {setting.loaded.name} reads them by "
-            f"{found.transform}; give the --stretch of the run, or leave --photos out"
-        )
-    return found
-
-
-def _photo(entry: Entry, files: ImageFiles, places: Mapping[str, int]) -> tuple[Tensor | None, tuple[str, ...]]:
-    """What the model saw of an item, (1, C, H, W), if its file is still the same."""
-    if entry.name not in places:
-        return None, ("The photo is not where --photos looks, so that its maps stand alone.",)
-    try:
-        item = files[places[entry.name]]
-    except InputError as error:
-        return None, (f"The photo cannot be read any more: {error}",)
-    if item.sha256 != entry.sha256:
-        return None, ("The photo is another one than the run saw, so that its maps stand alone.",)
-    return item.inputs[None], ()
 
 
 def _left_out(run: OpenRun, shown: int, done: int) -> str:

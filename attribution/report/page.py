@@ -12,6 +12,7 @@ from unicodedata import category
 from torch import Tensor
 
 from attribution.plots import pictures as backdrops
+from attribution.plots.pixels import Pixels
 from attribution.plots.scales import POSITIVE, SIGNED
 from attribution.report import agreeing, channels, pictures, scored
 from attribution.report.report import Item, Report
@@ -39,6 +40,8 @@ class Shown:
         name: Of the image.
         photo: Its address; empty where there is none.
         size: Height and width of the photo as the model saw it.
+        whole: The address of the photo itself, where nobody knows what the model saw of it.
+        whole_size: Of that, its height and width.
         top: Label, index, probability.
         views: Heatmaps of planes.
         plates: Figures of heatmaps that are none.
@@ -51,6 +54,8 @@ class Shown:
     name: str
     photo: str
     size: tuple[int, int]
+    whole: str
+    whole_size: tuple[int, int]
     top: Sequence[tuple[str, int, float]]
     views: list[View]
     plates: list[Plate]
@@ -90,7 +95,7 @@ def html(report: Report) -> str:
 
 
 def _shown(number: int, item: Item, report: Report) -> Shown:
-    seen = None if item.image is None else backdrops(item.image, 1)[0]
+    seen, whole = item.seen, None if item.whole is None else backdrops(item.whole, 1)[0]
     small = None if seen is None else pictures.shrunk(seen)
     heatmaps = {name: each for name, each in item.answers.items() if each.technique.kind == "heatmap"}
     activations = [each for each in item.answers.values() if each.technique.kind == "activation"]
@@ -98,7 +103,9 @@ def _shown(number: int, item: Item, report: Report) -> Shown:
         anchor=f"item-{number}",
         name=item.name,
         photo="" if small is None else pictures.photo(small),
-        size=(0, 0) if seen is None else (seen.shape[0], seen.shape[1]),
+        size=_size(seen),
+        whole="" if whole is None else pictures.photo(pictures.shrunk(whole)),
+        whole_size=_size(whole),
         top=item.top,
         views=[view for name, each in heatmaps.items() for view in views_of(name, each, report.labels, small)],
         plates=[plate for each in heatmaps.values() for plate in plates_of(each, report.labels)],
@@ -106,6 +113,10 @@ def _shown(number: int, item: Item, report: Report) -> Shown:
         agreement=agreeing.verdicts(item.comparisons) if item.comparisons else None,
         notes=item.notes,
     )
+
+
+def _size(picture: Pixels | None) -> tuple[int, int]:
+    return (0, 0) if picture is None else (picture.shape[0], picture.shape[1])
 
 
 def _patterns(report: Report) -> "list[tuple[str, str, tuple[str, list[channels.Pattern]]]]":

@@ -11,6 +11,8 @@ from attribution.comparison import Comparison
 from attribution.errors import InputError
 from attribution.metrics import Table
 from attribution.plots import pictures
+from attribution.plots.backdrops import Bands
+from attribution.plots.pixels import Pixels
 from attribution.result import Attribution
 from attribution.runs import files
 from attribution.runs.explaining import chosen
@@ -30,9 +32,13 @@ class Item:
         answers: By name, each of one image: heatmaps and activations.
         name: Of the image.
         image: What the model saw, as for `Attribution.figure`; ``None``: maps stand alone.
+        whole: The photo itself, likewise, where it is not known what the model saw of it: it stands beside the maps.
         top: The most probable classes.
         comparisons: Of backends, by the names of the techniques.
         notes: What should be known of the image, or why it has no answers.
+        mean: Of the transform that made ``image``, as for `Attribution.figure`.
+        std: Likewise.
+        bands: Which channels of ``image`` are shown, likewise.
 
     Raises:
         InputError: An answer is of several images, or of none; or the picture has another form.
@@ -41,9 +47,13 @@ class Item:
     answers: Mapping[str, Attribution]
     name: str = "image"
     image: Any = None
+    whole: Any = None
     top: Top = ()
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    mean: Any = None
+    std: Any = None
+    bands: Bands = None
 
     def __post_init__(self) -> None:
         for name, answer in self.answers.items():
@@ -56,8 +66,18 @@ class Item:
         for name, compared in self.comparisons.items():
             if not isinstance(compared, Comparison):
                 raise InputError(f"{name!r} is a {type(compared).__name__}; give a Comparison, as compare returns it")
-        if self.image is not None:
-            pictures(self.image, 1)
+        for picture, look in ((self.image, self._look), (self.whole, {})):
+            if picture is not None:
+                pictures(picture, 1, **look)  # refused here, not when the page is made
+
+    @property
+    def seen(self) -> Pixels | None:
+        """What the model saw, (H, W, 3) in [0, 1]."""
+        return None if self.image is None else pictures(self.image, 1, **self._look)[0]
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        return {"mean": self.mean, "std": self.std, "bands": self.bands}
 
     @classmethod
     def each(
@@ -67,6 +87,9 @@ class Item:
         names: Sequence[str] = (),
         images: Any = None,
         tops: Sequence[Top] = (),
+        mean: Any = None,
+        std: Any = None,
+        bands: Bands = None,
     ) -> list[Self]:
         """An item for each image of a batch.
 
@@ -75,6 +98,9 @@ class Item:
             names: Of the images; by default their numbers.
             images: Of all of them, as for `Attribution.figure`.
             tops: The most probable classes of each.
+            mean: Of the transform that made ``images``, as for `Attribution.figure`.
+            std: Likewise.
+            bands: Which channels of ``images`` are shown, likewise.
 
         Raises:
             InputError: The answers are of different numbers of images, or there are others of names or pictures.
@@ -86,7 +112,7 @@ class Item:
         for told, given in (("names", names), ("tops", tops)):
             if len(given) not in (0, count):
                 raise InputError(f"{len(given)} {told} for {count} images; give one for each")
-        seen = [None] * count if images is None else pictures(images, count)
+        seen = [None] * count if images is None else pictures(images, count, mean=mean, std=std, bands=bands)
         return [
             cls(
                 {name: chosen(answer, [k], count) for name, answer in answers.items()},

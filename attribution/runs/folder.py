@@ -27,6 +27,7 @@ class RunFolder:
         names: One per item; item k is in shard ``k // settings["batch_size"]``.
         labels: Class names, or ``None``.
         source: Where the items came from, in words; results do not depend on it.
+        place: The folder or list of their files, where there is one; results do not depend on it either.
     """
 
     root: Path
@@ -34,6 +35,7 @@ class RunFolder:
     names: tuple[str, ...]
     labels: tuple[str, ...] | None
     source: str
+    place: Path | None = None
 
     @staticmethod
     def settled(root: Path) -> bool:
@@ -42,7 +44,13 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, root: Path, settings: Mapping[str, Any], names: Sequence[str], labels: Sequence[str] | None, source: str
+        cls,
+        root: Path,
+        settings: Mapping[str, Any],
+        names: Sequence[str],
+        labels: Sequence[str] | None,
+        source: str,
+        place: Path | None = None,
     ) -> Self:
         """Settle a new run; its folder is `made`.
 
@@ -52,7 +60,8 @@ class RunFolder:
         listed = None if labels is None else list(labels)
         files.write(root / _ITEMS, _json(list(names)))
         # The last to appear: what was not settled whole is settled anew.
-        files.write(root / _RUN, _json({"settings": dict(settings), "labels": listed, "source": source}))
+        about = {"source": source, "place": None if place is None else _from(root, place)}
+        files.write(root / _RUN, _json({"settings": dict(settings), "labels": listed, **about}))
         return cls.read(root)
 
     @classmethod
@@ -72,11 +81,13 @@ class RunFolder:
             settings, labels = dict(run["settings"]), run["labels"]
             settings["batch_size"] = int(settings["batch_size"])
             whole = settings["items"] == items_text(names)
+            place = run.get("place")  # older runs tell none
+            place = None if place is None else root / str(place)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise OutputError(f"the run in {named(root)} cannot be read: {error}") from error
         if not whole:
             raise OutputError(f"{named(root / _ITEMS)} was changed: its names are not those of the run")
-        return cls(root, settings, names, None if labels is None else tuple(labels), str(run["source"]))
+        return cls(root, settings, names, None if labels is None else tuple(labels), str(run["source"]), place)
 
     @property
     def batch_size(self) -> int:
@@ -173,6 +184,14 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
     return [] if old == new else [f"{path} was {_cut(old)} and is {_cut(new)}"]
+
+
+def _from(root: Path, place: Path) -> str:
+    """Of the folder of the run where there is a way, so that both may be moved together."""
+    try:
+        return os.path.relpath(os.path.realpath(place), os.path.realpath(root))
+    except ValueError:  # another drive
+        return os.path.abspath(place)
 
 
 def _cut(value: Any) -> str:

@@ -34,6 +34,7 @@ class ImageFiles:
         told: A text that names the transform; ``None``: it is made of the function.
         root: A folder out of which no link may lead; ``None``: links are followed.
         targets: One class per file, or none at all.
+        place: The folder or list that a record tells.
 
     Attributes:
         ahead: Whether files may be read, and ``transform`` called, in a thread of the run, before their turn.
@@ -51,8 +52,9 @@ class ImageFiles:
         told: str | None = None,
         root: Path | None = None,
         targets: Sequence[int] | None = None,
+        place: Path | None = None,
     ) -> None:
-        self.paths, self.names, self.source = paths, names, source
+        self.paths, self.names, self.source, self.place = paths, names, source, place
         self.transform = fingerprint.of_function(transform) if told is None else told
         self._transform, self.targets = transform, targets
         self._root = None if root is None else os.path.realpath(root)
@@ -132,7 +134,7 @@ def of_folder(
     found.sort()
     source = f"folder {named(root)}" + (f", {others} other files left out" if others else "")
     paths, names = [path for _, path in found], [os.fsdecode(name) for name, _ in found]
-    return ImageFiles(paths, names, transform, source=source, told=told, root=root)
+    return ImageFiles(paths, names, transform, source=source, told=told, root=root, place=root)
 
 
 def of_list(
@@ -182,7 +184,7 @@ def of_list(
         raise InputError(f"{named(path)} lists no image")
     paths = [path.parent / name for name in names]
     given = None if target is None else targets
-    return ImageFiles(paths, names, transform, source=f"list {named(path)}", told=told, targets=given)
+    return ImageFiles(paths, names, transform, source=f"list {named(path)}", told=told, targets=given, place=path)
 
 
 def _class(text: str | None, index: Callable[[str], int], path: Path, line: int) -> int:

@@ -33,7 +33,8 @@ class Items(Protocol):
     """A sequence of items with names.
 
     Where it has a true attribute ``ahead``, items are read in a thread of the run before their turn. Where it has an
-    attribute ``targets`` that is not ``None``, another sequence of targets is another run.
+    attribute ``targets`` that is not ``None``, another sequence of targets is another run. Where it has an attribute
+    ``place``, the record of the run tells that its files lie there.
     """
 
     @property

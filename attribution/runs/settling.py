@@ -83,7 +83,8 @@ def settle(
                 "another folder, or the settings of that run"
             )
         return old
-    return RunFolder.create(root, asked, items.names, class_names.every(labels), items.source)
+    place = getattr(items, "place", None)
+    return RunFolder.create(root, asked, items.names, class_names.every(labels), items.source, place)
 
 
 def left(folder: RunFolder, items: Items, tell: Tell) -> list[int]:

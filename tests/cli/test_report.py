@@ -1,7 +1,9 @@
 """``attribution report``: images and runs as a page, and what is refused."""
 
+import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attribution import images, registry
 from attribution.cli import report
@@ -87,8 +90,15 @@ def test_a_run_becomes_a_page(attribution: Callable[..., Any], trained: tuple[Pa
     articles = root.all("article")
     assert [each.one("h2").text for each in articles] == ["0.png", "1.png", "3.png", "4.png"]
     assert [link.attributes["href"] for link in root.one("nav").all("a")] == [f"#item-{k}" for k in range(4)]
-    assert root.all("figure", class_="photo") == []
     assert "1 failed and is not shown: 2.png" in root.one("header").text
+    assert "what the model of the run saw of them is not known" in root.one("header").text
+    for article in articles:  # the usual model is another one, so that photos stand whole beside their maps
+        shown = article.one("figure", class_="photo").one("img")
+        with Image.open(photos / article.one("h2").text) as photo:
+            assert (shown.attributes["width"], shown.attributes["height"]) == tuple(map(str, photo.size))
+            drawn = pixels(shown.attributes["src"])[..., :3]
+            assert np.abs(drawn - np.asarray(photo.convert("RGB")) / 255).mean() < 0.05
+        assert shown.attributes["class"] == "whole"
     assert attribution("report", run, "--photos", photos, "-m", spec, "--most", 2, "--out", page).code == 0
     root = read(page.read_text(encoding="utf-8"))
     assert [each.one("h2").text for each in root.all("article")] == ["0.png", "3.png"]
@@ -116,18 +126,68 @@ def test_a_photo_that_has_changed_is_not_shown_as_the_one_of_the_run(
     assert "not where --photos looks" in articles[2].text
 
 
+def test_a_run_finds_its_photos_again(
+    attribution: Callable[..., Any], refused: Callable[..., str], trained: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    """Both are moved together; the model is named, and then no photo lies there any more."""
+    run, photos = (shutil.copytree(each, tmp_path / each.name) for each in trained[:2])
+    spec, page = trained[2], tmp_path / "x.html"
+    assert attribution("report", run, "-m", spec, "-o", page).code == 0
+    articles = read(page.read_text(encoding="utf-8")).all("article")
+    loaded = load_model(spec)
+    for article in articles:
+        wanted = loaded.picture(loaded.inputs(images.read(photos / article.one("h2").text)))[0]
+        shown = article.one("figure", class_="photo").one("img")
+        assert np.abs(pixels(shown.attributes["src"])[..., :3] - wanted).mean() < 0.05
+        assert "class" not in shown.attributes
+        assert len(article.one("table", class_="top").one("tbody").all("tr")) == 5
+    (photos / "0.png").write_bytes((photos / "1.png").read_bytes())
+    (photos / "3.png").unlink()
+    assert attribution("report", run, "-o", page).code == 0
+    articles = read(page.read_text(encoding="utf-8")).all("article")
+    assert [len(each.all("figure", class_="photo")) for each in articles] == [0, 1, 0, 1]
+    assert "another one than the run saw" in articles[0].text
+    assert "not where the run saw it" in articles[2].text
+    shutil.rmtree(photos)
+    assert attribution("report", run, "-o", page).code == 0
+    root = read(page.read_text(encoding="utf-8"))
+    assert root.all("figure", class_="photo") == []
+    assert f"No photos are at {run / '..' / 'photos'} any more; --photos shows them." in root.one("header").text
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({key: value for key, value in record.items() if key != "place"}))
+    assert attribution("report", run, "-o", page).code == 0
+    assert "does not tell where its photos lie" in read(page.read_text(encoding="utf-8")).one("header").text
+    assert "give --photos too" in refused("report", run, "-m", spec, "-o", page)
+
+
+def test_a_run_of_the_usual_model_needs_no_options(
+    attribution: Callable[..., Any], trained: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    """``attribution run photos`` and ``attribution report run``: maps lie over what the model saw."""
+    run, page = tmp_path / "run", tmp_path / "x.html"
+    assert attribution("run", trained[1], "-t", "grad_cam", "-o", run, "-q", "--stretch").code == 1
+    assert attribution("report", run, "--most", 1, "-o", page).code == 0
+    article = read(page.read_text(encoding="utf-8")).one("article")
+    loaded = load_model("bundled:squeezenet1_1")
+    wanted = loaded.picture(loaded.inputs(images.read(trained[1] / "0.png"), stretch=True))[0]
+    drawn = pixels(article.one("figure", class_="photo").one("img").attributes["src"])[..., :3]
+    assert np.abs(drawn - wanted).mean() < 0.05
+
+
 def test_what_a_run_did_not_see_is_refused(
     refused: Callable[..., str], trained: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     run, photos, spec = trained
     out = ("--out", tmp_path / "x.html")
     assert "whose maps are made; leave --technique out" in refused("report", run, "-t", "saliency", *out)
-    assert "give --photos too" in refused("report", run, "-m", spec, *out)
+    assert "whose maps are made; leave --backend out" in refused("report", run, "-b", "hooks", *out)
+    assert "whose maps are made; leave --compare out" in refused("report", run, "--no-compare", *out)
+    assert "--most is of a run" in refused("report", photos / "0.png", "--most", 3, *out)
     assert "reads them by" in refused("report", run, "-m", spec, "--photos", photos, "--stretch", *out)
     changed = tmp_path / "model.py"
     changed.write_text(Path(spec.rpartition(":")[0]).read_text().replace("small_cnn()", "small_cnn(seed=1)"))
     assert "other weights" in refused("report", run, "-m", f"{changed}:make", "--photos", photos, *out)
-    assert "are those of a run" in refused("report", photos / "0.png", "--photos", photos, *out)
+    assert "--photos is of a run" in refused("report", photos / "0.png", "--photos", photos, *out)
     assert os.listdir(tmp_path) == ["model.py"]
 
 

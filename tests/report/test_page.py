@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib import colormaps
 
-from attribution import Comparison, GradCAM, InputError, NonFiniteError, OutputError, compare, explain
+from attribution import RISE, Comparison, GradCAM, InputError, NonFiniteError, OutputError, compare, explain
 from attribution.metrics import SRG, evaluate
 from attribution.report import Item, Report, evidence
 from attribution.report.channels import COLUMNS, ROWS
@@ -181,6 +181,35 @@ def test_evidence_is_that_of_the_folder(root: Element, tmp_path: Path) -> None:
     assert table.means("srg") == made.means("srg")
     with pytest.raises(InputError, match=r"holds no evaluation: run\.json does not exist"):
         evidence.read(tmp_path / "none")
+
+
+def test_pictures_are_what_figures_take() -> None:
+    """Normalised inputs, and images of five bands."""
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.1]
+    seen = (picture() - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+    with pytest.raises(InputError, match="give mean= and std="):
+        item(image=seen)
+    assert np.abs(item(image=seen, mean=mean, std=std).seen - picture()[0].movedim(0, -1).numpy()).max() < 1e-6
+    five = torch.cat([picture(), 1 - picture()], dim=1)[:, :5]
+    with pytest.raises(InputError, match="image has 5 channels; say which are shown"):
+        item(image=five)
+    shown = item(image=five, bands=(4, 0, 2), comparisons={})
+    drawn = pixels(read(Report(items=[shown]).html()).one("figure", class_="photo").one("img").attributes["src"])
+    assert np.abs(drawn[..., :3] - five[0, [4, 0, 2]].movedim(0, -1).numpy()).mean() < 0.05
+    each = Item.each(answers(2), images=torch.cat([five, five]), bands=3)
+    assert np.abs(each[1].seen - five[0, 3, ..., None].numpy()).max() < 1e-6
+
+
+def test_a_technique_without_a_zero_is_drawn_from_its_smallest_value() -> None:
+    rise = explain(MODEL, picture(), RISE(masks=32), target=1)
+    tile = read(Report(items=[item(answers={"rise": rise}, comparisons={})]).html()).one("figure", class_="tile")
+    low, high = float(rise.map.min()), float(rise.map.max())
+    ticks = [float(span.text.replace("−", "-")) for span in tile.one("div", class_="ticks").all("span")]
+    assert ticks == pytest.approx([low, (low + high) / 2, high], rel=1e-2)
+    assert low > 0
+    share = ((rise.map[0, 0] - low) / (high - low)).double().numpy()
+    expected = colormaps["inferno"]((share * 255).round().astype(int))[..., :3]
+    assert np.abs(pixels(tile.one("img").attributes["src"])[..., :3] - expected).max() <= 2.1 / 255
 
 
 def test_a_batch_becomes_an_item_for_each_image() -> None:

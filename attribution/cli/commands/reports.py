@@ -36,6 +36,7 @@ RUN = "run.json"
 
 @app.command(epilog="Example: attribution report photo.jpg -t grad_cam -t occlusion --target espresso -o photo.html")
 def report(
+    context: typer.Context,
     sources: Annotated[list[Path] | None, typer.Argument(metavar="RUN|IMAGE", show_default=False)] = None,
     technique: Annotated[
         list[str] | None,
@@ -83,7 +84,7 @@ def report(
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER|LIST.csv", help="Of a run: what it went over, to show its photos."),
+        typer.Option(metavar="FOLDER|LIST.csv", help="Of a run: what it went over, if that was moved."),
     ] = None,
     most: Annotated[int, typer.Option(metavar="N", min=1, help="Items of a run on the page.")] = 40,
     out: Annotated[
@@ -104,17 +105,16 @@ def report(
     setting |= {"--batch-size": batch_size, "--device": device}
     asked: dict[str, object] = {"--technique": technique, "--layer": layer, "--target": target, "--param": param}
     asked |= {"--score": score, "--output": output}
+    typed = _typed(context)
     if of_run:
-        if unused := [name for name, value in asked.items() if value]:
+        if unused := [name for name in (*asked, "--backend", "--compare", "--batch-size") if name in typed]:
             raise InputError(f"{paths.named(given[0])} is a run, whose maps are made; leave {unused[0]} out")
         if photos is not None and not photos.exists():
             raise InputError(f"no folder or list {paths.named(photos)}; give what the run went over")
-        if photos is None and (model or weights):
-            raise InputError("a run's page needs no model but for its photos; give --photos too, or leave --model out")
         refuse(model=model, weights=weights, reading=reading)
     else:
-        if photos is not None:
-            raise InputError("--photos are those of a run; give images by their paths alone")
+        if unused := [name for name in ("--photos", "--most") if name in typed]:
+            raise InputError(f"{unused[0]} is of a run; of images leave it out: all that are named are shown")
         refuse(technique or TECHNIQUES, param or [], given, model, weights, reading)
     from attribution.cli import question
     from attribution.cli import report as reports
@@ -124,10 +124,21 @@ def report(
         return Setting.of(model or MODEL, weights, device, stretch, reading, batch_size=batch_size, progress=progress)
 
     if of_run:
-        options: dict[str, object] = {"--photos": photos, **(setting if photos else {}), "--most": most, **common}
-        loaded = None if photos is None else settled()
+        named = photos is not None or bool(typed & ({*setting} - {"--device"}))
+        options: dict[str, object] = {"--photos": photos, **(setting if named else {}), "--most": most, **common}
+        loaded = settled() if named else None
         line = reports.command_of("report", given, options)
-        reports.of_run(given[0], out, most=most, photos=photos, setting=loaded, evaluation=evidence, command=line)
+        reports.of_run(
+            given[0],
+            out,
+            most=most,
+            photos=photos,
+            setting=loaded,
+            default=settled,
+            progress=progress,
+            evaluation=evidence,
+            command=line,
+        )
         return
     names = technique or list(TECHNIQUES)
     parsed = question.parse(names, backend, given, layer or [], target or [], param or [], score, output)
@@ -141,6 +152,12 @@ def report(
         evaluation=evidence,
         command=reports.command_of("report", given, options),
     )
+
+
+def _typed(context: typer.Context) -> set[str]:
+    """The options that stand on the command line, by their first names."""
+    sources = {each: context.get_parameter_source(each.name or "") for each in context.command.params}
+    return {each.opts[0] for each, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _refuse_places(sources: list[Path], out: Path, evidence: Path | None) -> None:

@@ -31,7 +31,7 @@ function lay(stack, photo, signed) {
 
 function maps(section) {
   const article = section.closest("article");
-  const photo = article.querySelector(".photo img");
+  const photo = article.querySelector(".photo img:not(.whole)");
   const tiles = all(".tile", section);
   const viewer = section.querySelector(".viewer");
   const status = section.querySelector(".status");
@@ -103,7 +103,7 @@ function maps(section) {
     });
   choose(tiles[0], false);
   const preview = document.querySelector(`[data-preview="${CSS.escape(section.dataset.item)}"]`);
-  if (preview) {
+  if (preview && !article.querySelector(".whole")) {
     preview.append(...tiles[0].querySelector(".stack").cloneNode(true).childNodes);
     for (const image of all("img", preview)) image.alt = "";
   }
