@@ -17,6 +17,7 @@ _COARSE = {"tf32": torch.float16, "bf16": torch.bfloat16}
 
 
 _cudnn: Any = torch.backends.cudnn
+_mkldnn: Any = torch.backends.mkldnn
 
 FLAGS: dict[str, Callable[[], Any]] = {
     "convolution": lambda: _cudnn.conv,
@@ -46,6 +47,14 @@ def tf32(inputs: Tensor | Inputs, *products: str) -> torch.dtype | None:
     said = [FLAGS[kind]().fp32_precision for kind in products or ("convolution", "matmul")]
     coarse = [_COARSE[each] for each in said if each in _COARSE]
     return max(coarse, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+
+
+def exact(device: torch.device) -> bool:
+    """Whether products of float32 matrices are those of their factors as they are: on a CPU that nobody let round them.
+
+    An accelerator may round them to TF32 by a flag or of its own.
+    """
+    return device.type == "cpu" and _mkldnn.matmul.fp32_precision not in _COARSE
 
 
 def told(device: torch.device) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -144,10 +144,16 @@ def _values(maps: Tensor, bias: Tensor | None, target: Tensor) -> Tensor:
 def linear(model: nn.Module, classes: int, channels: int) -> Iterator[nn.Linear | nn.Conv2d]:
     """The linear layers and 1×1 convolutions of this size."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            weight = module.weight
-            if weight.shape[:2] == (classes, channels) and weight.numel() == classes * channels:
-                yield module
+        if reads(module, channels) and len(module.weight) == classes:
+            yield module
+
+
+def reads(module: nn.Module, channels: int) -> TypeGuard[nn.Linear | nn.Conv2d]:
+    """Whether it is a linear layer or a 1×1 convolution of so many channels."""
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return False
+    weight = module.weight
+    return weight.shape[1] == channels and weight.numel() == len(weight) * channels
 
 
 def hooked(model: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """``ForwardCam``: CAMs whose weights come from forwards alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar, final
 
@@ -13,6 +14,7 @@ from attribution.technique import Maps
 from attribution.techniques.cam.family import CAM
 from attribution.techniques.cam.tokens import Grid
 from attribution_hooks.cam.family import weighted
+from attribution_hooks.cam.trunk import Trunk
 from attribution_hooks.capture import capture
 from attribution_hooks.chunks import in_parts, rows_at_once
 
@@ -28,12 +30,14 @@ class Seen:
         grid: Where its values lie.
         output: In the layer's own form, of all examples.
         matrix: (N, K), what the scores of the inputs are picked from.
+        trunk: What the modules before the layer gave for all examples, where that was asked for and fitted.
     """
 
     name: str
     grid: Grid
     output: Tensor
     matrix: Tensor
+    trunk: Trunk | None = None
 
     @property
     def axis(self) -> int:
@@ -63,11 +67,15 @@ class ForwardCam(Attributor[C], ABC):
     def weights(self, run: Run[C], seen: Seen) -> Tensor:
         """(N, T, D), in at least float32."""
 
+    def trunks(self, run: Run[C]) -> Mapping[str, Trunk]:
+        """Of the layers of which more is to be kept of the first forward; none."""
+        return {}
+
     @final
     def compute(self, run: Run[C]) -> Maps:
         """(N, T, *places) for each layer."""
         with torch.no_grad():
-            found = look(run)
+            found = look(run, self.trunks(run))
             for key, note in run.technique.notes({each.name: each.grid for each in found}, run.inputs).items():
                 run.note(key, note)
             maps = {}
@@ -77,8 +85,8 @@ class ForwardCam(Attributor[C], ABC):
         return maps
 
 
-def look(run: Run[C]) -> list[Seen]:
-    """All layers and the clean scores, as many examples at once as fit.
+def look(run: Run[C], trunks: Mapping[str, Trunk]) -> list[Seen]:
+    """All layers and the clean scores, as many examples at once as fit; trunks, where all examples do.
 
     Raises:
         LayerError: A layer does not exist, never runs, runs several times, or gives no map.
@@ -89,7 +97,9 @@ def look(run: Run[C]) -> list[Seen]:
 
     def work(examples: Sequence[int]) -> None:
         shown = run.inputs[examples[0] : examples[-1] + 1]
-        with capture(run.model, names) as caught:
+        with capture(run.model, names) as caught, ExitStack() as stack:
+            for trunk in trunks.values() if len(shown) == len(run.inputs) else ():
+                stack.enter_context(trunk.noted())
             output = run.forward(shown)
         for name in names:
             grid = run.technique.grid(name, tuple(caught[name].shape), run.model, shown)
@@ -104,5 +114,6 @@ def look(run: Run[C]) -> list[Seen]:
     seen = []
     for name in names:
         axis = 1 if grids[name].form == "sequence_first" else 0
-        seen.append(Seen(name, grids[name], torch.cat(outputs[name], axis), matrix))
+        trunk = trunks.get(name) if len(matrices) == 1 else None
+        seen.append(Seen(name, grids[name], torch.cat(outputs[name], axis), matrix, trunk))
     return seen

@@ -1,20 +1,16 @@
 """``Substitution``: what the model says where a layer gives something else, without what runs before the layer."""
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attribution import layers
 from attribution.attributor import Run
 from attribution.run import MASK, medians
 from attribution.running.execution import first_line, lost, out_of_memory
-from attribution.running.nested import tensors
 from attribution.running.precision import tf32
 from attribution_hooks.cam.closed_form import hooked
+from attribution_hooks.cam.trunk import Trunk
 from attribution_hooks.capture import substituted
 
 ROUNDING = 64
@@ -38,7 +34,7 @@ class Substitution:
 
     def __init__(self, run: Run[Any], layer: str) -> None:
         self._run, self._layer = run, layer
-        self._ended: Mapping[nn.Module, Any] = {}
+        self._trunk: Trunk | None = None
         self._example = -1
         self.short = run.asked.of_layer is None and not hooked(run.model)
 
@@ -55,17 +51,23 @@ class Substitution:
         examples = torch.full((count,), example, device=self._run.inputs.device)
         if not self.short:
             return self.whole(values, examples)
-        with _left_out(self._ended, count):
-            return self.whole(values, examples)
+        assert self._trunk is not None  # `short` stays where it was found to be right
+        return self.behind(self._trunk, values, examples)
+
+    def behind(self, trunk: Trunk, values: Tensor, examples: Tensor) -> Tensor:
+        """(B, K), by what runs behind the layer: what runs before it gives what it gave, for one example or for B."""
+        with trunk.left_out(values, len(examples)):
+            return self._run.matrix(self._run.forward(self._run.inputs[examples], examples), examples)
 
     def _begin(self, values: Tensor, example: int, axis: int) -> None:
         examples = torch.full((values.shape[axis],), example, device=self._run.inputs.device)
         own = self.whole(values, examples)
         try:
-            self._ended = _ended_before(self._run, self._layer, example)
-            with _left_out(self._ended, len(examples)):
-                found = self.whole(values, examples)
-            self.short = alike(self._run, own, found, examples, ROUNDING * _eps(self._run, own))
+            self._trunk = trunk = Trunk(self._run, self._layer)
+            with trunk.noted():
+                self._run.forward(self._run.inputs[examples[:1]], examples[:1])
+            found = self.behind(trunk, values, examples)
+            self.short = alike(self._run, own, found, examples, rounding(self._run, own))
             reason = "the model says something else where modules before the layer are left out"
         except Exception as error:  # the model's own code, which may write into what a module gave
             if lost(error) or out_of_memory(error):
@@ -95,95 +97,6 @@ def alike(run: Run[Any], own: Tensor, found: Tensor, examples: Tensor, unit: flo
     return bool(((before - after).gather(1, target).abs() <= room).all())  # NaN is never near
 
 
-def _eps(run: Run[Any], like: Tensor) -> float:
-    return torch.finfo(run.execution.autocast or tf32(like) or like.dtype).eps
-
-
-def _ended_before(run: Run[Any], layer: str, example: int) -> dict[nn.Module, Any]:
-    """The outermost modules that end before the layer gives its output, or the layer itself, with what each gave.
-
-    One that somebody wrote into later is left out, unless the writer is such a module and gave the same tensor.
-    """
-    stops = {stop.name: stop.module for stop in layers.survey(run.model, run.inputs) if stop.calls == 1}
-    plain = {name: each for name, each in stops.items() if _replaceable(each)}
-    ended, versions, reached = dict[str, Any](), dict[int, int](), False
-    owner, handles = threading.get_ident(), []
-
-    def note(name: str, output: Any) -> None:
-        if not reached and threading.get_ident() == owner:
-            ended[name] = output
-            versions.update((id(tensor), tensor._version) for tensor in tensors(output))
-
-    def hook_for(name: str) -> Any:
-        return lambda module, args, output: note(name, output)
-
-    def reach(_: Tensor) -> None:
-        nonlocal reached
-        inner = [name for name in ended if any(name.startswith(f"{other}.") for other in ended)]
-        for name in inner:
-            del ended[name]
-        for name in [name for name, each in ended.items() if _written(each, versions)]:
-            del ended[name]
-        reached = True
-
-    examples = torch.full((1,), example, device=run.inputs.device)
-    try:
-        for name, module in plain.items():
-            handles.append(module.register_forward_hook(hook_for(name)))
-        with substituted(run.model, layer, reach):
-            run.forward(run.inputs[examples], examples)
-    finally:
-        reached = True  # an interrupt may have hidden a handle
-        for handle in handles:
-            handle.remove()
-    return {plain[name]: each for name, each in ended.items()}
-
-
-def _written(output: Any, versions: Mapping[int, int]) -> bool:
-    return any(tensor._version != versions[id(tensor)] for tensor in tensors(output))
-
-
-def _replaceable(module: nn.Module) -> bool:
-    script = isinstance(module, torch.jit.ScriptModule)
-    return not script and "forward" not in vars(module) and module._compiled_call_impl is None
-
-
-@contextmanager
-def _left_out(ended: Mapping[nn.Module, Any], rows: int) -> Iterator[None]:
-    """In every forward inside the block, in this thread, modules give what they gave, for so many rows."""
-    owner, armed, kept = threading.get_ident(), True, list[nn.Module]()
-
-    def standing_in(module: nn.Module, output: Any) -> Any:
-        plain = module.forward
-
-        def forward(*args: Any, **options: Any) -> Any:
-            if armed and threading.get_ident() == owner:
-                return _repeated(output, rows)
-            return plain(*args, **options)
-
-        return forward
-
-    try:
-        for module, output in ended.items():
-            kept.append(module)
-            vars(module)["forward"] = standing_in(module, output)
-        yield
-    finally:
-        armed = False
-        for module in kept:
-            vars(module).pop("forward", None)
-
-
-def _repeated(value: Any, rows: int) -> Any:
-    """The same for so many rows, of tensors without a copy, which nobody can write into."""
-    if isinstance(value, Tensor):
-        if value.shape[:1] != (1,):
-            return value.clone()
-        return value.clone() if rows == 1 else value.expand(rows, *value.shape[1:])
-    if isinstance(value, Mapping):
-        new = {key: _repeated(each, rows) for key, each in value.items()}
-        return new if type(value) is dict else type(value)(new)  # type: ignore[call-arg]
-    if isinstance(value, list | tuple):
-        held = [_repeated(each, rows) for each in value]
-        return type(value)(*held) if hasattr(value, "_fields") else type(value)(held)
-    return value
+def rounding(run: Run[Any], like: Tensor) -> float:
+    """The `unit` of two forwards of the same values."""
+    return ROUNDING * torch.finfo(run.execution.autocast or tf32(like) or like.dtype).eps

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attribution.attributor import Attributor, Run
 from attribution.lowered.forwards import Forward, forwarding
+from attribution.running.precision import exact
 from attribution.technique import Maps
 from attribution.techniques import RISE
 from attribution.techniques.perturbation.family import places_of
@@ -99,8 +100,9 @@ class _Estimate:
         return torch.cat(found).view(len(masks), len(live), -1), chunk
 
     def _add(self, masks: Tensor, scores: Tensor, live: Tensor) -> None:
-        """Products in float64 where the device has it, since those of float32 may be rounded as TF32."""
-        wide = torch.float32 if masks.device.type == "mps" else torch.float64
+        """Products are added where they are made, in the dtype of the sums where that is exact; else in float64."""
+        own = self._sums[0].dtype
+        wide = own if exact(masks.device) or masks.device.type == "mps" else torch.float64
         weights, targets = scores.to(masks.device, wide).flatten(1).T, scores.shape[2]
         step, every = max(1, AT_ONCE // masks.shape[1]), len(live) == len(self._x)
         rows = (live[:, None] * targets + torch.arange(targets, device=live.device)).flatten()
@@ -108,24 +110,27 @@ class _Estimate:
             scaled, flat = (masks.to(wide) / self._run.technique.keep) ** power, sums.flatten(0, 1)
             for first in range(0, len(rows), step):
                 part = slice(first, first + step)
-                added = ((weights[part] ** power) @ scaled).to(sums.dtype)
-                if every:
-                    flat[part] += added
-                else:
-                    flat[rows[part]] += added  # a copy of these, and back
+                some, factors = flat[part] if every else flat[rows[part]], weights[part] ** power
+                some = some.addmm_(factors, scaled) if wide == own else some.add_(factors @ scaled)
+                if not every:  # it is a copy
+                    flat[rows[part]] = some
 
     def _near(self, live: Tensor, error: float) -> Tensor:
         """Of each example whether every map's standard error is small enough."""
-        mean, deviation = self._moments(live)
+        sums, squares = self._sums
+        mean, deviation = _moments(sums[live], squares[live], self.count[live])
         return (deviation.amax(2) <= error * mean.abs().amax(2)).all(1)
 
-    def _moments(self, live: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, T, places): the means, and their standard errors."""
-        count = self.count[live][:, None, None]
-        mean, squares = (sums[live] / count for sums in self._sums)
-        return mean, ((squares - mean**2).clamp(min=0) / (count - 1).clamp(min=1)).sqrt()
-
     def told(self) -> tuple[Tensor, Tensor]:
-        """(N, T, *places): the map, and its standard error."""
-        mean, deviation = self._moments(torch.arange(len(self._x), device=self._x.device))
+        """(N, T, *places): the map, and its standard error, in the memory of the sums, which are gone."""
+        sums, squares = self._sums
+        mean, deviation = _moments(sums, squares, self.count)
         return mean.view(*mean.shape[:2], *self._places), deviation.view(*mean.shape[:2], *self._places)
+
+
+def _moments(sums: Tensor, squares: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """From sums (n, T, places) over so many masks (n,) the means and their standard errors, in their memory."""
+    count = count[:, None, None]
+    mean = sums.div_(count)
+    variance = squares.div_(count).addcmul_(mean, mean, value=-1).clamp_(min=0).div_((count - 1).clamp(min=1))
+    return mean, variance.sqrt_()
