@@ -38,6 +38,7 @@ from .scores.similarity import SimilarityScore as SimilarityScore
 from .scores.values import ValueScore as ValueScore
 from .side_by_side import side_by_side as side_by_side
 from .technique import Technique as Technique
+from .techniques import LIME as LIME
 from .techniques import RISE as RISE
 from .techniques import AblationCAM as AblationCAM
 from .techniques import Activations as Activations

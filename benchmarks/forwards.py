@@ -1,7 +1,8 @@
 """Techniques by forwards alone, beside other libraries: ``uv run --group peers python -m benchmarks.forwards``.
 
-Prints a table of ratios of interleaved runs in one process, on an idle machine. A part at a time takes less than three
-minutes: ``python -m benchmarks.forwards rise-5 --nets resnet50``.
+Prints a table of ratios of interleaved runs in one process, on an idle machine. A part at a time, of one net, takes
+less than five minutes: ``python -m benchmarks.forwards rise-5 --nets resnet50``. Ablation-CAM and Score-CAM take that
+at ``--pixels 64`` only, since the others make hundreds of forwards in each call.
 """
 
 import argparse
@@ -16,16 +17,17 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from attribution import RISE, AblationCAM, ClassScore, FeatureAblation, ScoreCAM, explain, zoo
+from attribution import RISE, AblationCAM, ClassScore, FeatureAblation, Occlusion, ScoreCAM, explain, zoo
 from benchmarks.clock import interval, timed
 from benchmarks.counters import peak_bytes
 from benchmarks.families import family
+from benchmarks.models import healthy
 from benchmarks.peers.peer import own
 
 CLASS = 7
 
 
-PARTS = ("ablation", "score", "rise-5", "rise-1000", "rise-loop", "segments", "memory")
+PARTS = ("ablation", "score", "rise-5", "rise-1000", "rise-loop", "segments", "memory", "occlusion")
 
 
 def main() -> None:
@@ -36,17 +38,20 @@ def main() -> None:
     asked.add_argument("--pairs", type=int, default=3)
     asked.add_argument("--masks", type=int, default=128)
     asked.add_argument("--nets", nargs="*", default=["resnet50"])
+    asked.add_argument("--threads", type=int, default=1)
     given = asked.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     x = torch.randn(1, 3, given.pixels, given.pixels, generator=torch.Generator().manual_seed(0))
-    print(f"{given.pixels} px, random weights, one thread, torch {torch.__version__}, medians of {given.pairs} pairs\n")
+    setting = f"{given.pixels} px, random weights, {given.threads} threads, torch {torch.__version__}"
+    print(f"{setting}, medians of {given.pairs} pairs\n")
     print("| question | beside | times as fast | 95 % |\n|---|---|---|---|", flush=True)
     for part in given.parts:
         if part in ("segments", "memory"):
             segments(given.pairs) if part == "segments" else memory()
             continue
         for name in given.nets:
-            {"ablation": ablation, "score": score}.get(part, partial(rise, part))(name, x, given)
+            named = {"ablation": ablation, "score": score, "occlusion": occlusion}
+            named.get(part, partial(rise, part))(name, x, given)
 
 
 def ablation(name: str, x: Tensor, given: argparse.Namespace) -> None:
@@ -133,18 +138,36 @@ def segments(pairs: int) -> None:
     x = loaded.inputs(zoo.sample_photo("coffee"))
     labels = FeatureAblation(segments="slic").labels(x)
     question, mask = FeatureAblation(segments=labels), labels[:, None].expand(-1, 3, -1, -1)
-    best = []
-    for size in (1, 8, 16):
+    method = attr.FeatureAblation(model)
 
-        def call(size: int = size) -> None:
-            with torch.inference_mode():
-                attr.FeatureAblation(model).attribute(x, feature_mask=mask, target=CLASS, perturbations_per_eval=size)
+    def theirs(size: int) -> None:
+        with torch.inference_mode():
+            method.attribute(x, feature_mask=mask, target=CLASS, perturbations_per_eval=size)
 
-        best.append((timed(call, "cpu"), call))
-    theirs = min(best, key=lambda each: each[0])[1]
+    best = best_of(theirs)
     target = ClassScore(CLASS, of="logit")
-    row(f"FeatureAblation, vgg16, {int(labels.max()) + 1} segments, 224 px", "Captum at its best batch",
-        partial(explain, model, x, question, target=target), theirs, pairs)  # fmt: skip
+    row(f"FeatureAblation, vgg16, {int(labels.max()) + 1} segments, 224 px", f"Captum, {best} per forward",
+        partial(explain, model, x, question, target=target), partial(theirs, best), pairs)  # fmt: skip
+
+
+def occlusion(name: str, x: Tensor, given: argparse.Namespace) -> None:
+    """Windows of 40 pixels by 20, beside Captum at the batch that is best for windows of 56."""
+    model = healthy(name)
+    method = import_module("captum.attr").Occlusion(model)
+
+    def theirs(size: int, window: int = 40, stride: int = 20) -> None:
+        shape, step = (3, window, window), (3, stride, stride)
+        with torch.inference_mode():
+            method.attribute(x, shape, strides=step, target=CLASS, perturbations_per_eval=size)
+
+    best = best_of(partial(theirs, window=56, stride=56))
+    ours = partial(explain, model, x, Occlusion(window=40, stride=20), target=ClassScore(CLASS, of="logit"))
+    row(f"Occlusion 40/20, {name}", f"Captum, {best} windows per forward", ours, partial(theirs, best), given.pairs)
+
+
+def best_of(call: Callable[[int], object]) -> int:
+    """The rows per forward that take the least."""
+    return min((1, 8, 16), key=lambda size: timed(partial(call, size), "cpu"))
 
 
 def row(

@@ -6,8 +6,11 @@ from functools import partial
 from typing import Literal
 
 from attribution import (
+    RISE,
+    AblationCAM,
     Activations,
     EigenCAM,
+    FeatureAblation,
     FilterVisualization,
     GradCAM,
     GradientSHAP,
@@ -16,13 +19,14 @@ from attribution import (
     IntegratedGradients,
     LayerCAM,
     Occlusion,
+    ScoreCAM,
     SmoothGrad,
     Technique,
     XGradCAM,
 )
 from attribution.scores.classes import Of
 from attribution.techniques.cam.family import CAM
-from benchmarks.models import FAMILIES, SUBJECTS, Subject
+from benchmarks.models import FAMILIES, SMALL, SUBJECTS, Subject
 
 Size = Literal["smoke", "full", "families", "device"]
 ALL_CLASSES = 1000
@@ -119,6 +123,21 @@ def _eigen(layer: str, *, smoke: tuple[str, ...] = ()) -> Question:
     )
 
 
+def _forwards(
+    label: str, technique: Callable[[Subject], Technique], *full: str, smoke: str = SMALL.name, targets: int = 1
+) -> Question:
+    """By forwards alone, of small images: hundreds of them for each of several calls."""
+    return Question(
+        label,
+        technique,
+        targets=targets,
+        pixels=64,
+        of="logit",
+        whole=(*SUBJECTS, SMALL.name),
+        models={"smoke": (smoke,), "full": full},
+    )
+
+
 def _tiled(_: Subject, *, window: int) -> Technique:
     return Occlusion(window=window, stride=window)
 
@@ -207,6 +226,27 @@ QUESTIONS: tuple[Question, ...] = (
     _filters("filter_visualization, 1 filter", 1, 10),
     _filters("filter_visualization, 64 filters", 64, 3, size=64),
     *_scaling(),
+    _forwards(
+        "ablation_cam, 64 px, 1 target",
+        lambda subject: AblationCAM(layers=(subject.late,)),
+        "ResNet-18",  # a closed form
+        "SqueezeNet 1.1",  # tails
+    ),
+    _forwards(
+        "score_cam, 64 px, 10 targets",
+        lambda subject: ScoreCAM(layers=(subject.late,)),
+        "ResNet-18",
+        "SqueezeNet 1.1",
+        targets=10,
+    ),
+    _forwards("rise, 64 px, 256 masks", lambda _: RISE(masks=256), "ResNet-18", "SqueezeNet 1.1"),
+    _forwards(
+        "feature_ablation, 64 px, 64 segments",
+        lambda _: FeatureAblation(segments=8),
+        "ResNet-18",
+        "SqueezeNet 1.1",
+        smoke="SqueezeNet 1.1",
+    ),
     Question(
         "guided_backprop, 1 target",
         lambda _: GuidedBackprop(),

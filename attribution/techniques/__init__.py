@@ -30,6 +30,7 @@ from attribution.techniques.gradient.saliency import Saliency as Saliency
 from attribution.techniques.gradient.smooth_grad import SmoothGrad as SmoothGrad
 from attribution.techniques.perturbation.feature_ablation import FeatureAblation as FeatureAblation
 from attribution.techniques.perturbation.kernel_shap import KernelSHAP as KernelSHAP
+from attribution.techniques.perturbation.lime import LIME as LIME
 from attribution.techniques.perturbation.occlusion import Occlusion as Occlusion
 from attribution.techniques.perturbation.rise import RISE as RISE
 from attribution.techniques.perturbation.shapley_sampling import ShapleySampling as ShapleySampling

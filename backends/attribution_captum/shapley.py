@@ -1,16 +1,20 @@
-"""Shapley values of segments by Captum's ``ShapleyValueSampling`` and ``KernelShap``."""
+"""Values of segments by Captum's ``ShapleyValueSampling``, ``KernelShap`` and ``Lime``."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from captum._utils.models.model import Model
-from captum.attr import KernelShap, ShapleyValueSampling
+from captum.attr import KernelShap, Lime, ShapleyValueSampling
 from torch import Tensor
 
 from attribution.attributor import Run
-from attribution.techniques import KernelSHAP, ShapleySampling
+from attribution.techniques import LIME, KernelSHAP, ShapleySampling
+from attribution.techniques.perturbation.segmented import Segmented
 from attribution_captum.segments import CaptumSegments, OneInput, at_once
+
+S = TypeVar("S", bound=Segmented)
 
 
 class CaptumShapleySampling(CaptumSegments[ShapleySampling]):
@@ -35,29 +39,34 @@ class CaptumShapleySampling(CaptumSegments[ShapleySampling]):
         return found
 
 
-class CaptumKernelSHAP(CaptumSegments[KernelSHAP]):
-    """`KernelSHAP` by ``KernelShap``, example by example, which is given the technique's coalitions.
+class CaptumRegression(CaptumSegments[S], ABC):
+    """By a regression of Captum's, example by example, which is given the technique's coalitions.
 
     Captum fits with scikit-learn, which need not be installed; the same regression, weights and all, is solved by
-    torch. The two coalitions of all and of none get a larger weight, so that the fit goes through both.
+    torch.
     """
 
-    technique_type: ClassVar[type[KernelSHAP]] = KernelSHAP
     computes_in: ClassVar[torch.dtype | None] = torch.float32
+
+    @abstractmethod
+    def method(self, technique: S, score: OneInput) -> Lime:
+        """Captum's."""
+
+    @abstractmethod
+    def coalitions(self, technique: S, segments: int) -> Tensor:
+        """(R, segments), all that it is given."""
 
     def ask(self, run: Run[Any], score: OneInput, x: Tensor, cover: Tensor, mask: Tensor, examples: Tensor) -> Tensor:
         """One call for each example."""
-        drawn = run.technique.coalitions(int(mask.max()) + 1).long().to(x.device)
-        ends = torch.stack([torch.ones_like(drawn[0]), torch.zeros_like(drawn[0])])
+        drawn = self.coalitions(run.technique, int(mask.max()) + 1).long().to(x.device)
 
         def generator(original: Any, **options: Any) -> Iterator[Tensor]:
-            yield from torch.cat([ends, drawn])[:, None]
+            yield from drawn[:, None]
 
         found = []
         for n, example in enumerate(examples.split(1)):
-            method = KernelShap(score)
+            method = self.method(run.technique, score)
             method.interpretable_model, method.perturb_func = _Regression(), generator
-            method.inf_weight = 1e10
             with x.device:  # Captum makes tensors of its own on the default device
                 found.append(
                     method.attribute(
@@ -65,11 +74,44 @@ class CaptumKernelSHAP(CaptumSegments[KernelSHAP]):
                         baselines=cover[n : n + 1],
                         feature_mask=mask[n % len(mask)][None],
                         additional_forward_args=(example,),
-                        n_samples=2 + len(drawn),
+                        n_samples=len(drawn),
                         perturbations_per_eval=at_once(run, len(drawn)),
                     )
                 )
         return torch.cat(found)
+
+
+class CaptumKernelSHAP(CaptumRegression[KernelSHAP]):
+    """`KernelSHAP` by ``KernelShap``. All and none get a larger weight, so that the fit goes through both."""
+
+    technique_type: ClassVar[type[KernelSHAP]] = KernelSHAP
+
+    def method(self, technique: KernelSHAP, score: OneInput) -> Lime:
+        """``KernelShap``."""
+        method = KernelShap(score)
+        method.inf_weight = 1e10
+        return method
+
+    def coalitions(self, technique: KernelSHAP, segments: int) -> Tensor:
+        """All, none, and those that were drawn."""
+        drawn = technique.coalitions(segments)
+        return torch.cat([torch.ones_like(drawn[:1]), torch.zeros_like(drawn[:1]), drawn])
+
+
+class CaptumLIME(CaptumRegression[LIME]):
+    """`LIME` by ``Lime``, which is given the weights of coalitions and a regression without a penalty."""
+
+    technique_type: ClassVar[type[LIME]] = LIME
+
+    def method(self, technique: LIME, score: OneInput) -> Lime:
+        """``Lime``."""
+        return Lime(
+            score, _Regression(), similarity_func=lambda original, shown, coalition, **_: technique.weights(coalition)
+        )
+
+    def coalitions(self, technique: LIME, segments: int) -> Tensor:
+        """Those that were drawn."""
+        return technique.coalitions(segments)
 
 
 class _Regression(Model):  # type: ignore[misc]  # Captum is untyped

@@ -87,7 +87,8 @@ def test_the_interval_holds_the_median_and_shrinks_to_a_constant() -> None:
 def test_full_size_asks_every_question_of_every_model() -> None:
     asked = {(case.question.label, case.model) for case in cases("full", "cuda")}
     cams = ("eigen", "layer_cam", "hires", "xgrad", "guided_backprop", "gradient_shap")
-    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", *cams, *ON_ONE_MODEL)
+    forwards = ("ablation_cam", "score_cam", "rise", "feature_ablation")
+    some = ("scaling", "occlusion, 448 px", "activations, one middle layer", *cams, *forwards, *ON_ONE_MODEL)
     everywhere = [q for q in QUESTIONS if "full" in q.models and not q.label.startswith(some)]
     assert {(question.label, model) for question in everywhere for model in SUBJECTS} <= asked
     assert ("occlusion, 448 px, window 16, stride 16", "ResNet-50") in asked

@@ -158,7 +158,7 @@ def test_occlusion(model_name: str, backend: str, dtype: torch.dtype, index: int
 def test_only_some_of_captum_computes_coarser_than_its_input() -> None:
     found = {pair: registry.get(*pair).computes_in for pair in registry.available()}
     coarse = {pair for pair, dtype in found.items() if dtype is not None}
-    names = ("integrated_gradients", "kernel_shap", "occlusion", "shapley_sampling", "token_occlusion")
+    names = ("integrated_gradients", "kernel_shap", "lime", "occlusion", "shapley_sampling", "token_occlusion")
     assert coarse == {(name, "captum") for name in names}
     dtype = torch.float64
     run = {

@@ -1,4 +1,4 @@
-"""Shapley values of segments: by orders, and by a regression on coalitions."""
+"""Values of segments from coalitions of them: Shapley values by orders and by a regression, and LIME."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 from attribution.attributor import Attributor, Run
 from attribution.lowered.forwards import Forward, forwarding
 from attribution.technique import Maps
-from attribution.techniques import KernelSHAP, ShapleySampling
+from attribution.techniques import LIME, KernelSHAP, ShapleySampling
 from attribution.techniques.perturbation.segmented import Segmented
 from attribution_hooks.chunks import rows_at_once
 from attribution_hooks.perturbation.clean import clean
@@ -20,7 +20,7 @@ from attribution_hooks.perturbation.feature_ablation import spread
 S = TypeVar("S", bound=Segmented)
 
 
-class ShapleyValues(Attributor[S], ABC):
+class SegmentValues(Attributor[S], ABC):
     """Values of segments and their standard errors, every target from the same forwards, in float64 at least."""
 
     backend: ClassVar[str] = "hooks"
@@ -84,7 +84,7 @@ class ShapleyValues(Attributor[S], ABC):
         return found[0], found[1]
 
 
-class HooksShapleySampling(ShapleyValues[ShapleySampling]):
+class HooksShapleySampling(SegmentValues[ShapleySampling]):
     """`ShapleySampling`, one order after the other; the baseline and the input themselves are shown once."""
 
     technique_type: ClassVar[type[ShapleySampling]] = ShapleySampling
@@ -112,7 +112,7 @@ class HooksShapleySampling(ShapleyValues[ShapleySampling]):
         return mean, (variance / (technique.permutations - 1)).sqrt()
 
 
-class HooksKernelSHAP(ShapleyValues[KernelSHAP]):
+class HooksKernelSHAP(SegmentValues[KernelSHAP]):
     """`KernelSHAP`: the sum of the values is put in for the last of them, which leaves a plain regression."""
 
     technique_type: ClassVar[type[KernelSHAP]] = KernelSHAP
@@ -137,3 +137,26 @@ class HooksKernelSHAP(ShapleyValues[KernelSHAP]):
         last = inverse.sum(0, keepdim=True) ** 2 @ (flat - design @ free) ** 2
         values = torch.cat([free, whole.flatten()[None] - free.sum(0, keepdim=True)])
         return values.view(-1, *none.shape), torch.cat([part, last]).sqrt().view(-1, *none.shape)
+
+
+class HooksLIME(SegmentValues[LIME]):
+    """`LIME`: the coefficients of the weighted regression, but for what no segment explains."""
+
+    technique_type: ClassVar[type[LIME]] = LIME
+
+    def rows(self, technique: LIME, segments: int) -> int:
+        """The coalitions."""
+        return technique.samples
+
+    def estimate(
+        self, technique: LIME, coalitions: Coalitions, scores: Tensor, advance: Callable[[], None]
+    ) -> tuple[Tensor, Tensor]:
+        """The coefficients, and the square roots of (Z'ΠZ)⁻¹ Z'Π diag(r²) ΠZ (Z'ΠZ)⁻¹ of residuals r."""
+        drawn = technique.coalitions(coalitions.count)
+        found = coalitions.values(drawn, advance)
+        root, flat = technique.weights(drawn).sqrt().to(found)[:, None], found.flatten(1)
+        design = torch.cat([drawn.to(found), torch.ones_like(root)], dim=1)
+        inverse = torch.linalg.pinv(root * design) * root.T  # (K + 1, samples)
+        values = inverse @ flat
+        errors = (inverse**2 @ (flat - design @ values) ** 2).sqrt()
+        return values[:-1].view(-1, *found.shape[1:]), errors[:-1].view(-1, *found.shape[1:])
