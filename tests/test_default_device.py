@@ -11,10 +11,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from attribution import Activations, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain, load, zoo
+from attribution import (
+    Activations,
+    DifferenceScore,
+    FilterVisualization,
+    GradCAM,
+    Occlusion,
+    Technique,
+    TokenOcclusion,
+    compare,
+    explain,
+    load,
+    registry,
+    zoo,
+)
 from attribution.comparison.rounding import judge_all, shaken, shaken_model
-from tests.cases import COMPARED, SOME_PAIRS, TECHNIQUES, by_backends, given, placed
+from tests.cases import COMPARED, OF_ATTENTION, SOME_PAIRS, TECHNIQUES, by_backends, given, placed
 from tests.conftest import build, noise
+from tests.techniques.attention.nets import images, net
 
 QUESTIONS: dict[str, Technique] = {
     **TECHNIQUES,
@@ -55,6 +69,20 @@ def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
                 assert torch.equal(found.maps[key], map_)
             assert found.provenance == expected.provenance
             found.figure()
+
+
+@pytest.mark.parametrize("pair", OF_ATTENTION, ids=".".join)
+def test_transformers_are_asked_the_same(pair: tuple[str, str]) -> None:
+    name, backend = pair
+    technique = {"token_occlusion": TokenOcclusion(window=2)}.get(name) or registry.technique(name)()
+    model, x = net("timm ViT"), images("timm ViT", 2)
+    target = DifferenceScore(1, 3) if technique.needs_target else None
+    expected = explain(model, x, technique, backend=backend, target=target)
+    with default("meta"):
+        found = explain(model, x, technique, backend=backend, target=target)
+    for key, map_ in expected.maps.items():
+        assert torch.equal(found.maps[key], map_)
+    assert found.provenance == expected.provenance
 
 
 @pytest.mark.parametrize("name", COMPARED)

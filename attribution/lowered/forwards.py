@@ -16,7 +16,7 @@ from attribution.isolation.undo import Undo
 from attribution.lowered.convolutions import can_pack
 from attribution.lowered.network import Network, lower
 from attribution.lowered.rounding import allowed
-from attribution.lowered.tracing import Untraceable
+from attribution.lowered.tracing import Untraceable, hooked
 from attribution.run import Run
 from attribution.running.execution import first_line, lost
 
@@ -59,7 +59,7 @@ def forwarding(run: Run[Any], clean: Tensor, rows: int, work: Callable[[Forward]
         work: Called once, or twice; all that it returns comes of the forwards that it is given.
     """
     reason, known = _own(run, rows), notes(run.model).setdefault("lowered", dict[object, str]())
-    reason = reason or known.get(question := run.inputs.kind)
+    reason = reason or hooked(run.model) or known.get(question := run.inputs.kind)
     if reason is None:
         restart = note_random(Undo(), devices_of(run.model, *run.inputs.tensors()))
         try:
@@ -134,9 +134,8 @@ class _Proved:
         assert isinstance(shown, Tensor)  # there is one input
         matrix = self._run.matrix(self._network(shown), examples)
         if self._strongest is None:
-            ends, before = torch.arange(len(shown))[:: max(1, len(shown) - 1)], _random()
-            self._hold(shown[ends], examples[ends], matrix[ends])
-            if _random() != before:
+            ends = torch.arange(0, len(shown), max(1, len(shown) - 1), device=shown.device)
+            if all(self._draws(shown[ends], examples[ends], matrix[ends]) for _ in range(3)):
                 raise Untraceable("the model draws random numbers")
         score, target = self._run.settled
         scores = score.score_of(matrix).gather(1, target[examples])
@@ -163,6 +162,12 @@ class _Proved:
             self._strongest = float(largest), _row(int(row), shown, examples, matrix)
         if self._smallest is None or len(shown) < self._smallest[0]:
             self._smallest = len(shown), _row(len(shown) - 1, shown, examples, matrix)
+
+    def _draws(self, shown: Tensor, examples: Tensor, matrix: Tensor) -> bool:
+        """Whether numbers were drawn meanwhile; by another thread it may be once."""
+        before = _random()
+        self._hold(shown, examples, matrix)
+        return _random() != before
 
     def _hold(self, shown: Tensor, examples: Tensor, matrix: Tensor) -> None:
         run = self._run

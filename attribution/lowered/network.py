@@ -18,6 +18,8 @@ from attribution.lowered.tracing import Untraceable, trace
 
 _RELUS = (F.relu, torch.relu, "relu")
 _ADDS = (operator.add, operator.iadd, torch.add)
+_LIBRARIES = ("torch.", "torchvision.", "timm.")
+"""Whose modules say by ``inplace`` that they write into what they read."""
 
 Values = dict[fx.Node, Any]
 Step = Callable[[Values], Any]
@@ -85,8 +87,7 @@ class _Lowering:
     def __init__(self, graph: fx.Graph, network: Network) -> None:
         self._nodes, self._network = list(graph.nodes), network
         self._order = {node: place for place, node in enumerate(self._nodes)}
-        calls = (node for node in self._nodes if node.op.startswith("call_"))
-        self._writes = sorted(self._order[node] for node in calls if writes.written(node, network.modules) is not None)
+        self._writes = [self._order[node] for node in self._nodes if self._may_write(node)]
         self._folds = folding.folds(graph, network.modules)
         self._reads: dict[fx.Node, list[fx.Node]] = {}
         self._own: set[fx.Node] = set()  # their value is memory that only their one reader sees
@@ -130,16 +131,19 @@ class _Lowering:
                 return
         reader = next(iter(end.users)) if len(end.users) == 1 else None
         if reader is not None and (other := self._added(node, end, reader)) is not None:
-            chain, step = [node, end], lambda values: packed.plus(values[source], values[other])
-            self._step(reader, [source, other], step)
-        elif reader is not None and type(self._module(reader)) is nn.SiLU and len(reader.args) == 1:
-            chain = [node, end]
-            self._step(reader, [source], lambda values: packed(values[source], silu=True))
-        else:
-            chain = [node] if end is not node else []
-            self._step(end, [source], lambda values: packed(values[source]))
+            for passed in (node, end):
+                self._step(passed, [], lambda values: None)
+            self._step(reader, [source, other], lambda values: packed.plus(values[source], values[other]))
+            return
+        chain, silu = [end] if end is not node else [], False
+        if reader is not None and type(self._module(reader)) is nn.SiLU and len(reader.args) == 1:
+            chain, silu = [*chain, reader], True
+        self._step(node, [source], lambda values: packed(values[source], silu=silu))  # here: it may be written into
         for passed in chain:
-            self._step(passed, [], lambda values: None)
+            self._pass_on(passed, passed.all_input_nodes[0])
+
+    def _pass_on(self, node: fx.Node, source: fx.Node) -> None:
+        self._step(node, [source], lambda values: values[source])
 
     def _step(self, node: fx.Node, reads: list[fx.Node], step: Step) -> None:
         self._network.steps[node], self._reads[node] = step, reads
@@ -147,7 +151,10 @@ class _Lowering:
             self._own.add(node)
 
     def _added(self, conv: fx.Node, end: fx.Node, reader: fx.Node) -> fx.Node | None:
-        """What else ``reader`` adds to a convolution, if that may be run there: nothing was written in between."""
+        """What else ``reader`` adds to a convolution, if that may be run there: nothing was written in between.
+
+        A module of the user's may write without a word.
+        """
         if reader.op != "call_function" or reader.target not in _ADDS or reader.kwargs or reader in self._network.steps:
             return None
         first, second = reader.args if len(reader.args) == 2 else (None, None)
@@ -156,6 +163,13 @@ class _Lowering:
             return None
         between = range(self._order[conv] + 1, self._order[reader])
         return None if any(place in between for place in self._writes) else other
+
+    def _may_write(self, node: fx.Node) -> bool:
+        if not node.op.startswith("call_"):
+            return False
+        module = self._module(node)
+        foreign = module is not None and not type(module).__module__.startswith(_LIBRARIES)
+        return foreign or writes.written(node, self._network.modules) is not None
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._network.modules.get(str(node.target)) if node.op == "call_module" else None

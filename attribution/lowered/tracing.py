@@ -185,10 +185,10 @@ def trace(model: nn.Module) -> fx.Graph:
     """The model's graph; modules without children are its leaves. Neither the model nor torch is touched.
 
     Raises:
-        Untraceable: Control flow depends on the input, hooks see or change what modules compute, or the model cannot
-            be copied.
+        Untraceable: Control flow depends on the input, `hooked`, or the model cannot be copied.
     """
-    refuse_hooks(model)
+    if (why := hooked(model)) is not None:
+        raise Untraceable(why)
     try:
         kept = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers(), _large(model))}
         twin = copy.deepcopy(model, kept)
@@ -203,6 +203,8 @@ def trace(model: nn.Module) -> fx.Graph:
             if node.op == "get_attr":
                 _attribute(model, str(node.target))
         graph.lint()
+    except Untraceable as why:
+        raise Untraceable(f"not traceable: {why}") from why
     except Exception as error:  # the model's own code runs on symbols and can fail in any way
         raise Untraceable(f"not traceable: {first_line(error)}") from error
     return graph
@@ -216,18 +218,21 @@ def _large(model: nn.Module) -> Iterator[Tensor]:
                 yield value
 
 
-def refuse_hooks(model: nn.Module) -> None:
-    """Raise `Untraceable` where a forward is not what its class says."""
-    hooked = registry._global_forward_hooks or registry._global_forward_pre_hooks
-    if hooked or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
-        raise Untraceable("modules have forward hooks")
+def hooked(model: nn.Module) -> str | None:
+    """Why a forward is not what its class says. Hooks come and go, so that no call knows it of another one."""
+    of_all = registry._global_forward_hooks or registry._global_forward_pre_hooks
+    if of_all or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        return "modules have forward hooks"
     if any("forward" in vars(module) for module in model.modules()):
-        raise Untraceable("a module's forward was replaced")
+        return "a module's forward was replaced"
+    return None
 
 
 def _attribute(model: nn.Module, name: str) -> Any:
     """A tensor that the model made while it ran is no attribute of it, and would not be made again."""
     value: Any = model
     for part in name.split("."):
+        if not hasattr(value, part):
+            raise Untraceable("the model makes a tensor of its own while it runs")
         value = getattr(value, part)
     return value

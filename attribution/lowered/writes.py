@@ -21,7 +21,7 @@ def written(node: fx.Node, modules: Mapping[str, nn.Module]) -> fx.Node | None:
     elif node.op == "call_method":
         found = _in_place(str(node.target))
     else:
-        name = getattr(node.target, "__name__", "")
+        name = getattr(node.target, "__name__", "").partition(".")[0]  # "add_.Tensor" of torch.ops
         flagged = node.kwargs.get("inplace") is True or any(value is True for value in node.args[1:])
         found = name in _OPERATORS or _in_place(name) or flagged
     return first if found else None

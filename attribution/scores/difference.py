@@ -129,7 +129,9 @@ class DifferenceScore(Score):
 def class_names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
     """Those of a score inside another one, of which the columns are not those of classes."""
     if isinstance(score, ClassScore):
-        classes = score.target if isinstance(score.target, Tensor) else torch.arange(columns.shape[1])
+        classes = (
+            score.target if isinstance(score.target, Tensor) else torch.arange(columns.shape[1], device=columns.device)
+        )
         return score.names(classes if classes.ndim == 2 else classes.expand(len(columns), -1))
     return score.names(columns)
 

@@ -102,7 +102,7 @@ class CaptumLeGrad(_CaptumAttention[LeGrad]):
             run.scores(run.forward(run.inputs))
         with _written_out(run) as drops:
             while run.target is None or len(columns) < run.target.shape[1]:
-                total = torch.zeros(())
+                total = tensors[0].new_zeros(())
                 for drop, block in zip(drops, blocks, strict=True):
                     method = LayerGradientXActivation(ScoreOfOne(run, len(columns)), drop, multiply_by_inputs=False)
                     with typed(), connected(layers.no_influence("the attention")), _as_last(run, block, blocks[-1]):

@@ -129,6 +129,53 @@ class WritesBetween(Base):
         return z + y  # type: ignore[no-any-return]
 
 
+class WritesBeforeNorm(Base):
+    """What a convolution read is changed before the norm that is folded into it, by a view as well."""
+
+    def middle(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = self.b(y)
+        y[:, :3].relu_()
+        z = self.norm(z)
+        u = self.b(z)
+        torch.ops.aten.clamp_.default(z, -0.1, 0.2)
+        return self.norm(u) + y + z  # type: ignore[no-any-return]
+
+
+class WritesBeforeSilu(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.silu = nn.SiLU()
+
+    def middle(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = self.b(y)
+        y += 1
+        return self.silu(z) + y  # type: ignore[no-any-return]
+
+
+class Clamp(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp_(-0.1, 0.2)
+
+
+class WritesUntold(Base):
+    """By a module of the user's, which has no ``inplace``; and by an operator of aten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clamp = Clamp()
+
+    def middle(self, x: Tensor) -> Tensor:
+        y = self.norm(self.a(x))
+        z = self.b(y)
+        u = self.clamp(y)
+        y = z + y
+        z = self.b(y)
+        torch.ops.aten.add_.Scalar(y, 3)
+        return z + y * u  # type: ignore[no-any-return]
+
+
 class Silu(Base):
     def __init__(self) -> None:
         super().__init__()
@@ -173,6 +220,9 @@ WHOLE: dict[type[nn.Module], tuple[int, int]] = {
     Tied: (3, 1),
     Shortcuts: (7, 1),
     WritesBetween: (2, 1),
+    WritesBeforeNorm: (3, 2),
+    WritesBeforeSilu: (2, 0),
+    WritesUntold: (3, 1),
     Silu: (2, 1),
     Odd: (3, 1),
     Listed: (1, 0),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from attribution import (
     RISE,
@@ -162,6 +163,36 @@ def test_hooks_see_every_forward() -> None:
     model.a.register_forward_hook(lambda module, args, output: seen.append(len(output)))  # type: ignore[union-attr]
     assert "hooks" in asked(model, QUESTIONS[0])[1]
     assert sum(seen) >= 70 * 3
+
+
+def test_hooks_that_are_gone_are_forgotten() -> None:
+    model = nets.net(nets.Base)
+    of_one: Any = model.a
+    for register in (register_module_forward_hook, of_one.register_forward_hook):
+        hook = register(lambda module, args, output: None)
+        for _ in range(2):
+            assert "hooks" in asked(model, QUESTIONS[0])[1]
+        hook.remove()
+        assert asked(model, QUESTIONS[0])[1].startswith("lowered")
+
+
+def test_numbers_that_another_thread_draws_are_none_of_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, model, drawn = forwards._Proved._hold, nets.net(nets.Base), list[Tensor]()
+
+    def hold(self: Any, *args: Any) -> None:
+        right(self, *args)
+        if len(drawn) < 2:  # as between two instructions of this thread
+            drawn.append(torch.rand(1))
+
+    monkeypatch.setattr(forwards._Proved, "_hold", hold)
+    assert asked(model, QUESTIONS[0])[1].startswith("lowered")
+    assert len(drawn) == 2
+
+
+def test_the_default_device_is_the_callers() -> None:
+    model, x = nets.net(nets.Base), images()
+    with torch.device("meta"):
+        assert asked(model, QUESTIONS[0], x=x)[1].startswith("lowered")
 
 
 def test_nan_is_not_hidden() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from attribution.lowered import folding, writes
+from attribution.lowered import folding, network, writes
 from attribution.lowered.convolutions import Packed
 from attribution.lowered.network import lower
 from attribution.lowered.tracing import Untraceable
@@ -63,11 +63,12 @@ def test_mutants_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """A norm that is folded although another reads the convolution; a sum that is moved over a write."""
     with monkeypatch.context() as patch:
         patch.setattr(folding, "norm_after", _with_two_readers)
-        with pytest.raises(AttributeError, match="tanh"):
-            off(nets.net(nets.TwoReaders), images())
+        assert off(nets.net(nets.TwoReaders), images()) > 1e-3
     with monkeypatch.context() as patch:
         patch.setattr(writes, "written", lambda *_: None)
-        assert off(nets.net(nets.WritesBetween), images()) > 1e-3
+        patch.setattr(network, "_LIBRARIES", ("torch.", "tests."))
+        for moved in (nets.WritesBetween, nets.WritesUntold):
+            assert off(nets.net(moved), images()) > 1e-3
     with monkeypatch.context() as patch:
         patch.setattr(Packed, "plus", lambda self, x, other: self(x) + 0.999 * other)
         assert off(nets.net(nets.Shortcuts), images()) > 1e-5
@@ -130,7 +131,7 @@ def replaced() -> nn.Module:
         (Branching, "branches on a value"),
         (hooked, "hooks"),
         (replaced, "forward was replaced"),
-        (nets.ReadsWeights, "not traceable"),
+        (nets.ReadsWeights, "not traceable: the model makes a tensor of its own"),
     ],
 )
 def test_what_cannot_be_lowered_says_why(make: Any, why: str) -> None:

@@ -12,7 +12,7 @@ from attribution.lowered import folding, writes
 from attribution.lowered.convolutions import plain
 from attribution.lowered.nodes import execute
 from attribution.lowered.tracing import Untraceable as Untraceable
-from attribution.lowered.tracing import refuse_hooks, trace
+from attribution.lowered.tracing import hooked, trace
 from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.incremental import functions, steps
 from attribution_hooks.incremental.numbers import Readings, readings
@@ -42,7 +42,8 @@ class Known:
         Raises:
             Untraceable: See `trace`.
         """
-        refuse_hooks(model)
+        if (why := hooked(model)) is not None:
+            raise Untraceable(why)
         try:
             return trace(model)
         except Untraceable as reason:

@@ -183,6 +183,37 @@ def test_a_network_that_reads_an_order_is_refused() -> None:
         explain(Ordered().eval(), images("timm ViT"), TokenOcclusion(), target=1)
 
 
+class Near(nn.Module):
+    """A block in which each token gathers most from its neighbours along the sequence, as ALiBi has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, place = self.mix(x), torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+        away = -(place[:, None] - place).abs()[None]
+        return nn.functional.scaled_dot_product_attention(q, q, x, attn_mask=away).tanh()
+
+
+class Distances(nn.Module):
+    """To tokens in reverse order the others are as far away as before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.blocks = nn.Conv2d(3, 16, 16, stride=16), nn.Sequential(Near(), Near())
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.blocks(self.patch(x).flatten(2).mT).mean(dim=1))
+        return out
+
+
+def test_a_network_that_knows_distances_is_refused() -> None:
+    with pytest.raises(LayerError, match="knows in which order"):
+        explain(Distances().double().eval(), images("timm ViT"), TokenOcclusion(window=2), target=1)
+
+
 @pytest.mark.parametrize(
     ("technique", "error", "text"),
     [
@@ -236,5 +267,5 @@ def test_sequences_are_shorter_by_the_window() -> None:
     SEEN.clear()
     explain(model, images("timm ViT", COUNT), TokenOcclusion(window=2, stride=2), target=1)
     windows = {16 - 4: 2 * COUNT, 16 - 2: 3 * COUNT, 16 - 1: COUNT}  # (3, 5) places: 2 x 3 windows, cut at the border
-    assert sum(rows for rows, tokens in SEEN if tokens == 16) == COUNT + 1, "the inputs, and one in reverse order"
+    assert sum(rows for rows, tokens in SEEN if tokens == 16) == COUNT + 1, "the inputs, and one in another order"
     assert {tokens: sum(rows for rows, other in SEEN if other == tokens) for tokens in windows} == windows
