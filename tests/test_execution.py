@@ -187,8 +187,8 @@ def test_techniques_without_a_target_take_any_output(backend: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "item", "says"),
     [
-        ("names", None, r"returns a dict with keys \['aux', 'scores'\]; name the tensor in it: ClassScore\(output=…\)"),
-        ("tuple", None, r"returns a tuple of 2; name the tensor in it: ClassScore\(output=…\), e\.g\. output=0"),
+        ("names", None, r"returns a dict with keys \['aux', 'scores'\]; name the tensor in it by output=… of a score"),
+        ("tuple", None, r"returns a tuple of 2; .* target=ClassScore\(output=0\)"),
         ("dict", "logit", r"output is 'logit', but the model returns a dict with keys \['aux', 'logits'\]"),
         ("dict", 0, r"output is 0, but the model returns a dict"),
         ("tuple", 2, r"output is 2, but the model returns a tuple of 2"),

@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from attribution import Activations, Execution, GradCAM, InputError, ModelError, NonFiniteError, Occlusion, explain
+from attribution import (
+    Activations,
+    Execution,
+    GradCAM,
+    InputError,
+    ModelError,
+    NonFiniteError,
+    Occlusion,
+    Saliency,
+    explain,
+)
 from attribution.errors import AttributionError
 from tests.conftest import build, logit, noise
 
@@ -25,6 +36,7 @@ def with_value(value: float) -> Tensor:
 BAD: dict[str, tuple[Any, type[AttributionError], str]] = {
     "none": (None, InputError, r"builtins\.NoneType; give a torch\.Tensor of shape \(N, C, H, W\)"),
     "numpy": (np.zeros((1, 3, 17, 23)), InputError, r"numpy\.ndarray; .*torch\.from_numpy"),
+    "a photo": (Image.new("RGB", (23, 17)), InputError, r"PIL\.Image\.Image; .*: what your transform makes of it"),
     "one image": (GOOD[0], InputError, r"shape \(3, 17, 23\); expected \(N, C, H, W\); .*inputs\[None\]"),
     "one row": (GOOD[0, 0, 0], InputError, r"shape \(23,\); expected \(N, C, H, W\)"),
     "six axes": (GOOD[None, None], InputError, r"shape \(1, 1, 2, 3, 17, 23\); expected \(N, C, H, W\)"),
@@ -179,3 +191,13 @@ def test_tensors_of_other_forms_are_refused(make: Callable[[Tensor], Tensor], sa
 def test_a_model_without_weights_is_shown_values_too() -> None:
     with pytest.raises(InputError, match="meta device, where tensors have no values"):
         explain(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), GOOD.to("meta"), Occlusion(window=5, stride=3))
+
+
+def test_a_model_of_several_arguments_is_told_to_be_given_all() -> None:
+    class Pair(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return (a - b).mean((2, 3))
+
+    with pytest.raises(ModelError, match=r"missing 1 required positional argument: 'b'; give all that the model takes"):
+        explain(Pair(), GOOD, Saliency(), target=1)
+    assert explain(Pair(), (GOOD, GOOD.flip(3)), Saliency(), target=1).maps["input.1"].shape == (2, 1, 17, 23)

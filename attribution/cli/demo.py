@@ -54,7 +54,7 @@ def run(
     """
     inputs = setting.inputs(photo)
     if told := setting.cut(photo):
-        print(f"note: {told}; --stretch shows all of it", file=sys.stderr)
+        print(f"note: of the photo {told}; --stretch shows the whole photo", file=sys.stderr)
     try:
         best = setting.top(inputs)
     except ModelError as error:  # another output than classes is explained by a score, which the demo cannot know

@@ -6,13 +6,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from attribution import paths
-from attribution.cli import typed
-from attribution.errors import ModelError, UnknownAttributorError, nearest
+from attribution.cli import early_models, typed
+from attribution.errors import InputError, ModelError, UnknownAttributorError, nearest
 from attribution.images import files
 
 _GROUPS = ("attribution.techniques", "attribution.attributors", "attribution.references")
 _OWN = "attribution.techniques"
-_SOURCES = ("bundled", "torchvision", "timm")
 
 
 def refuse(
@@ -22,6 +21,8 @@ def refuse(
     images: Sequence[Path] = (),
     model: str | None = None,
     weights: Path | None = None,
+    layers: Sequence[str] = (),
+    backend: str | None = None,
 ) -> None:
     """Refuse what is wrong on the face of it; whatever passes is looked at again where it is used.
 
@@ -31,13 +32,18 @@ def refuse(
         images: Files that must be there.
         model: As typed.
         weights: A file.
+        layers: Names, which of the default model are known.
+        backend: Who is to compute the techniques.
 
     Raises:
-        UnknownAttributorError: No technique has this name.
+        UnknownAttributorError: No technique has this name, or not by this backend.
         InputError: An image cannot be opened, or no technique has such a parameter.
         ModelError: The model is of no known form, or a file is missing.
+        LayerError: No model, or not the default one, has such a layer.
     """
     known = {name: _parameters(name) for name in techniques}
+    for name in techniques if backend is not None else ():
+        _backend(name, str(backend))
     if None not in known.values():
         fields = {name: own for name, own in known.items() if own is not None}
         for name, (own, _) in typed.shared_out(fields, settings, ()).items():
@@ -46,9 +52,14 @@ def refuse(
                     typed.value_of(name, fields[name], setting)
     typed.no_parameters(images, [own or [] for own in known.values()])
     for image in images:
+        if image.is_dir():
+            raise InputError(
+                f"{paths.named(image)} is a folder; give images, or take `attribution run` or `attribution evaluate`"
+            )
         files.openable(image)
     if model is not None:
-        _model(model)
+        early_models.refuse(model)
+        early_models.refuse_layers(model, layers)
     if weights is not None and (fault := paths.fault(weights)):
         raise ModelError(f"the weights file {paths.named(weights)} {fault}; give a .pth, .pt or .safetensors file")
 
@@ -59,15 +70,31 @@ def _parameters(technique: str) -> list[str] | None:
     Raises:
         UnknownAttributorError: No installed distribution brings it.
     """
-    points = {group: entry_points(group=group) for group in _GROUPS}
-    names = {point.name for point in points[_OWN]}
-    names |= {point.name.rpartition(".")[0] for group in _GROUPS[1:] for point in points[group]}
+    points = entry_points(group=_OWN)
+    names = {point.name for point in points}
+    names |= {name.rpartition(".")[0] for name in _attributors()}
     if technique not in names:
+        if {*technique.split(",")} <= names:
+            each = " ".join(f"-t {name}" for name in technique.split(","))
+            raise UnknownAttributorError(f"no technique {technique!r}; each takes its own -t: {each}")
         listed = ", ".join(sorted(names))
         raise UnknownAttributorError(f"no technique {technique!r}{nearest(technique, names)}. Installed: {listed}")
-    (value, *others) = [point.value for point in points[_OWN] if point.name == technique] or [""]
+    (value, *others) = [point.value for point in points if point.name == technique] or [""]
     module, _, name = value.partition(":")
     return None if others or module != _OWN else _fields(_OWN, name)
+
+
+def _backend(technique: str, backend: str) -> None:
+    there = {name.rpartition(".")[2] for name in _attributors() if name.rpartition(".")[0] == technique}
+    if backend not in there:
+        raise UnknownAttributorError(
+            f"no backend {backend!r} of {technique}{nearest(backend, there)}; it is computed by "
+            f"{', '.join(sorted(there)) or 'none that is installed'}"
+        )
+
+
+def _attributors() -> set[str]:
+    return {point.name for group in _GROUPS[1:] for point in entry_points(group=group)}
 
 
 def _fields(module: str, name: str) -> list[str] | None:
@@ -102,23 +129,3 @@ def _fields(module: str, name: str) -> list[str] | None:
             if not hidden and node.target.id not in found:
                 found.append(node.target.id)
     return found
-
-
-def _model(spec: str) -> None:
-    file, _, function = spec.rpartition(":")
-    if file.endswith(".py") and function:
-        if fault := paths.fault(file):
-            told = f"no file {paths.named(file)}" if fault == paths.MISSING else f"{paths.named(file)} {fault}"
-            raise ModelError(f"{told}; a model from a file is written FILE.py:FUNCTION")
-        return
-    if spec.partition(":")[0] not in _SOURCES or not spec.partition(":")[2]:
-        hint = ""
-        if spec.endswith(".py"):
-            hint = f": name the function that makes the model, as in {spec}:make_model"
-        elif spec.endswith((".pth", ".pt", ".safetensors")):
-            hint = ": that is a weights file; name the architecture and pass the file with --weights"
-        else:
-            return  # torchvision knows what is alike
-        raise ModelError(
-            f"no model {spec!r}{hint}; a model is written bundled:NAME, torchvision:NAME, timm:NAME or FILE.py:FUNCTION"
-        )

@@ -146,6 +146,9 @@ def run(asked: Evaluation, setting: Setting, out: Path, plan: runs.Plan, *, devi
 
 def _tell(found: Table, items: runs.Items, setting: Setting, out: Path) -> None:
     typer.echo(columns(cells(found, [found.headline])))
+    better = found.better[found.headline]
+    typer.echo(f"Means over photos, with intervals of 95 %; {found.headline}: {better} is better.")
+    typer.echo(f"{', '.join(found.controls)} are controls, which never see the model.")
     typer.echo()
     for sentence in found.verdicts():
         typer.echo(sentence)

@@ -118,7 +118,9 @@ def write(name: str, backend: str, parent: Path) -> list[Path]:
     """
     for what, text in (("technique", name), ("backend", backend)):
         if not _NAME.fullmatch(text) or keyword.iskeyword(text):
-            raise InputError(f"the {what} is to be called {named(text)!r}; expected lower case such as plain_gradient")
+            like = "_".join(re.findall(r"[a-z][a-z0-9]*", text.lower()))
+            like = like if _NAME.fullmatch(like) and not keyword.iskeyword(like) else "plain_gradient"
+            raise InputError(f"the {what} is to be called {named(text)!r}; expected lower case such as {like}")
     if name in {point.name for point in entry_points(group="attribution.techniques")}:
         raise InputError(f"a technique {name!r} is installed; choose another name")
     camel = "".join(part.capitalize() for part in name.split("_"))

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -101,7 +102,7 @@ def _told(error: BaseException, fault: OSError | None, completing: bool) -> int:
     if isinstance(error, AttributionError):
         return _refused(str(error))
     if isinstance(error, _UsageError):
-        return _refused(error.format_message())  # type: ignore[attr-defined]  # of Typer's own class
+        return _refused(_usage(error))
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED
     if completing and isinstance(error, SystemExit):
@@ -116,6 +117,16 @@ def _told(error: BaseException, fault: OSError | None, completing: bool) -> int:
     lines = _text(error).strip().splitlines()
     told = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return _refused(f"{told}\nThis was not foreseen; {TRACEBACK}=1 in the environment shows where it happened.")
+
+
+def _usage(error: Any) -> str:
+    """What Typer says of a command line that it cannot read, and where to look."""
+    told = error.format_message().rstrip(".?")
+    told += "?" if "Did you mean" in told else ""
+    if re.match("No such option: -[^-]", told):
+        told += "; a file whose name begins with a dash is written ./-NAME"
+    command = getattr(getattr(error, "ctx", None), "command_path", "attribution")
+    return f"{told}{'' if told.endswith('?') else ';'} `{command} --help` shows what there is"
 
 
 def _text(error: BaseException) -> str:

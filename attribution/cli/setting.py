@@ -106,7 +106,7 @@ class Setting:
             min(1.0, float(np.ptp(seen[..., channel])) * count / max(1, count - 1))
             for channel, count in ((0, seen.shape[1]), (1, seen.shape[0]))
         ]
-        told = [f"{part:.0%} of its {side}" for part, side in zip(parts, ("width", "height"), strict=True)]
+        told = [f"{part:.0%} of the {side}" for part, side in zip(parts, ("width", "height"), strict=True)]
         return "" if min(parts) > _NEARLY else f"the model sees {' and '.join(told)}"
 
     def picture(self, inputs: Tensor) -> np.ndarray:

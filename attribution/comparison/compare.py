@@ -70,17 +70,22 @@ class Comparison:
             pairs += [f"{backend} | float64", *map(str, judged)]
         return "\n".join([*pairs, *(f"{name} left out: {why}" for name, why in self.left_out.items())])
 
-    def figure(self, image: Any = None, *, backends: tuple[str, str] | None = None) -> "Figure":
+    def figure(
+        self, image: Any = None, *, backends: tuple[str, str] | None = None, mean: Any = None, std: Any = None
+    ) -> "Figure":
         """The answers of two backends about the first image, and their difference, a line per layer and target.
 
         Args:
             image: What the model saw, as for `Attribution.figure`.
             backends: Which two; ``None``: those furthest apart.
+            mean: Per channel, of the transform that made ``image``; with ``std``.
+            std: Per channel.
 
         Raises:
             InputError: A backend was not asked, or see `Attribution.figure`.
         """
         from attribution import plots
+        from attribution.plots import backdrops
 
         pair = backends or max(
             self.agreements, key=lambda pair: max((a.scaled for a in self.agreements[pair]), default=0)
@@ -89,6 +94,8 @@ class Comparison:
             if name not in self.attributions:
                 raise InputError(f"{name!r} was not compared; there are {', '.join(self.attributions)}")
         a, b = (self.attributions[name].raw for name in pair)
+        if image is not None and not (mean is None and std is None):
+            image = backdrops.pictures(image, len(next(iter(a.values()))), mean=mean, std=std)
         technique, model = self.attributions[pair[0]].technique, self.attributions[pair[0]].provenance.get("model", "")
         title = " · ".join(filter(None, [technique.words, str(model)]))
         return plots.difference_figure(a, b, pair, image=image, title=title)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_URL = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
 
@@ -100,7 +102,7 @@ def _open(path: Path) -> BinaryIO:
     """The file, opened so that a named pipe or a device cannot block."""
     fault = paths.fault(path)
     if fault == paths.MISSING:
-        raise InputError(f"no file {paths.named(path)}; give the path of an image")
+        raise InputError(f"no file {paths.named(path)}; {_instead(str(path))}")
     if fault:
         raise InputError(f"{paths.named(path)} {fault}; expected an image file")
     try:
@@ -115,6 +117,17 @@ def _open(path: Path) -> BinaryIO:
         found = "empty" if size == 0 else f"{size / 2**20:.0f} MiB, above {MAX_BYTES >> 20} MiB"
         raise InputError(f"{path} is {found}; expected an image")
     return file
+
+
+def _instead(text: str) -> str:
+    """What to give in place of a name that is no file's."""
+    if text == "-":
+        return "standard input is not read: save the image, and give its path"
+    if _URL.match(text):
+        return "addresses are not fetched: download the image, and give the path of the file"
+    if os.sep == "/" and "\\" in text:
+        return "folders are parted by / here: give the path of an image as this system writes it"
+    return "give the path of an image"
 
 
 def _decode(file: BinaryIO, path: Path, notes: list[str]) -> "Image.Image":

@@ -13,6 +13,8 @@ from attribution.inputs.inputs import AXES, Inputs
 
 _FORMS = "(N, F), (N, C, T), (N, C, H, W) or (N, C, D, H, W)"
 
+_FROM_ARRAYS = "torch.from_numpy makes one of an array"
+
 _CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
 """What takes a single example without its axis of examples too, in silence → the rank of a batch."""
 
@@ -27,7 +29,8 @@ def check(given: object, model: nn.Module, *, autocast: bool = False) -> Inputs:
     """
     if not isinstance(given, Tensor | tuple | list | dict | Inputs) and not hasattr(given, "keys"):
         found = f"a {type(given).__module__}.{type(given).__name__}"
-        raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W), e.g. by torch.from_numpy")
+        made = "what your transform makes of it, transform(image)[None]" if hasattr(given, "convert") else _FROM_ARRAYS
+        raise InputError(f"inputs are {found}; give a torch.Tensor of shape (N, C, H, W): {made}")
     if isinstance(given, Tensor):
         _check_form(given, _rank(model))
     inputs = Inputs.of(given)

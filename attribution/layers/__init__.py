@@ -1,5 +1,6 @@
 """Layer names ↔ modules, what each layer puts out, and the layers a technique takes by default."""
 
+from attribution.layer_name import LayerName as LayerName
 from attribution.layers.attention import AttentionLayer as AttentionLayer
 from attribution.layers.attention import attention_of as attention_of
 from attribution.layers.attention import attentions as attentions
@@ -21,7 +22,6 @@ from attribution.layers.items import arguments as arguments
 from attribution.layers.items import item as item
 from attribution.layers.items import only_tensor as only_tensor
 from attribution.layers.items import replaced as replaced
-from attribution.layers.names import LayerName as LayerName
 from attribution.layers.names import cut_off as cut_off
 from attribution.layers.names import find as find
 from attribution.layers.names import never_ran as never_ran

@@ -10,8 +10,9 @@ from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
+from attribution.layer_name import LayerName
 from attribution.layers.grids import MOST_LEADING, Shape, patch_grids, stretch
-from attribution.layers.names import LayerName, find, not_per_image
+from attribution.layers.names import find, not_per_image
 from attribution.layers.trace import Stop, Survey, survey
 
 Side = Literal["first", "last"] | None

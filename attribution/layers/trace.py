@@ -14,8 +14,9 @@ from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.isolation.notes import notes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
+from attribution.layer_name import LayerName
 from attribution.layers.items import arguments, item
-from attribution.layers.names import LayerName, find
+from attribution.layers.names import find
 from attribution.running.execution import running
 from attribution.running.nested import tensors
 from attribution.running.values import Values

@@ -190,9 +190,12 @@ class running:
             return
         if out_of_memory(error) or lost(error):
             return
+        told = first_line(error)
+        if isinstance(error, TypeError) and "forward() missing" in told:
+            told += "; give all that the model takes: a tuple, or a dict of keywords"
         raise ModelError(
             f"{_hook(error) or 'the model'} failed on inputs of shape {_shape(self._inputs)}, "
-            f"{self._inputs.dtype}: {first_line(error)}"
+            f"{self._inputs.dtype}: {told}"
         ) from error
 
 

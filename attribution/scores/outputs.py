@@ -51,7 +51,8 @@ def select(output: Any, selector: Selector) -> Tensor:
     shown = output if selector is None and not isinstance(output, Tensor) and found is None else found
     if not isinstance(found, Tensor):
         raise ModelError(
-            f"{where} {described(shown)}; name the tensor in it: ClassScore(output=…), e.g. {_hint(shown)}"
+            f"{where} {described(shown)}; name the tensor in it by output=… of a score, such as {_hint(shown)} in "
+            f"target=ClassScore({_hint(shown)})"
         )
     if found.is_nested or found.is_meta or str(found.layout) != "torch.strided" or not found.is_floating_point():
         raise ModelError(f"{where} {described(found)}; expected a dense tensor of floats")

@@ -1,14 +1,15 @@
 """A model that a function in somebody's Python file returns."""
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,21 @@ from attribution.errors import ModelError, nearest
 from attribution.running.execution import first_line
 from attribution.zoo import labels
 from attribution.zoo.loaded import LoadedModel
+from attribution.zoo.torchvision_models import in_words
 from attribution.zoo.weights import fill, read_state
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_GREY_MEAN, _GREY_STD = (0.449,), (0.226,)  # the middles of ImageNet's three
 
 
 def load_script(path: Path, function: str, weights: Path | None) -> LoadedModel:
     """``FILE.py:FUNCTION``: what the function returns, called without arguments.
 
     The file runs with the rights of its user, as ``python FILE.py`` would. A bare module gets the usual ImageNet
-    transform (shorter side to 256, middle 224 × 224) and, if it returns 1000 logits, the ImageNet class names.
+    transform (shorter side to 256, middle 224 × 224), in grey if it fails in colour and its first convolution takes one
+    channel, and, if it returns 1000 logits, the ImageNet class names.
 
     Raises:
         ModelError: there is no such file or function, one of them fails, or the function returns neither an
@@ -67,32 +75,51 @@ def load_function(path: Path, function: str) -> Callable[..., Any]:
         return _found(_execute(path), function, path)
 
 
+@dataclass(frozen=True)
+class Grey:
+    """A transform that is shown photos in grey, of mode ``L``."""
+
+    transform: "Callable[[Image.Image], Tensor]"
+
+    def __call__(self, photo: "Image.Image") -> Tensor:
+        """(1, H, W)."""
+        return self.transform(photo.convert("L"))
+
+
 def _described(name: str, model: nn.Module) -> LoadedModel:
     from torchvision.models import ResNet18_Weights
 
-    transform = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    usual = ResNet18_Weights.IMAGENET1K_V1.transforms
+    output = _output(model)
+    grey = output is None and _channels(model) == 1
+    transform = usual(mean=_GREY_MEAN, std=_GREY_STD) if grey else usual()
     return LoadedModel(
         name=name,
         model=model,
-        transform=transform,
+        transform=Grey(transform) if grey else transform,
         mean=tuple(transform.mean),
         std=tuple(transform.std),
-        labels=labels.imagenet() if _has_1000_classes(model) else None,
-        assumed=f"{name} returned a bare network; assumed: the shorter side scaled to 256, the middle 224 × 224, mean "
-        f"{', '.join(map(str, transform.mean))}, std {', '.join(map(str, transform.std))}",
+        labels=labels.imagenet() if isinstance(output, Tensor) and output.shape == (1, 1000) else None,
+        assumed=f"{name} returned a bare network; assumed: {'photos in grey, ' * grey}{in_words(transform)}",
     )
 
 
-def _has_1000_classes(model: nn.Module) -> bool:
+def _output(model: nn.Module) -> object:
+    """What the model says of black in colour; ``None`` where it fails."""
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, 3, 224, 224, device="cpu"))
+            found: object = model(torch.zeros(1, 3, 224, 224, device="cpu"))
     except KeyboardInterrupt:
         raise
     # A foreign model may refuse this input in any way, also by exit(); then its classes are simply unknown.
     except BaseException:
-        return False
-    return isinstance(logits, Tensor) and logits.shape == (1, 1000)
+        return None
+    return found
+
+
+def _channels(model: nn.Module) -> int | None:
+    """Of the input, by the first convolution that the model registers."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
 
 
 def _execute(path: Path) -> ModuleType:
@@ -123,9 +150,25 @@ def _found(module: ModuleType, function: str, path: Path) -> Callable[..., Any]:
 
 def _call(module: ModuleType, function: str, path: Path) -> object:
     make = _found(module, function, path)
+    if needed := _needed(make):
+        filled = ", ".join(f"{name}=…" for name in needed)
+        raise ModelError(
+            f"{path}:{function} needs {', '.join(needed)}; name a function that needs nothing and returns the model, "
+            f"such as make_model: def make_model(): return {function}({filled})"
+        )
     with _told(f"{path}:{function}() fails"):
         made: object = make()
     return made
+
+
+def _needed(make: Callable[..., Any]) -> list[str]:
+    """The arguments without which it cannot be called, as far as it tells."""
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in kinds]
 
 
 @contextmanager

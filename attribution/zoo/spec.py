@@ -27,8 +27,9 @@ def load(spec: str, *, weights: str | Path | None = None) -> LoadedModel:
             ``torchvision:NAME``, ``timm:NAME``, or ``FILE.py:FUNCTION``, where the function takes no arguments
             and returns an ``nn.Module`` or a ``LoadedModel``. A Python file runs with your rights.
         weights: path of a file to take the weights from instead of the published ones: safetensors, or a state dict
-            or checkpoint that ``torch.save`` wrote. It is read without running code. Transform and class names
-            stay those of the published weights.
+            or checkpoint that ``torch.save`` wrote. It is read without running code. The transform stays that of the
+            published weights, and so do class names; a file of another number of classes makes the model with as many,
+            whose names are unknown.
 
     Returns:
         The model in eval mode on the CPU.
@@ -64,7 +65,7 @@ def _load(spec: str, weights: Path | None) -> LoadedModel:
                 return load_torchvision(name, weights)
             case "timm":
                 return load_timm(name, weights)
-    raise ModelError(f"no model {spec!r}{_hint(spec)}; a model is written {_FORMS}")
+    raise ModelError(f"no model {spec!r}{_hint(spec)}; a model is written {_FORMS}".replace("?; a model", "? A model"))
 
 
 def _hint(spec: str) -> str:

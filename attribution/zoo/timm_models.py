@@ -14,7 +14,7 @@ from attribution.errors import ModelError, nearest
 from attribution.running.execution import first_line
 from attribution.zoo.download import cached_path, probe, unreachable
 from attribution.zoo.loaded import LoadedModel
-from attribution.zoo.weights import fill, read_state
+from attribution.zoo.weights import classes_in, fill, read_state
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +24,7 @@ _PATIENCE = 10.0  # seconds
 
 
 def load_timm(name: str, weights: Path | None) -> LoadedModel:
-    """``timm:NAME`` with its published weights, or with those of a file.
+    """``timm:NAME`` with its published weights, or with those of a file, of whose number of classes it is made.
 
     Raises:
         ModelError: timm is not installed or has no such model, or the weights cannot be had, read or fitted.
@@ -37,14 +37,28 @@ def load_timm(name: str, weights: Path | None) -> LoadedModel:
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:
         raise ModelError(f"no timm weights {name!r}{nearest(name, tags)}; {architecture} has: {', '.join(tags) or '-'}")
+    assumed = ""
     if weights is None:
         model = _pretrained(timm, name)
     else:
-        model = timm.create_model(name, pretrained=False)
-        fill(model, read_state(weights), str(weights))
+        model, state = timm.create_model(name, pretrained=False), read_state(weights)
+        classes = classes_in(state, model, str(weights))
+        if classes is not None:
+            model = timm.create_model(name, pretrained=False, num_classes=classes)
+            assumed = (
+                f"{weights} is of {classes} classes, so timm:{name} was made with as many; assumed: the transform of "
+                "the published weights"
+            )
+        fill(model, state, str(weights))
     transform, mean, std = transform_of(timm, model)
     return LoadedModel(
-        name=f"timm:{name}", model=model.eval(), transform=transform, mean=mean, std=std, labels=_labels(timm, model)
+        name=f"timm:{name}",
+        model=model.eval(),
+        transform=transform,
+        mean=mean,
+        std=std,
+        labels=_labels(timm, model),
+        assumed=assumed,
     )
 
 

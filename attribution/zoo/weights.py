@@ -78,8 +78,8 @@ def read_state(path: Path) -> "OrderedDict[str, Tensor]":
 def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> None:
     """Put a state dict into a model; every tensor must have its place and every place its tensor.
 
-    The prefixes ``module.`` and ``_orig_mod.`` of wrapped models are taken off, and the key style of the first
-    DenseNets is brought up to date.
+    The prefixes ``module.`` and ``_orig_mod.`` of wrapped models are taken off, and so is one that all names share,
+    such as ``net.`` in a checkpoint of Lightning; the key style of the first DenseNets is brought up to date.
 
     Floats are rounded to the model's dtype. Whatever else torch would change without a word is refused.
 
@@ -101,7 +101,7 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     missing: list[str] = []
     left_over: list[str] = []
     if misshaped:
-        missing = [name for name in expected if name not in state and not name.endswith(".num_batches_tracked")]
+        missing = _missing(state, expected)
         left_over = [name for name in state if name not in expected]
     else:
         _check_values(state, expected, source)
@@ -114,24 +114,47 @@ def fill(model: nn.Module, state: "OrderedDict[str, Tensor]", source: str) -> No
     faults = [("missing", missing), ("unknown to the model", left_over), ("of another shape", misshaped)]
     if any(found for _, found in faults):
         told = "; ".join(f"{len(found)} {what} ({_some(found)})" for what, found in faults if found)
-        raise ModelError(
-            f"the weights {source} do not fit the model: {told}{_head(state, expected, missing, left_over)}"
-        )
+        raise ModelError(f"the weights {source} do not fit the model: {told}{_head(state, expected, missing)}")
 
 
-def _head(state: Mapping[str, Tensor], expected: Mapping[str, object], missing: list[str], left_over: list[str]) -> str:
-    """What to do where all but the last layer fits: the file is of a model with another number of classes."""
+def classes_in(state: "OrderedDict[str, Tensor]", model: nn.Module, source: str) -> int | None:
+    """The number of classes of a file that would fit the model if that had as many; ``None``: it fits, or never would.
+
+    Names in ``state`` are brought to those of the model, as `fill` does.
+
+    Raises:
+        ModelError: two tensors mean one place.
+    """
+    expected = model.state_dict()
+    _rename(state, expected, source)
+    other = _other_heads(state, expected)
+    return other[0] if other and not _missing(state, expected) else None
+
+
+def _other_heads(state: Mapping[str, Tensor], expected: Mapping[str, object]) -> tuple[int, int] | None:
+    """Rows in the file and in the model, where all that differs is one number of rows and no name is left over."""
+    if any(name not in expected for name in state):
+        return None
     other = {
-        name: (len(value), len(place))
+        (len(value), len(place))
+        if isinstance(place, Tensor) and value.ndim and place.ndim and value.shape[1:] == place.shape[1:]
+        else None
         for name, value in state.items()
-        if isinstance(place := expected.get(name), Tensor) and value.shape != place.shape and value.ndim and place.ndim
-        if value.shape[1:] == place.shape[1:]
+        if value.shape != getattr(place := expected[name], "shape", None)
     }
-    if missing or left_over or len({*other.values()}) != 1:
+    return next(iter(other)) if len(other) == 1 else None
+
+
+def _missing(state: Mapping[str, Tensor], expected: Mapping[str, object]) -> list[str]:
+    return [name for name in expected if name not in state and not name.endswith(".num_batches_tracked")]
+
+
+def _head(state: Mapping[str, Tensor], expected: Mapping[str, object], missing: list[str]) -> str:
+    """What to do where all but the last layer fits: the file is of a model with another number of classes."""
+    other = _other_heads(state, expected)
+    if missing or other is None:
         return ""
-    if len(other) < sum(value.shape != getattr(expected[name], "shape", None) for name, value in state.items()):
-        return ""
-    ((own, theirs),) = {*other.values()}
+    own, theirs = other
     return (
         f"; the file is of a model with {own} classes and this one has {theirs}: write a function that makes yours, "
         f"with num_classes={own}, and give --model FILE.py:FUNCTION"
@@ -182,6 +205,10 @@ def _rename(state: "OrderedDict[str, Tensor]", expected: Mapping[str, object], s
                     f"those you mean alone, with or without {prefix!r}"
                 )
         consume_prefix_in_state_dict_if_present(state, prefix)
+    first = next(iter(state), "").partition(".")[0] + "."  # Lightning's is the attribute that holds the model
+    inner = [name.removeprefix(first) for name in state if name.startswith(first)]
+    if len(inner) == len(state) and not any(name in expected for name in state) and {*inner} <= {*expected}:
+        consume_prefix_in_state_dict_if_present(state, first)
     for name in list(state):
         renamed = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
         if renamed not in state and renamed in expected:

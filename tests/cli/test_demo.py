@@ -64,8 +64,8 @@ def test_both_backends_show_the_same_espresso(
         out = tmp_path / backend
         done = attribution("demo", "--backend", backend, "--out", out)
         assert done.code == 0
-        told = "note: the model sees 59% of its width and 88% of its height; --stretch shows all of it\n"
-        assert done.err == told
+        told = "note: of the photo the model sees 59% of the width and 88% of the height"
+        assert done.err == f"{told}; --stretch shows the whole photo\n"
         lines = done.out.splitlines()
         assert lines[0] == "bundled:squeezenet1_1 sees:"
         assert lines[1].split() == ["96.6%", "espresso", "(967)"]

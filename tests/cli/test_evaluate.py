@@ -40,6 +40,8 @@ def test_a_folder(attribution: Callable[..., Any], spec: str, folder: Path, out:
     lines = done.out.splitlines()
     assert lines[0].split() == ["map", "srg", "mean", "forwards", "a", "photo", "seconds", "a", "photo"]
     assert [line.split()[0] for line in lines[3:6]] == ["random", "centre", "edges"]
+    assert lines[6] == "Means over photos, with intervals of 95 %; srg: higher is better."
+    assert lines[7] == "random, centre, edges are controls, which never see the model."
     assert sum(" by srg: " in line for line in lines) == 2
     assert any(line.startswith(("saliency beats", "saliency and", "input_x_gradient")) for line in lines)
     assert {line for line in lines if line.startswith(f"{out}{os.sep}")} == {str(out / name) for name in made}

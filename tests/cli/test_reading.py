@@ -115,7 +115,7 @@ def test_what_a_crop_leaves_out_is_told_once(
     assert done.code == 0
     told = [line for line in done.err.splitlines() if line.startswith("note: ")]
     assert len(told) == 1
-    assert f"of {photos[0]} the model sees 68% of its width and 100% of its height" in told[0]
+    assert f"of {photos[0]} the model sees 68% of the width and 100% of the height" in told[0]
     assert "of 2 other photos less than all; --stretch shows whole photos" in told[0]
     assert attribution("explain", photos[0], "-m", spec, "-o", out, "--size", "20x20", "--stretch").err == ""
 

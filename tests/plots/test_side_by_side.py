@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from attribution import Activations, GradCAM, InputError, LayerCAM, Saliency, explain, explain_many, side_by_side
+from attribution import (
+    Activations,
+    GradCAM,
+    InputError,
+    LayerCAM,
+    Saliency,
+    compare,
+    explain,
+    explain_many,
+    side_by_side,
+)
 from attribution.plots import Heatmaps, side_by_side_figure
 from tests.conftest import build, noise
 
@@ -56,6 +66,23 @@ def test_many_panels_begin_a_line_for_each_technique() -> None:
     figure = side_by_side_figure({"a": Heatmaps(maps), "b": Heatmaps(maps)}, image=PICTURES[0])
     heights = [round(axes.get_position().y0, 3) for axes in figure.axes if axes.get_title()]
     assert len(set(heights)) == 2
+
+
+def test_normalised_inputs_are_shown_as_they_were() -> None:
+    model, mean, std = build("cnn"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+    pixels = torch.rand(1, 3, 17, 23, generator=torch.Generator().manual_seed(0))
+    inputs = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    asked = {"cam": GradCAM(layers=("body",))}
+    found, both = explain_many(model, inputs, asked), compare(model, inputs, asked["cam"])
+    for drawn in (lambda *picture, **undone: side_by_side(found, *picture, **undone), both.figure):
+        figures = [drawn(inputs, mean=mean, std=std), drawn(pixels), drawn(pixels.flip(1))]
+        right, expected, other = ([image.get_array() for a in each.axes for image in a.images] for each in figures)
+        assert all(np.allclose(one, two, atol=1e-5) for one, two in zip(right, expected, strict=True))
+        assert not all(np.allclose(one, two, atol=1e-5) for one, two in zip(other, expected, strict=True))
+    with pytest.raises(InputError, match="of normalised inputs give mean= and std="):
+        compare(model, inputs, asked["cam"]).figure(inputs)
+    with pytest.raises(InputError, match="results are a list; give a dict from names to answers"):
+        side_by_side([explain(model, inputs, asked["cam"])], inputs)  # type: ignore[arg-type]
 
 
 def test_what_cannot_stand_beside_each_other_is_refused() -> None:

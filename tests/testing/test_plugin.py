@@ -81,6 +81,11 @@ def test_a_name_that_is_none_or_taken_is_refused(name: str, tmp_path: Path, caps
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_like_it_is_proposed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-plugin", "Edge-Strength 2", "--out", str(tmp_path)]) == 2
+    assert "expected lower case such as edge_strength" in capsys.readouterr().err
+
+
 def test_a_plugin_of_other_names_passes_its_tests(tmp_path: Path) -> None:
     """The skeleton as it is written, in a process of its own; one check of the kit stands for all of them."""
     assert main(["new-plugin", "edge_strength", "-b", "my_own", "--out", str(tmp_path)]) == 0

@@ -28,6 +28,13 @@ def thousand():
 def whole():
     return LoadedModel("mine", small(), lambda photo: torch.zeros(3, 5, 7), (0.0,) * 3, (1.0,) * 3, ("a", "b"))
 
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class Sized(nn.Linear):
+    def __init__(self, width, classes, bias=True):
+        super().__init__(width, classes, bias)
+
 def broken():
     raise ValueError("no weights on this disk\\nsecond line")
 
@@ -60,6 +67,21 @@ def test_a_bare_module_gets_the_usual_transform(file: Path) -> None:
 
 def test_a_thousand_classes_are_imagenets(file: Path) -> None:
     assert zoo.load(f"{file}:thousand").label(967) == "espresso"
+
+
+def test_a_network_that_takes_grey_is_shown_grey(file: Path) -> None:
+    loaded = zoo.load(f"{file}:grey")
+    photo = zoo.sample_photo()
+    inputs = loaded.inputs(photo)
+    assert inputs.shape == (1, 1, 224, 224)
+    assert loaded.model(inputs).shape == (1, 4)
+    assert "photos in grey, " in loaded.assumed
+    assert (loaded.mean, loaded.std) == ((0.449,), (0.226,))
+    assert torch.equal(inputs, loaded.inputs(photo.convert("L")))
+    usual = zoo.load(f"{file}:small").inputs(photo.convert("L"))[:, :1]  # of ImageNet's first channel
+    assert torch.allclose(inputs * 0.226 + 0.449, usual * 0.229 + 0.485, atol=1e-6)
+    other = zoo.adapted(loaded, size=(20, 30), mean=(0.5,), std=(0.25,))
+    assert other.inputs(photo).shape == (1, 1, 20, 30)
 
 
 def test_a_loaded_model_keeps_what_it_says(file: Path) -> None:
@@ -97,6 +119,7 @@ def test_two_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None
         ("smal", r"model\.py has no function 'smal'; nearest: 'small'"),
         ("not_a_function", r"has no function 'not_a_function'"),
         ("broken", r"model\.py:broken\(\) fails: ValueError: no weights on this disk$"),
+        ("Sized", r"model\.py:Sized needs width, classes; .* such as .*: return Sized\(width=…, classes=…\)$"),
         ("nothing", r"model\.py:nothing returned int; expected nn\.Module or LoadedModel"),
     ],
 )

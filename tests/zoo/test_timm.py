@@ -107,6 +107,17 @@ def test_weights_from_a_file(tmp_path: Path, hub: Path, differing: Differing) ->
         zoo.load("timm:test_resnet", weights=tmp_path / "mine.safetensors")
 
 
+def test_weights_of_another_number_of_classes_make_the_model_with_as_many(
+    tmp_path: Path, hub: Path, differing: Differing
+) -> None:
+    saved = timm.create_model("test_vit", pretrained=False, num_classes=5)
+    torch.save({"model": saved.state_dict()}, tmp_path / "mine.pth")
+    loaded = zoo.load("timm:test_vit", weights=tmp_path / "mine.pth")
+    assert differing(saved.state_dict(), loaded.model.state_dict()) == []
+    assert loaded.labels is None
+    assert "is of 5 classes, so timm:test_vit was made with as many" in loaded.assumed
+
+
 def test_names_and_tags_that_do_not_exist() -> None:
     with pytest.raises(ModelError, match="no timm model 'resnt18'; nearest: 'resnet18'"):
         zoo.load("timm:resnt18")

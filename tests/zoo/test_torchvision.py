@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import VGG16_Weights, vgg16
+from torchvision.models import VGG16_Weights, squeezenet1_1, vgg16
 
 from attribution import zoo
 from attribution.errors import ModelError
@@ -107,3 +107,25 @@ def test_models_that_torchvision_builds_otherwise_for_their_weights(
     assert differing(theirs.state_dict(), ours.state_dict()) == []
     assert repr(theirs) == repr(ours)
     assert getattr(theirs, "transform_input", None) == getattr(ours, "transform_input", None)
+
+
+def test_weights_of_another_number_of_classes_make_the_model_with_as_many(
+    tmp_path: Path, no_network: list[str], differing: Differing
+) -> None:
+    trained = squeezenet1_1(num_classes=5)
+    path = tmp_path / "best.pt"
+    torch.save({"epoch": 3, "model_state_dict": trained.state_dict()}, path)
+    loaded = zoo.load("torchvision:squeezenet1_1", weights=path)
+    assert differing(trained.state_dict(), loaded.model.state_dict()) == []
+    assert loaded.labels is None
+    assert loaded.assumed.startswith(f"{path} is of 5 classes, so torchvision:squeezenet1_1 was made with as many")
+    torch.save(squeezenet1_1().state_dict(), path)
+    whole = zoo.load("torchvision:squeezenet1_1", weights=path)
+    assert whole.label(967) == "espresso"
+    assert whole.assumed == ""
+    state = trained.state_dict()
+    state["features.0.weight"] = state["features.0.weight"][:5]
+    torch.save(state, path)
+    with pytest.raises(ModelError, match="do not fit the model"):
+        zoo.load("torchvision:squeezenet1_1", weights=path)
+    assert no_network == []

@@ -65,6 +65,17 @@ def test_a_wrapped_model_keeps_its_prefix(differing: Differing) -> None:
     assert differing(saved.state_dict(), model.state_dict()) == []
 
 
+def test_a_prefix_that_all_names_share_is_taken_off(differing: Differing) -> None:
+    expected = net().state_dict()
+    model = net()
+    fill(model, OrderedDict((f"net.{name}", value) for name, value in expected.items()), "epoch=3.ckpt")
+    assert differing(expected, model.state_dict()) == []
+    some = OrderedDict((f"net.{name}", value) for name, value in expected.items())
+    some["loss.weight"] = torch.zeros(3)
+    with pytest.raises(ModelError, match="unknown to the model"):
+        fill(net(), some, "epoch=3.ckpt")
+
+
 def test_old_files_lack_the_counters_of_batch_norm(differing: Differing) -> None:
     saved, model = net(1), net(2)
     state = OrderedDict((name, v) for name, v in saved.state_dict().items() if "num_batches" not in name)

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from attribution.cli import process
-from attribution.cli.commands import explaining, exporting, folders, listings, reports
+from attribution.cli.commands import explaining, folders, listings, reports
 from attribution.cli.commands.app import app
 
-__all__ = ["app", "explaining", "exporting", "folders", "listings", "main", "reports"]
+__all__ = ["app", "explaining", "folders", "listings", "main", "reports"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

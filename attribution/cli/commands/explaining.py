@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from attribution.cli.commands.app import app, refuse
+from attribution.cli.commands.app import IMAGES, app, refuse
 from attribution.cli.commands.options import (
+    ASKED,
     MODEL,
     OUT,
+    PHOTOS,
     TECHNIQUES,
     Backend,
     BatchSize,
@@ -32,11 +34,17 @@ from attribution.cli.commands.options import (
     Weights,
 )
 from attribution.cli.reading import Typed
+from attribution.errors import InputError
+
+FILTERS = "filter_visualization"  # its layer may also be the word for the model's own output
 
 
-@app.command(epilog="Example: attribution demo --image photo.jpg")
+@app.command(rich_help_panel=IMAGES, epilog="Example: attribution demo --image photo.jpg")
 def demo(
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="Photo; default: a cup of coffee.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your photo. Default: a cup of coffee.", rich_help_panel=PHOTOS),
+    ] = None,
     model: Model = MODEL,
     weights: Weights = None,
     backend: Backend = "hooks",
@@ -52,7 +60,7 @@ def demo(
 ) -> None:
     """Four techniques on one photo: what the model sees, likes, looks at and needs."""
     reading = Typed(labels, size, mean, std)
-    refuse(images=[image] if image else [], model=model, weights=weights, reading=reading)
+    refuse(images=[image] if image else [], model=model, weights=weights, reading=reading, device=device)
     from attribution.cli import demo, report
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -75,7 +83,10 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: attribution explain photo.jpg -t grad_cam -t occlusion --target espresso -p window=48")
+@app.command(
+    rich_help_panel=IMAGES,
+    epilog="Example: attribution explain photo.jpg -t grad_cam -t occlusion --target espresso -p window=48",
+)
 def explain(
     images: Images = None,
     technique: Techniques = None,
@@ -99,7 +110,19 @@ def explain(
 ) -> None:
     """One or more techniques on one or more images: a picture and the maps for each."""
     reading = Typed(labels, size, mean, std)
-    refuse(technique or TECHNIQUES, param or [], images or [], model=model, weights=weights, reading=reading)
+    if not images and not technique:
+        raise InputError("grad_cam needs an image; give the path of one: attribution explain photo.jpg")
+    refuse(
+        technique or TECHNIQUES,
+        param or [],
+        images or [],
+        model=model,
+        weights=weights,
+        reading=reading,
+        layers=() if FILTERS in (technique or ()) else layer or (),
+        backend=backend,
+        device=device,
+    )
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting
@@ -112,7 +135,7 @@ def explain(
         question.explain(asked, setting, backend, folder)
 
 
-@app.command(epilog="Example: attribution compare photo.jpg -t grad_cam -l features.12")
+@app.command(rich_help_panel=IMAGES, epilog="Example: attribution compare photo.jpg -t grad_cam -l features.12")
 def compare(
     image: OneImage = None,
     technique: Techniques = None,
@@ -135,8 +158,17 @@ def compare(
 ) -> None:
     """One or more techniques by every installed backend, and whether they agree; exit code 1 if not."""
     reading = Typed(labels, size, mean, std)
+    if image is None and not technique:
+        raise InputError("grad_cam needs an image; give the path of one: attribution compare photo.jpg")
     refuse(
-        technique or TECHNIQUES, param or [], [image] if image else [], model=model, weights=weights, reading=reading
+        technique or TECHNIQUES,
+        param or [],
+        [image] if image else [],
+        model=model,
+        weights=weights,
+        reading=reading,
+        layers=() if FILTERS in (technique or ()) else layer or (),
+        device=device,
     )
     from attribution.cli import question
     from attribution.cli.output_folder import result_folder
@@ -151,9 +183,18 @@ def compare(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: attribution atlas -l features.6.expand3x3")
+@app.command(rich_help_panel=IMAGES, epilog="Example: attribution atlas -l features.6.expand3x3")
 def atlas(
-    layer: Annotated[str, typer.Option("--layer", "-l", metavar="NAME", help="`attribution layers` has all.")],
+    layer: Annotated[
+        str,
+        typer.Option(
+            "--layer",
+            "-l",
+            metavar="NAME",
+            help="Whose channels are shown; `attribution layers` has all.",
+            rich_help_panel=ASKED,
+        ),
+    ],
     backend: Backend = "hooks",
     model: Model = MODEL,
     weights: Weights = None,
@@ -164,6 +205,7 @@ def atlas(
     out: Out = OUT,
 ) -> None:
     """What excites every channel of a layer, strongest first, on one page."""
+    refuse([FILTERS], param or [], model=model, weights=weights, backend=backend, device=device)
     from attribution.cli import atlas
     from attribution.cli.output_folder import result_folder
     from attribution.cli.setting import Setting

@@ -1,16 +1,21 @@
-"""Commands on folders: run, show, evaluate."""
+"""Commands on folders: run, show, evaluate, export."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from attribution.cli.commands.app import app, refuse
+from attribution.cli.commands.app import FOLDERS, NO_RUN, app, refuse, refuse_folder, refuse_source
 from attribution.cli.commands.options import (
+    ASKED,
     MODEL,
     OUT,
+    RESULTS,
+    RUNNING,
+    TECHNIQUES,
     Backend,
     Device,
+    FolderOrList,
     Labels,
     Layers,
     Mean,
@@ -18,28 +23,56 @@ from attribution.cli.commands.options import (
     Out,
     Output,
     Parameters,
+    RunFolder,
     Score,
     Size,
     Std,
     Stretch,
     Targets,
+    Techniques,
     Weights,
 )
+from attribution.cli.known import known_techniques
 from attribution.cli.reading import Typed
+from attribution.errors import InputError
 
-BatchSize = Annotated[str, typer.Option(metavar="N|auto", help="Images of one file and forward.")]
-Devices = Annotated[int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.")]
-Workers = Annotated[int, typer.Option(metavar="N", help="Processes that read images, for each that computes.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+BatchSize = Annotated[
+    str, typer.Option(metavar="N|auto", help="Images of one file and forward.", rich_help_panel=RUNNING)
+]
+Devices = Annotated[
+    int, typer.Option(metavar="N", help="Processes on this machine, one per GPU.", rich_help_panel=RUNNING)
+]
+Workers = Annotated[
+    int,
+    typer.Option(metavar="N", help="Processes that read images, for each that computes.", rich_help_panel=RUNNING),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=RUNNING)]
 
 
-@app.command(epilog="Example: attribution run photos -t grad_cam -o maps --overlay")
+@app.command(rich_help_panel=FOLDERS, epilog="Example: attribution run photos -t grad_cam -o maps --overlay")
 def run(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)],
+    source: Annotated[Path, FolderOrList],
     technique: Annotated[
-        list[str], typer.Option("--technique", "-t", metavar="NAME", help="Repeatable; `attribution list` has all.")
+        list[str],
+        typer.Option(
+            "--technique",
+            "-t",
+            metavar="NAME",
+            help="Repeatable; `attribution list` has all.",
+            autocompletion=known_techniques,
+            rich_help_panel=ASKED,
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; the same goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder of the run; one that was begun goes on.",
+            rich_help_panel=RESULTS,
+        ),
+    ],
     backend: Backend = "hooks",
     model: Model = MODEL,
     weights: Weights = None,
@@ -52,23 +85,40 @@ def run(
     stretch: Stretch = False,
     batch_size: BatchSize = "auto",
     devices: Devices = 1,
-    nodes: Annotated[int, typer.Option(metavar="M", help="Machines.")] = 1,
+    nodes: Annotated[int, typer.Option(metavar="M", help="Machines that share the run.", rich_help_panel=RUNNING)] = 1,
     workers: Workers = 0,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Of torch; default: as many as it has.")] = None,
-    precision: Annotated[str, typer.Option(metavar="32|bf16-mixed|16-mixed", help="Of the forwards.")] = "32",
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads of torch; default: as many as it has.", rich_help_panel=RUNNING),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="32|bf16-mixed|16-mixed", help="Of the forwards.", rich_help_panel=RUNNING)
+    ] = "32",
     labels: Labels = None,
     size: Size = None,
     mean: Mean = None,
     std: Std = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also a PNG of each heatmap over its image.")] = False,
+    overlay: Annotated[
+        bool,
+        typer.Option("--overlay", help="Also a PNG of each heatmap over its image.", rich_help_panel=RESULTS),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Techniques on every image of a folder or a list; the same command goes on with a run that ended."""
     reading = Typed(labels, size, mean, std)
-    refuse(technique, param or [], model=model, weights=weights, reading=reading)
+    refuse(
+        technique,
+        param or [],
+        model=model,
+        weights=weights,
+        reading=reading,
+        layers=layer or [],
+        backend=backend,
+        device=device,
+    )
+    refuse_source(source)
     from attribution.cli import run
     from attribution.cli.setting import Setting, chosen_device
-    from attribution.errors import InputError
     from attribution.runs.plan import Plan
 
     plan = Plan(
@@ -80,8 +130,6 @@ def run(
         progress=not quiet,
     )
     asked = run.parse(technique, backend, layer or [], target or [], param or [], score, output)
-    if not source.exists():
-        raise InputError(f"no folder or list {str(source)!r}; give one")
     place = chosen_device(device)
     setting = Setting.of(model, weights, "cpu", stretch, reading)
     code = run.run(
@@ -98,18 +146,23 @@ def run(
     raise typer.Exit(code)
 
 
-@app.command(epilog="Example: attribution show maps")
+@app.command(rich_help_panel=FOLDERS, epilog="Example: attribution show maps")
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="What --out named.", show_default=False)],
+    folder: RunFolder,
     technique: Annotated[
-        str | None, typer.Option("--technique", "-t", metavar="NAME", help="Default: all of the run.")
+        str | None,
+        typer.Option("--technique", "-t", metavar="NAME", help="Show this one. Default: all.", show_default=False),
     ] = None,
     most: Annotated[int, typer.Option(metavar="N", min=1, help="Maps on the page.")] = 40,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE.png", help="Default: sheet.png in the run.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE.png", help="The page. Default: sheet.png in the run.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """A page with the maps of a run; over their images where it had --overlay."""
+    refuse_folder(folder, NO_RUN)
     from attribution import plots, runs
 
     path = folder / "sheet.png" if out is None else out
@@ -117,13 +170,10 @@ def show(
     typer.echo(path)
 
 
-@app.command(epilog="Example: attribution evaluate photos -t grad_cam -t layer_cam")
+@app.command(rich_help_panel=FOLDERS, epilog="Example: attribution evaluate photos -t grad_cam -t layer_cam")
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER|LIST.csv", show_default=False)] = None,
-    technique: Annotated[
-        list[str] | None,
-        typer.Option("--technique", "-t", metavar="NAME", help="Repeatable. Default: grad_cam.", show_default=False),
-    ] = None,
+    folder: Annotated[Path | None, FolderOrList] = None,
+    technique: Techniques = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,19 +182,29 @@ def evaluate(
             "max_sensitivity, randomisation, completeness_gap, seed_spread, backend_difference, float64_difference, "
             "road, road_lerf, road_morf.",
             show_default=False,
+            rich_help_panel=ASKED,
         ),
     ] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="mean|blur|noise|linear|NUMBER",
-            help="What removed cells show. Default: mean, blur and noise.",
+            help="What removed cells show; repeatable. Default: mean, blur and noise.",
             show_default=False,
+            rich_help_panel=ASKED,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", help="Of a curve.")] = 16,
+    steps: Annotated[
+        int, typer.Option(metavar="N", help="Steps in which cells are removed.", rich_help_panel=ASKED)
+    ] = 16,
     sample: Annotated[
-        int | None, typer.Option(metavar="N", help="So many photos at random. Default: all.", show_default=False)
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="So many photos, drawn at random. Default: all.",
+            show_default=False,
+            rich_help_panel=ASKED,
+        ),
     ] = None,
     backend: Backend = "hooks",
     model: Model = MODEL,
@@ -152,10 +212,7 @@ def evaluate(
     target: Targets = None,
     score: Score = None,
     output: Output = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="TECHNIQUE.NAME=VALUE", help="In TOML: -p occlusion.window=48."),
-    ] = None,
+    param: Parameters = None,
     device: Device = "auto",
     stretch: Stretch = False,
     labels: Labels = None,
@@ -173,7 +230,10 @@ def evaluate(
     The same command goes on where the last one ended. Photos that cannot be read are listed in failures.csv.
     """
     reading = Typed(labels, size, mean, std)
-    refuse(technique or ["grad_cam"], param or [], model=model, weights=weights, reading=reading)
+    names = technique or TECHNIQUES
+    refuse(names, param or [], model=model, weights=weights, reading=reading, backend=backend, device=device)
+    if folder is not None:
+        refuse_source(folder)
     from attribution.cli import evaluate
     from attribution.cli.setting import Setting, chosen_device
     from attribution.runs.plan import Plan
@@ -181,7 +241,7 @@ def evaluate(
     plan = Plan(batch_size=_size(batch_size), devices=devices, workers=workers, progress=not quiet)
     asked = evaluate.parse(
         folder,
-        technique or ["grad_cam"],
+        names,
         metric or ["srg", "insertion", "deletion"],
         baseline or [],
         backend,
@@ -194,6 +254,44 @@ def evaluate(
     )
     place = chosen_device(device)
     raise typer.Exit(evaluate.run(asked, Setting.of(model, weights, "cpu", stretch, reading), out, plan, device=place))
+
+
+@app.command(rich_help_panel=FOLDERS, epilog="Example: attribution export maps photos --to fiftyone")
+def export(
+    folder: RunFolder,
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER|LIST.csv", help="What the run went over.", show_default=False)
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="fiftyone", help="The program that gets it.")] = "fiftyone",
+    model: Model = MODEL,
+    weights: Weights = None,
+    stretch: Stretch = False,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the data set. Default: the run's.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of that name.")] = False,
+) -> None:
+    """A run as a data set of FiftyOne; the model and how photos reach it as they were given to `attribution run`."""
+    if to != "fiftyone":
+        raise InputError(f"--to {to!r} is not known; give fiftyone")
+    refuse_folder(folder, NO_RUN)
+    refuse_source(source)
+    reading = Typed(None, size, mean, std)
+    refuse(model=model, weights=weights, reading=reading)
+    from attribution import runs
+    from attribution.cli.run import items_of
+    from attribution.cli.setting import Setting
+    from attribution.runs import fiftyone
+
+    fiftyone.library()
+    found = runs.open(folder)
+    setting = Setting.of(model, weights, "cpu", stretch, reading)
+    items = items_of(source, setting, folder)
+    made = fiftyone.to_fiftyone(found, items, setting.loaded.picture, name=name, overwrite=overwrite)
+    typer.echo(f"{made.name}  {len(made)} samples · fiftyone app launch {made.name}")
 
 
 def _size(text: str) -> int | str:

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from attribution.cli.commands.app import app
-from attribution.cli.commands.options import MODEL, Device, Model, Weights
+from attribution.cli.commands.app import KNOWN, app, refuse
+from attribution.cli.commands.options import MODEL, Device, Mean, Model, Size, Std, Weights
+from attribution.cli.reading import Typed
 
 
-@app.command("list", epilog="Example: attribution list")
+@app.command("list", rich_help_panel=KNOWN, epilog="Example: attribution list")
 def list_() -> None:
     """Techniques, the backends that compute them, and the distributions that bring them."""
     from attribution.cli import listing
@@ -17,20 +18,27 @@ def list_() -> None:
     typer.echo(listing.attributors())
 
 
-@app.command(epilog="Example: attribution layers -m torchvision:resnet18")
-def layers(model: Model = MODEL, weights: Weights = None, device: Device = "auto") -> None:
-    """Layers of a model: names, types, output shapes."""
+@app.command(rich_help_panel=KNOWN, epilog="Example: attribution layers -m torchvision:resnet18")
+def layers(
+    model: Model = MODEL,
+    weights: Weights = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    device: Device = "auto",
+) -> None:
+    """Layers of a model: names, types, output shapes for a photo."""
+    reading = Typed(None, size, mean, std)
+    refuse(model=model, weights=weights, reading=reading, device=device)
     from attribution.cli import listing
     from attribution.cli.setting import Setting
 
-    typer.echo(listing.layers(Setting.of(model, weights, device, stretch=False)))
+    typer.echo(listing.layers(Setting.of(model, weights, device, False, reading)))
 
 
-@app.command(epilog="Example: attribution check my_package.my_module:MyGradCAM")
+@app.command(rich_help_panel=KNOWN, epilog="Example: attribution check my_package.my_module:MyGradCAM")
 def check(
-    attributor: Annotated[
-        str, typer.Argument(metavar="MODULE:CLASS|FILE.py:CLASS", help="E.g. my_package.my_module:MyGradCAM.")
-    ],
+    attributor: Annotated[str, typer.Argument(metavar="MODULE:CLASS|FILE.py:CLASS", help="The attributor's class.")],
     device: Annotated[str, typer.Option(metavar="NAME", help="Where its models lie: cpu, cuda, cuda:1, …")] = "cpu",
 ) -> None:
     """The conformance kit on one attributor, a line per check; exit code 1 if some fail."""
@@ -40,11 +48,11 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command("new-plugin", epilog="Example: attribution new-plugin plain_gradient")
+@app.command("new-plugin", rich_help_panel=KNOWN, epilog="Example: attribution new-plugin plain_gradient")
 def new_plugin(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the technique: lower case, such as plain_gradient.")],
-    backend: Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Of its attributor.")] = "autograd",
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder it is made in.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The technique's name, in lower case.")],
+    backend: Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="The backend's name.")] = "autograd",
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where its folder is made.")] = Path(),
 ) -> None:
     """A package with a technique, an attributor and tests that pass, to be changed into one's own."""
     from attribution.cli import plugin

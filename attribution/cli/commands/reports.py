@@ -6,9 +6,13 @@ from typing import Annotated
 import typer
 
 from attribution import paths
-from attribution.cli.commands.app import app, refuse
+from attribution.cli.commands.app import IMAGES, NO_RUN, app, refuse, refuse_folder
 from attribution.cli.commands.options import (
+    ASKED,
     MODEL,
+    NETWORK,
+    RESULTS,
+    SPEC,
     Backend,
     BatchSize,
     Device,
@@ -25,19 +29,24 @@ from attribution.cli.commands.options import (
     Targets,
     Weights,
 )
+from attribution.cli.known import known_models, known_techniques
 from attribution.cli.reading import Typed
 from attribution.errors import InputError
 
 OUT, SUFFIXES = Path("report.html"), (".html", ".htm")
 TECHNIQUES = ("activations", "grad_cam", "occlusion")
-RUN = "run.json"
-"""What a folder of a run or an evaluation holds; known here without importing what reads it, which takes seconds."""
 
 
-@app.command(epilog="Example: attribution report photo.jpg -t grad_cam -t occlusion --target espresso -o photo.html")
+@app.command(
+    rich_help_panel=IMAGES,
+    epilog="Example: attribution report photo.jpg -t grad_cam -t occlusion --target espresso -o photo.html",
+)
 def report(
     context: typer.Context,
-    sources: Annotated[list[Path] | None, typer.Argument(metavar="RUN|IMAGE", show_default=False)] = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN|IMAGE", help="Photos, or the folder of one run.", show_default=False),
+    ] = None,
     technique: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +54,9 @@ def report(
             "-t",
             metavar="NAME",
             help="Repeatable; `attribution list` has all. Default: activations, grad_cam, occlusion.",
+            autocompletion=known_techniques,
             show_default=False,
+            rich_help_panel=ASKED,
         ),
     ] = None,
     backend: Backend = "hooks",
@@ -55,8 +66,10 @@ def report(
             "--model",
             "-m",
             metavar="SPEC",
-            help=f"bundled:NAME, torchvision:NAME, timm:NAME or FILE.py:FUNCTION. Default: {MODEL}.",
+            help=f"{SPEC} Default: {MODEL}.",
+            autocompletion=known_models,
             show_default=False,
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     weights: Weights = None,
@@ -74,21 +87,39 @@ def report(
     batch_size: BatchSize = None,
     progress: Progress = None,
     compare: Annotated[
-        bool, typer.Option("--compare/--no-compare", help="Ask the other backends too, and show whether they agree.")
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Ask the other backends too, and show whether they agree.",
+            rich_help_panel=RESULTS,
+        ),
     ] = True,
     evidence: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="What `attribution evaluate --out` named, for its scores.", show_default=False
+            metavar="DIR",
+            help="The folder that `attribution evaluate --out` named, for its scores.",
+            show_default=False,
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     photos: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER|LIST.csv", help="Of a run: what it went over, if that was moved."),
+        typer.Option(
+            metavar="FOLDER|LIST.csv",
+            help="Of a run: what it went over, if that was moved.",
+            show_default=False,
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
-    most: Annotated[int, typer.Option(metavar="N", min=1, help="Items of a run on the page.")] = 40,
+    most: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Items of a run on the page.", rich_help_panel=RESULTS)
+    ] = 40,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page; its folder must exist.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE.html", help="The page; its folder must exist.", rich_help_panel=RESULTS
+        ),
     ] = OUT,
 ) -> None:
     """Images, or the items of a run, as one HTML page: every map over its photo, agreement, and where it comes from.
@@ -115,7 +146,17 @@ def report(
     else:
         if unused := [name for name in ("--photos", "--most") if name in typed]:
             raise InputError(f"{unused[0]} is of a run; of images leave it out: all that are named are shown")
-        refuse(technique or TECHNIQUES, param or [], given, model, weights, reading)
+        refuse(
+            technique or TECHNIQUES,
+            param or [],
+            given,
+            model or MODEL,
+            weights,
+            reading,
+            layers=layer or (),
+            backend=backend,
+            device=device,
+        )
     from attribution.cli import question
     from attribution.cli import report as reports
     from attribution.cli.setting import Setting
@@ -167,10 +208,8 @@ def _refuse_places(sources: list[Path], out: Path, evidence: Path | None) -> Non
     folders = [path for path in sources if path.is_dir()]
     if folders and len(sources) > 1:
         raise InputError(f"{paths.named(folders[0])} is a folder; give one run, or images alone")
-    for folder, told in [
-        *((folder, "no run; give what --out of `attribution run` named") for folder in folders),
-        *([(evidence, "no evaluation; give what --out of `attribution evaluate` named")] if evidence else []),
-    ]:
-        if paths.fault(folder / RUN):
-            raise InputError(f"{paths.named(folder)} holds {told}")
+    for folder in folders:
+        refuse_folder(folder, NO_RUN)
+    if evidence:
+        refuse_folder(evidence, "no evaluation; give what --out of `attribution evaluate` named")
     paths.writable(out, SUFFIXES, "the only format reports are written in")

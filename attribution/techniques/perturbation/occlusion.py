@@ -133,8 +133,12 @@ class Occlusion(Perturbation):
         window, _ = self.sizes(len(places), name)
         if any(size > have for size, have in zip(window, places, strict=True)):
             what = "image" if len(places) == 2 else "input"
-            hint = f"; give a smaller window, or the one input that is covered: input={name[6:]!r}" if several else ""
-            raise InputError(f"Occlusion.window {window} is larger than the {what} {places}{hint}")
+            fits = tuple(max(1, have // 4) for have in places)
+            hint = f", or the one input that is covered: input={name[6:]!r}" if several else ""
+            raise InputError(
+                f"Occlusion.window {window} is larger than the {what} {places}; give a smaller window, such as "
+                f"window={fits}, stride={tuple(max(1, size // 2) for size in fits)}{hint}"
+            )
         if self.channels is not None and (tensor.ndim == 2 or self.channels[-1] >= tensor.shape[1]):
             has = "has features, and no channels" if tensor.ndim == 2 else f"has {tensor.shape[1]} channels"
             raise InputError(f"Occlusion.channels is {self.channels}, and {name!r} {has}; give channels of it, or None")

@@ -87,7 +87,9 @@ def test_the_defaults_are_refused_where_they_do_not_fit() -> None:
     with pytest.raises(InputError, match="2 values for 9 features"):
         explain(built(Features).float(), noise(2, 9), Occlusion(window=2, stride=1, baseline=(1, 2)), target=1)
     images = (noise(1, 3, 7, 8), noise(1, 3, 9, 6))
-    with pytest.raises(InputError, match=r"image \(9, 6\); give a smaller window, or .*input='1'"):
+    with pytest.raises(
+        InputError, match=r"image \(9, 6\); give a smaller window, such as window=\(2, 1\), .*input='1'"
+    ):
         explain(built(Siamese).float(), images, Occlusion(window=7, stride=3), target=1)
 
 
