@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite
 
 import torch
@@ -30,6 +31,7 @@ def relative_tolerance(dtype: torch.dtype, *, host: bool = True) -> float:
     return _RELATIVE[dtype] if host else _ELSEWHERE.get(dtype, _RELATIVE[dtype])
 
 
+@cache
 def coarser(*dtypes: torch.dtype | None) -> torch.dtype:
     """The floating dtype with the fewest digits among those given, float64 where there is none."""
     known = [dtype for dtype in dtypes if dtype is not None and dtype.is_floating_point]

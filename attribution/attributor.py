@@ -58,6 +58,12 @@ class Attributor(ABC, Generic[TechniqueT]):
         self.technique = technique
         self.execution = execution
 
+    only_shows: ClassVar[bool] = False
+    """Whether `compute` shows ``run.inputs`` to the model by ``run.forward`` and does nothing else with their values.
+
+    ``run.forward`` copies them, so that they may be the user's own. A subclass with another `compute` says it anew.
+    """
+
     @abstractmethod
     def compute(self, run: Run[TechniqueT]) -> Maps:
         """The raw maps on their native grid; first axis images (or filters), no graph needed.

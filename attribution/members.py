@@ -22,6 +22,8 @@ class Computes(Protocol):
     execution: Execution
     backend: ClassVar[str]
     computes_in: ClassVar[torch.dtype | None]
+    only_shows: ClassVar[bool]
+    technique_type: ClassVar[type[Technique]]
 
     @property
     def family(self) -> Hashable:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from attribution.beginning import in_parts
 from attribution.errors import AttributionError, ModelError, NonFiniteError, PluginError, named
 from attribution.inputs.inputs import Inputs
-from attribution.isolation.context import alone
 from attribution.isolation.rows import CROWD, NO_ROOM, mixing
 from attribution.members import Member
 from attribution.run import Run
@@ -18,6 +17,7 @@ from attribution.running.execution import Execution, first_line, in_backward, lo
 from attribution.running.guards import Guards
 from attribution.running.memory import no_room
 from attribution.running.offload import Offload, copies_beside
+from attribution.running.values import alone
 from attribution.scores.score import Score
 from attribution.technique import Maps, Technique
 

@@ -32,11 +32,13 @@ def zero_maps(maps: Maps, kind: Kind, named: Labels, guards: Guards) -> str:
     Raises:
         AttributionError: See `Guards.settle`.
     """
+    if not guards.late and all(len(map_) == 1 and guards.seen(map_) for map_ in maps.values()) and kind != "heatmap":
+        return ""
     axes = 2 if kind == "heatmap" and all(map_.ndim > 2 for map_ in maps.values()) else 1
     pieces = [map_.flatten(axes) if map_.ndim > axes else map_[..., None] for map_ in maps.values()]
     if guards.late:
         sizes = guards.settle([_size(piece) for piece in pieces])
-    elif bool(torch.stack([_sampled(piece).any(dim=-1).all() for piece in pieces]).all()):
+    elif all(bool(_sampled(piece).any(dim=-1).all()) for piece in pieces):  # on the host a look is no wait
         return ""
     else:
         sizes = [piece.any(dim=-1).flatten().tolist() for piece in pieces]

@@ -104,9 +104,13 @@ def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
         raise InputError("inputs are on the meta device, where tensors have no values; make them on the CPU")
 
 
-def finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; one sum, and a closer look only where that is not finite."""
-    return isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+def finite(tensor: Tensor) -> float | complex | None:
+    """The sum of a tensor of which no value is NaN or infinite; ``None`` where one is.
+
+    A closer look is taken only where the sum is not finite.
+    """
+    total: float | complex = tensor.sum().item()
+    return total if isfinite(total) or bool(torch.isfinite(tensor).all()) else None
 
 
 def not_finite(inputs: Tensor) -> NonFiniteError:

@@ -2,53 +2,29 @@
 
 import copy
 import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
 from attribution.isolation import notes, proof
+from attribution.isolation.known import Block
+from attribution.isolation.known import known as _known
 from attribution.isolation.reach import Reach, says_itself
-from attribution.isolation.restore import Whole, keep_values, name_backward_hooks, run_itself, turn
+from attribution.isolation.restore import Whole, flags_of, keep_values, name_backward_hooks, run_itself, turn
 from attribution.isolation.structural_copy import Shadow, entangled, own_modes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo, undoing
 from attribution.isolation.unsupported import explained, refuse, scripted
-from attribution.running import torch_internals
 from attribution.running.execution import lost
 
 Example = Callable[[nn.Module], Inputs]
 """The first example of a call, given a model to make it for."""
-
-
-_REQUIRES_GRAD = attrgetter("requires_grad")
-
-
-@dataclass
-class _Known(threading.local):
-    """By model and thread, so that one thread's hooks never see another's forward.
-
-    Attributes:
-        shadows: One per model.
-        apart: Models of which no copy will do, with the modules that each runs without having registered them.
-        prepared: Models whose structure is not compared with that of their copy for now.
-    """
-
-    shadows: WeakKeyDictionary[nn.Module, Shadow] = field(default_factory=WeakKeyDictionary)
-    apart: WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = field(default_factory=WeakKeyDictionary)
-    prepared: WeakKeyDictionary[nn.Module, int] = field(default_factory=WeakKeyDictionary)
-
-
-_known = _Known()
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -100,8 +76,6 @@ def isolate(
             return own, f"copy{wrapper}"
     if shadow is not None and (shadow.proved or _proved(inner, shadow, example)):
         _hold(undo, shadow)
-        if shadow.shared:
-            keep_values(undo, shadow.shared)
         anew = "" if shadow.reusable or not shadow.hooked else ", made anew: hooks hold what cannot be compared"
         return shadow.model, f"shadow{wrapper}{anew}"
     turn.take(undo)
@@ -153,13 +127,13 @@ def prepared(model: nn.Module) -> Iterator[None]:
     admit(model)
     inner = unwrap(model)
     shadow = _shadow(inner, current(inner))
-    _known.prepared[inner] = _known.prepared.get(inner, 0) + 1
+    block = _known.prepared.setdefault(inner, Block())
+    block.depth += 1
     try:
         yield
     finally:
-        if _known.prepared[inner] > 1:
-            _known.prepared[inner] -= 1
-        else:
+        block.depth -= 1
+        if not block.depth:
             del _known.prepared[inner]
     if shadow is not None and shadow.reusable and not shadow.fits(inner):
         _known.shadows.pop(inner, None)
@@ -169,14 +143,19 @@ def prepared(model: nn.Module) -> Iterator[None]:
         )
 
 
-def alone(tensor: Tensor) -> bool:
-    """Whether a tensor is the only one on its memory, and fills it: nobody else can read or write its values."""
-    storage = tensor.untyped_storage() if tensor.layout == torch.strided else None
-    return (
-        storage is not None
-        and storage.nbytes() == tensor.nbytes
-        and torch_internals.users_of(storage) <= 2  # the tensor, and ``storage``
-    )
+def settled(model: nn.Module) -> dict[Hashable, Any] | None:
+    """What the calls inside of `prepared` have settled of an eager model, by question; ``None`` outside."""
+    block = _known.prepared.get(model)
+    return None if block is None else block.settled
+
+
+def hold_again(undo: Undo, model: nn.Module, shadow: Shadow) -> bool:
+    """Take a copy that an earlier call inside of `prepared` had, as `isolate` would; whether it can be had still."""
+    if shadow.busy or _known.shadows.get(model) is not shadow:
+        return False
+    shadow.twins.refresh()
+    _hold(undo, shadow)
+    return True
 
 
 def current(model: nn.Module) -> Shadow | None:
@@ -235,13 +214,10 @@ def _hold(undo: Undo, shadow: Shadow) -> None:
     A forward that freezes parameters freezes those that the copy shares with the user's model, so that flags are given
     back.
     """
-    parameters = shadow.parameters
-    flags = list(map(_REQUIRES_GRAD, parameters))
+    restore = flags_of(shadow.parameters)
 
     def free() -> None:
-        if list(map(_REQUIRES_GRAD, parameters)) != flags:
-            for parameter, flag in zip(parameters, flags, strict=True):
-                parameter.requires_grad_(flag)
+        restore()
         if shadow.hooked:  # what hooks have kept of this run is not held until the next
             shadow.reset()
         error = sys.exc_info()[1]
@@ -249,6 +225,8 @@ def _hold(undo: Undo, shadow: Shadow) -> None:
 
     undo.add(free)
     shadow.busy = True
+    if shadow.shared:
+        keep_values(undo, shadow.shared)
 
 
 def _training(model: nn.Module) -> bool:

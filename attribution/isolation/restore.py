@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from attribution.running.execution import out_of_memory
 from attribution.running.values import Values
 
 _REGISTRIES = frozenset(vars(nn.Module()))
+_REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 class _Turn:
@@ -77,6 +78,7 @@ def run_itself(
     buffers = [buffer for module in every for buffer in module.buffers()]
     steps = [
         Values([*buffers, *_held(plain, Tensor), *_held(held, Tensor)]).give_back,
+        flags_of([parameter for module in every for parameter in module.parameters(recurse=False)]),
         _array_values(plain),
         attributes_of(every, beside=held),
     ]
@@ -94,6 +96,18 @@ def run_itself(
     for module in modules:
         if isinstance(children := vars(module).get("_modules"), dict) and "_orig_mod" in children:
             vars(module)["forward"] = children["_orig_mod"]  # hooks on compiled code may never fire
+
+
+def flags_of(parameters: Sequence[nn.Parameter]) -> Callable[[], None]:
+    """What gives parameters back whether they require a gradient: a forward may freeze them."""
+    flags = list(map(_REQUIRES_GRAD, parameters))
+
+    def restore() -> None:
+        if list(map(_REQUIRES_GRAD, parameters)) != flags:
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)
+
+    return restore
 
 
 def keep_values(undo: Undo, buffers: Iterable[Tensor]) -> None:

@@ -87,6 +87,7 @@ class Survey(tuple[Stop, ...]):
         chosen: The layers that a technique takes by default, by its name.
         tokens: How those of Grad-CAM's layer lie, where it gives tokens.
         sides: Of a shape, whether modules that give or take it compute on its first or its last axis.
+        once: Of layers by name, what `run_once` says.
     """
 
     outputs: tuple[tuple[int, ...], ...] = ()
@@ -96,6 +97,7 @@ class Survey(tuple[Stop, ...]):
 
     def __init__(self, stops: Iterable[Stop]) -> None:
         self.chosen = {}
+        self.once: dict[tuple[str, ...], bool] = {}
         self.sides: dict[tuple[int, ...], set[Literal["first", "last"] | None]] = {}
 
 
@@ -160,13 +162,17 @@ def run_once(model: nn.Module, inputs: Tensor | Inputs, names: Sequence[str]) ->
     Raises:
         LayerError: A layer does not exist; nothing has run then.
     """
-    found = [find(model, text) for text in names]
-    stops = survey(model, inputs)
-    for name, module in found:
-        count = next((stop.calls for stop in stops if stop.module is module), 0)
-        if not count or (count > 1 and name.call is None) or (name.call or 0) >= count:
-            return False
-    return True
+    inputs, asked = as_inputs(inputs), tuple(names)
+    known = notes(model).get("survey", {}).get(inputs.kind)
+    if known is None or asked not in known.once or not inputs.told_by_kind:
+        found = [find(model, text) for text in asked]
+        known = survey(model, inputs)
+        counts = [next((stop.calls for stop in known if stop.module is module), 0) for _, module in found]
+        known.once[asked] = all(
+            count and (count == 1 or name.call is not None) and (name.call or 0) < count
+            for (name, _), count in zip(found, counts, strict=True)
+        )
+    return bool(known.once[asked])
 
 
 def graph_bytes(model: nn.Module, inputs: Tensor | Inputs) -> int:

@@ -1,5 +1,6 @@
 """``Guards``: what must be true of tensors before an answer is given, looked at together where each look is a wait."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -38,6 +39,7 @@ class Guards:
     _flags: list[tuple[Tensor, Callable[[], None]]] = field(default_factory=list)
     _sizes: list[Tensor] = field(default_factory=list)
     _reasons: list[Reason] = field(default_factory=list)
+    _sums: dict[int, tuple[weakref.ref[Tensor], complex]] = field(default_factory=dict)
 
     def finite(self, tensor: Tensor, otherwise: Reason) -> None:
         """No value of a tensor is NaN or infinite.
@@ -49,8 +51,15 @@ class Guards:
             self._waiting.append((tensor.detach(), otherwise))
             if not self.late:  # one wait for this look and for those that were put off to the next one
                 self.settle()
-        elif not checks.finite(tensor):
+        elif (total := checks.finite(tensor)) is None:
             raise otherwise()
+        else:
+            self._sums[id(tensor)] = weakref.ref(tensor), total
+
+    def seen(self, tensor: Tensor) -> bool:
+        """Whether this very tensor was looked at, and its sum says that a value of it is not zero."""
+        found = self._sums.get(id(tensor))
+        return found is not None and found[0]() is tensor and found[1] != 0
 
     def never(self, flag: Tensor, otherwise: Reason) -> None:
         """A flag is not raised. On a device other than the host that is seen at the next look, whenever that is.

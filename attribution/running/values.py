@@ -44,6 +44,16 @@ class Values:
             write(*([side[index] for index in written] for side in (self._tensors, self._before)))
 
 
+def alone(tensor: Tensor) -> bool:
+    """Whether a tensor is the only one on its memory, and fills it: nobody else can read or write its values."""
+    storage = tensor.untyped_storage() if tensor.layout == torch.strided else None
+    return (
+        storage is not None
+        and storage.nbytes() == tensor.nbytes
+        and torch_internals.users_of(storage) <= 2  # the tensor, and ``storage``
+    )
+
+
 def write(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into its target: one kernel for all that share a device and a dtype."""
     for target, source in zip(targets, sources, strict=True):

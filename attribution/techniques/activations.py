@@ -81,7 +81,8 @@ class Activations(Technique):
                 them from channels.
         """
         if self.reduce == "none":
-            examples = examples_axis(layer, shape, len(inputs), alone(model, inputs, layer))
+            one = alone(model, inputs, layer) if len(shape) == 3 else None  # only three axes leave a choice
+            examples = examples_axis(layer, shape, len(inputs), one)
             return Axes(examples, 1 - examples)
         found = axes_of(model, inputs, layer, shape, len(inputs), stated=self.channel_axis)
         if len(shape) < 3:

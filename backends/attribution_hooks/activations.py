@@ -20,6 +20,7 @@ class HooksActivations(Attributor[Activations]):
 
     technique_type: ClassVar[type[Activations]] = Activations
     backend: ClassVar[str] = "hooks"
+    only_shows: ClassVar[bool] = True
 
     def image_bytes(self, model: nn.Module, technique: Activations, inputs: Inputs) -> int:
         """What is widest in a forward without graph; the maps themselves are the answer."""
@@ -29,8 +30,10 @@ class HooksActivations(Attributor[Activations]):
         """Every layer's output, kept before the network goes on; of a reduced one the mean alone is kept."""
         names, reduced = run.technique.layers, run.technique.reduce == "mean"
         caught, refused = self._caught(run, stop=layers.run_once(run.model, run.inputs, names))
-        if refused or not caught.intact or not all(_fits(run, name, caught[name]) for name in names):
-            caught, refused = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
+        maps = None if refused or not caught.intact else _maps(run, caught)
+        if maps is not None:
+            return maps
+        caught, refused = self._caught(run, stop=False)  # also where a model shows its layers a batch in parts
         if refused:
             raise refused[0]
         if reduced:
@@ -56,15 +59,16 @@ class HooksActivations(Attributor[Activations]):
         return c, refused
 
 
-def _fits(run: Run[Activations], name: str, output: Tensor) -> bool:
-    """Whether it is what the layer gives for all examples, or their mean."""
+def _maps(run: Run[Activations], caught: Captured) -> Maps | None:
+    """What the layers gave for all examples, or their means; ``None`` where one gave something else."""
+    maps = {name: caught[name] for name in run.technique.layers}
     if run.technique.reduce == "mean":
-        return output.shape[:1] == (len(run.inputs),) and output.ndim == 2
+        whole = all(each.shape[:1] == (len(run.inputs),) and each.ndim == 2 for each in maps.values())
+        return maps if whole else None
     try:
-        run.technique.axes(run.model, run.inputs, name, tuple(output.shape))
+        return {name: _examples_first(run, name, output) for name, output in maps.items()}
     except LayerError:
-        return False
-    return True
+        return None
 
 
 def _examples_first(run: Run[Activations], name: str, output: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attribution import layers
-from attribution.isolation.context import alone
 from attribution.layers import LayerName
 from attribution.running.nested import tensors
 from attribution.running.torch_internals import storage_of
+from attribution.running.values import alone
 
 Keep = Callable[[LayerName, Tensor], Tensor]
 Gradients = Literal["from the layers", "to the layers", "to the images"]

@@ -53,10 +53,15 @@ def closed(run: Run[Any], seen: Seen, substitution: Substitution) -> Tensor | No
     (score, target), logits = run.settled, seen.matrix
     activation = seen.map.to(logits.device)
     exact = activation.dtype == logits.dtype and logits.dtype in (torch.float32, torch.float64)
-    if not isinstance(score, ClassScore) or not exact or run.execution.autocast or closed_form.hooked(run.model):
+    if (
+        not isinstance(score, ClassScore)
+        or not exact
+        or run.execution.autocast
+        or closed_form.hooked(run.model.modules())
+    ):
         return None
     means, every = flat(activation).mean(2), torch.arange(len(logits), device=logits.device)
-    for module in closed_form.linear(run.model, logits.shape[1], means.shape[1]):
+    for module in closed_form.linear(run.model.modules(), logits.shape[1], means.shape[1]):
         weight = module.weight.detach().flatten(1).to(logits.device)
         bias = None if module.bias is None else module.bias.detach().to(logits.device)
         within = closed_form.rounding(logits, module)

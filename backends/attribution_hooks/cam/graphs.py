@@ -101,7 +101,7 @@ def replayed(run: Run[Any], question: object, compute: Callable[[Run[Any]], Maps
     score, asked, x = run.asked, _named(run), run.inputs.tensor
     few = isinstance(score, ClassScore) and score == ClassScore(score.target, of="logit")
     few = few and (asked.shape[1] <= FEW_TARGETS if asked is not None else getattr(score, "target", "all") is None)
-    if not (has_graphs(x.device) and few and len(x) <= MOST_IMAGES) or hooked(run.model):
+    if not (has_graphs(x.device) and few and len(x) <= MOST_IMAGES) or hooked(run.model.modules()):
         return compute(run)
     targets = None if asked is None else asked.shape[1]
     key = (question, x.shape, x.stride(), x.dtype, x.device, targets, run.execution, precision.told(x.device))

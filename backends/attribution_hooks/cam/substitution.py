@@ -36,7 +36,7 @@ class Substitution:
         self._run, self._layer = run, layer
         self._trunk: Trunk | None = None
         self._example = -1
-        self.short = run.asked.of_layer is None and not hooked(run.model)
+        self.short = run.asked.of_layer is None and not hooked(run.model.modules())
 
     def whole(self, values: Tensor, examples: Tensor) -> Tensor:
         """(B, K), by the whole model: the values are in the layer's own form."""
