@@ -115,7 +115,8 @@ def prepared(model: nn.Module) -> Iterator[None]:
     """Spare the comparison of a model with its copy, which each call makes, in a loop over many small batches.
 
     Inside the block, in this thread, values of parameters and buffers may change. Modules, hooks, attributes and
-    tensors may not be replaced; leaving the block compares once. Nothing is locked, switched or held between calls.
+    tensors may not be replaced; leaving the block compares once. Nothing is locked, switched or held between calls. A
+    question that is asked again does not look again at what no value decides, such as the form of its inputs.
 
     Args:
         model: As it is given to `explain` inside.
