@@ -20,7 +20,7 @@ import attribution_captum
 import attribution_hooks
 from attribution import FilterVisualization, registry
 from attribution import explain as explained
-from attribution.isolation import context as isolation
+from attribution.isolation.known import known
 from attribution.running.execution import Execution
 from attribution.testing import small_residual
 from attribution.testing.footprint.snapshot import Snapshot
@@ -120,7 +120,7 @@ class Case:
         execution, first = source.choice(EXECUTIONS), source.random() < 0.25
         total = self.total(execution)
         if first:  # a call that makes and proves its copy
-            isolation._known.shadows.pop(self.model, None)
+            known.shadows.pop(self.model, None)
         with torch.inference_mode(source.random() < 0.25), torch.autocast("cpu", enabled=source.random() < 0.25):
             before = Snapshot(self.model, X)
             at = source.randint(1, total)

@@ -23,7 +23,7 @@ from attribution import (
     prepared,
 )
 from attribution import calls as answering
-from attribution.isolation import context
+from attribution.isolation.known import known
 from attribution.testing import guard, small_residual
 from tests.conftest import noise
 
@@ -167,8 +167,7 @@ class Writing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.body = nn.Conv2d(3, 4, 3), nn.ReLU()
-        self.register_buffer("calls", torch.zeros(()))
-        self.register_buffer("limit", torch.tensor(1e9))
+        self.calls, self.limit = nn.Buffer(torch.zeros(())), nn.Buffer(torch.tensor(1e9))
 
     def forward(self, x: Tensor) -> Tensor:
         x.mul_(0.5)
@@ -230,7 +229,7 @@ def test_nothing_is_settled_outside_in_another_thread_or_by_a_copy_that_was_inte
         thread.join()
         assert not again
         explain(model, X, technique)
-        shadow = context._known.shadows[model]
+        shadow = known.shadows[model]
         shadow.busy = True  # as an interrupt leaves it
         explain(model, X, technique)
         assert not again
@@ -243,7 +242,7 @@ def test_nothing_is_settled_outside_in_another_thread_or_by_a_copy_that_was_inte
 
 def _stale(model: nn.Module) -> Callable[[], None]:
     """A mutant: the copy's buffers are not brought up to date."""
-    twins = context._known.shadows[model].twins
+    twins = known.shadows[model].twins
     plain = twins.refresh
 
     def restore() -> None:

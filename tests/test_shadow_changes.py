@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attribution import Activations, explain
-from attribution.isolation import context as isolation
 from attribution.isolation import structural_copy as shadow
 from attribution.isolation.context import isolated
+from attribution.isolation.known import known
 from tests.conftest import noise
 
 INPUTS = noise(2, 3, 9, 11)
@@ -262,7 +262,7 @@ def test_the_model_dies_with_its_last_user() -> None:
     del model
     gc.collect()
     assert gone() is None
-    assert all(model is not None for model in isolation._known.shadows)
+    assert all(model is not None for model in known.shadows)
 
 
 def test_a_buffer_that_moved_to_another_device_has_another_form() -> None:

@@ -111,10 +111,9 @@ def _set_autocast(kind: str, enabled: bool, dtype: torch.dtype, cached: bool) ->
     torch.set_autocast_cache_enabled(cached)
 
 
-def _generators(devices: Iterable[torch.device]) -> list[tuple[Callable[[Tensor], object], Tensor]]:
+def _generators(devices: Iterable[torch.device]) -> list[tuple[Callable[[Tensor], None], Tensor]]:
     """How to put each state back, and the state: the host's, and that of every device that has a generator."""
-    host = torch.default_generator
-    found: list[tuple[Callable[[Tensor], object], Tensor]] = [(host.set_state, host.get_state())]
+    found: list[tuple[Callable[[Tensor], None], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
     for device in devices:
         module: Any = None if device.type in ("cpu", "meta") else torch.get_device_module(device)
         if device.type == "mps":  # the only one of its kind: its functions take no device
