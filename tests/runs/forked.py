@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+Started = ForkServerProcess | subprocess.Popen[Any]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -52,16 +55,20 @@ def shards(root: Path) -> list[Path]:
     return sorted(root.rglob("0*.safetensors"))
 
 
-def wait_for(root: Path, process: ForkServerProcess, count: int = 1, seconds: float = 120) -> None:
+def wait_for(root: Path, process: Started, count: int = 1, seconds: float = 120) -> None:
     """Until so many shards are there, or the run has ended."""
     end = time.monotonic() + seconds
-    while len(shards(root)) < count and process.is_alive():
-        assert time.monotonic() < end, (root.parent / f"{root.name}.log").read_text()
+    while len(shards(root)) < count and _goes_on(process):
+        assert time.monotonic() < end, f"{root.name}: {len(shards(root))} shards"
         time.sleep(0.002)
 
 
-def kill(process: ForkServerProcess, number: int = signal.SIGKILL) -> None:
-    """Signal the whole group of a process that `started` began."""
+def _goes_on(process: Started) -> bool:
+    return process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
+
+
+def kill(process: Started, number: int = signal.SIGKILL) -> None:
+    """Signal the whole group of a process that leads one, as those that `started` began."""
     assert process.pid is not None
     try:
         os.killpg(process.pid, number)
