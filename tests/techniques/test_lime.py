@@ -126,4 +126,4 @@ def test_what_cannot_be_told_apart_is_refused() -> None:
         explain(Bent(), x, LIME(samples=100, width=0.001), target=1)
     for fields in ({"samples": 1}, {"seed": -1}, {"width": 0}, {"width": float("nan")}, {"segments": 0}):
         with pytest.raises(InputError):
-            LIME(**fields)  # type: ignore[arg-type]
+            LIME(**fields)
