@@ -7,6 +7,9 @@ from math import isfinite, log10
 from attribution.agreement import Agreement
 from attribution.comparison import Comparison
 
+MOST = 40
+"""Maps that are told one by one; of more of them those that differ, and then those of the largest differences."""
+
 _LEAST, _MOST = -16.0, 0.0  # powers of ten at the ends of the drawn scale
 
 
@@ -42,7 +45,7 @@ class Verdicts:
     """All of an item.
 
     Attributes:
-        lines: In order.
+        lines: In order; of more than 40 maps the 40 that are furthest apart.
         told: What they say together.
         holds: Whether all agree.
         left_out: Backends that were not asked, and why.
@@ -72,6 +75,9 @@ def verdicts(comparisons: Mapping[str, Comparison]) -> Verdicts:
     else:
         maps = f"all {len(proved)} maps" if len(proved) > 1 else "the map"
         told = f"The backends agree on {maps}; the largest difference is {largest:.1e} of a map’s maximum."
+    if len(lines) > MOST:
+        told += f" Of {len(lines)} maps these {MOST} are furthest apart:"
+        lines = sorted(lines, key=lambda line: (line.word != "differs", -line.place))[:MOST]
     left_out = [f"{name}: {why}" for each in comparisons.values() for name, why in each.left_out.items()]
     return Verdicts(lines, told, not wrong, list(dict.fromkeys(left_out)))
 

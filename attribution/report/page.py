@@ -16,7 +16,7 @@ from attribution.plots.pixels import Pixels
 from attribution.plots.scales import POSITIVE, SIGNED
 from attribution.report import agreeing, channels, pictures, scored
 from attribution.report.report import Item, Report
-from attribution.report.views import Plate, View, plates_of, views_of
+from attribution.report.views import Plate, View, left_out, plates_of, views_of
 from attribution.result import Attribution
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _shown(number: int, item: Item, report: Report) -> Shown:
         plates=[plate for each in heatmaps.values() for plate in plates_of(each, report.labels)],
         layers=[layer for each in activations for layer in channels.layers(each, report.channels)],
         agreement=agreeing.verdicts(item.comparisons) if item.comparisons else None,
-        notes=item.notes,
+        notes=(*item.notes, *filter(None, (left_out(each) for each in heatmaps.values()))),
     )
 
 

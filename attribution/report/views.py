@@ -67,7 +67,7 @@ class Plate:
 
 
 def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture: Pixels | None) -> Iterator[View]:
-    """The planes of an answer of one image, layer by layer, at most the first 40 targets of each.
+    """The planes of an answer of one image, layer by layer, of at most 40 targets: those of the highest scores.
 
     Args:
         name: Under which it was asked.
@@ -84,13 +84,12 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
         if map_.ndim != 4:
             continue
         count = map_.shape[1]
-        for t in range(min(count, TARGETS)):
+        for t in _shown(answer, count):
             values = array(map_[0, t])
             (scale,) = scales([values], signed=technique.signed, zero=technique.has_zero)
             small = pictures.shrunk(values)
             laid = small if picture is None or small.shape == picture.shape[:2] else resized(small, picture)
             target, score = targets[t] if t < len(targets) else (f"target {t}" if count > 1 else "", "")
-            left = f"the first {TARGETS} of {count} targets" if count > TARGETS else ""
             shrunk = "" if small is values else f"{values.shape[0]} × {values.shape[1]} places, shrunk for the page"
             yield View(
                 technique=name,
@@ -104,8 +103,26 @@ def views_of(name: str, answer: Attribution, labels: ClassNames | None, picture:
                 ticks=(number(scale.low), number((scale.low + scale.high) / 2), number(scale.high)),
                 unit=unit,
                 signed=technique.signed,
-                note=" · ".join(filter(None, (said(values), done, shrunk, left))),
+                note=" · ".join(filter(None, (said(values), done, shrunk))),
             )
+
+
+def left_out(answer: Attribution) -> str:
+    """What the planes of an answer leave out, in a sentence; empty: nothing."""
+    if all(map_.ndim < 2 or map_.shape[1] <= TARGETS for map_ in answer.maps.values()):
+        return ""
+    counts = [map_.shape[1] for map_ in answer.technique.drawn(answer.maps)[0].values() if map_.ndim == 4]
+    if not counts:
+        return ""
+    which = "first" if answer.scores is None else "highest by their scores"
+    return f"Of {max(counts)} targets of {answer.technique.words} {TARGETS} are shown, the {which}."
+
+
+def _shown(answer: Attribution, count: int) -> list[int]:
+    """The places of the targets whose maps are shown: all in order, or the highest ones."""
+    if count <= TARGETS or answer.scores is None or answer.scores.shape[1] != count:
+        return list(range(min(count, TARGETS)))
+    return answer.scores[0].argsort(descending=True, stable=True)[:TARGETS].tolist()
 
 
 def plates_of(answer: Attribution, labels: ClassNames | None) -> Iterator[Plate]:

@@ -69,16 +69,16 @@ def test_every_picture_is_shown_and_every_page_found() -> None:
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
 def test_pictures_are_small_and_not_blank(picture: Path) -> None:
-    assert picture.stat().st_size < 200_000
+    assert picture.stat().st_size < (600_000 if picture.name == "paper_figure.png" else 200_000)  # for print
     with Image.open(picture) as image:
         shades = image.convert("L").tobytes()
     assert max(shades) - min(shades) > 128
 
 
 def test_every_picture_is_made_by_a_script() -> None:
-    makers = ("make_evaluation.py", "make_pictures.py", "make_report.py", "make_vgg16_pictures.py")
-    scripts = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in makers]
-    names = [*re.findall(r'"(\w+\.(?:jpg|png))"', "".join(scripts)), "filters_early.jpg", "filters_middle.jpg"]
+    makers = ("evaluation", "paper_figure", "pictures", "report", "vgg16_pictures")
+    scripts = [(ROOT / f"docs/make_{name}.py").read_text(encoding="utf-8") for name in makers]
+    names = [*re.findall(r'[/"](\w+\.(?:jpg|png))"', "".join(scripts)), "filters_early.jpg", "filters_middle.jpg"]
     drawn = {picture.name for picture in PICTURES if not picture.name.startswith("benchmark-")}
     assert sorted(drawn - set(names)) == []
 

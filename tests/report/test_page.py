@@ -212,6 +212,33 @@ def test_a_technique_without_a_zero_is_drawn_from_its_smallest_value() -> None:
     assert np.abs(pixels(tile.one("img").attributes["src"])[..., :3] - expected).max() <= 2.1 / 255
 
 
+def test_of_many_classes_the_highest_are_shown() -> None:
+    """And of as many agreements those that are furthest apart, a difference among them."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    model.append(torch.nn.Linear(6, 90))
+    cam = explain(model.eval(), picture(), GradCAM(layers=("0",), relu=False), target=[list(range(90))])
+    wrong = {key: raw.clone() for key, raw in cam.raw.items()}
+    wrong["0"][0, 17] *= 1.5
+    other = replace(cam, backend="wrong", raw=wrong)
+    compared = Comparison({"hooks": cam, "wrong": other}, {("hooks", "wrong"): cam.technique.agreement(cam, other)}, {})
+    root = read(Report(items=[item(answers={"cam": cam}, comparisons={"cam": compared})]).html())
+    assert cam.scores is not None
+    best = cam.scores[0].argsort(descending=True)[:40].tolist()
+    shown = root.all("figure", class_="tile")
+    assert [each.attributes["data-target"] for each in shown] == [f"class {k}" for k in best]
+    drawn = pixels(shown[0].one("img").attributes["src"])[..., :3]
+    plane = cam.maps["0"][0, best[0]].double()
+    expected = colormaps["RdBu_r"]((((plane / plane.abs().max() + 1) / 2).numpy() * 255).round().astype(int))[..., :3]
+    assert np.abs(drawn - expected).max() <= SHADE
+    assert "Of 90 targets of Grad-CAM 40 are shown, the highest by their scores." in root.one("article").text
+    section = root.one("section", class_="agreement")
+    rows = section.one("tbody").all("tr")
+    assert len(rows) == 40
+    assert [row.all("td")[-1].text for row in rows[:2]] == ["differs", "agrees"]
+    assert "target 17" in rows[0].text
+    assert "1 of 90 maps differ" in section.one("p", class_="verdict").text
+
+
 def test_a_batch_becomes_an_item_for_each_image() -> None:
     found = Item.each(answers(3), names=["a", "b", "c"], images=picture(3))
     assert [each.name for each in found] == ["a", "b", "c"]
