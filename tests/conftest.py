@@ -1,5 +1,7 @@
 """What several test files share."""
 
+import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +23,23 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     prepare(config)
     config.pluginmanager.register(WholeGroups(), "whole groups")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests first where processes share them: at the end, one would leave the other processes idle."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: without it, each ``gc.collect()`` of a test takes a tenth."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At its end a process looks for leaks, and finds all that is still frozen."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +70,16 @@ def registered() -> Iterator[Any]:
     yield register
     for cls in known:
         registry.unregister(cls)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals act, here and in processes started here, also where pytest began with them ignored, as under nohup."""
+    taken = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in taken.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -7,7 +7,8 @@ from attribution import Activations, Execution, FilterVisualization, GradCAM, Oc
 from attribution.agreement import Agreement, agree, all_hold, coarser, relative_tolerance, table
 from attribution.errors import InputError
 from attribution.scores.targets import Target
-from tests.conftest import build, logit, noise
+from tests.conftest import MODELS, build, logit, noise
+from tests.draw import pairwise
 
 DTYPES = [torch.float32, torch.float64]
 BATCHES = [(1, (17, 23)), (3, (17, 23)), (3, (25, 12))]
@@ -42,13 +43,11 @@ def check(pairs: dict[tuple[str, str], list[Agreement]], count: int) -> None:
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("images", "size"), BATCHES, ids=str)
-@pytest.mark.parametrize("name", HEATMAPS)
+@pairwise(model_name=[*MODELS], name=[*HEATMAPS], batch=BATCHES, dtype=DTYPES)
 def test_heatmaps(
-    model_name: str, name: str, images: int, size: tuple[int, int], dtype: torch.dtype, device: str
+    model_name: str, name: str, batch: tuple[int, tuple[int, int]], dtype: torch.dtype, device: str
 ) -> None:
-    model, technique = build(model_name, dtype).to(device), HEATMAPS[name]
+    model, technique, (images, size) = build(model_name, dtype).to(device), HEATMAPS[name], batch
     inputs = noise(images, 3, *size, dtype=dtype).to(device)
     layers = len(technique.layers) or 1 if isinstance(technique, GradCAM) else 1
     per_image = {0: 1, 1: 1, 2: 1, 3: 2, 4: 5, 5: 1}

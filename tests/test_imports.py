@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,8 +49,6 @@ print(loaded())
 def test_help_and_mistyped_options_wait_for_nothing(arguments: list[str]) -> None:
     code = f"""
 import sys
-import tempfile
-from pathlib import Path
 from attribution.cli import main
 main({arguments!r})
 print()
@@ -62,9 +59,6 @@ print(sorted({{"torch", "numpy", "torchvision"}} & {{*sys.modules}}))
 
 ERRORS = """
 import sys
-import tempfile
-from pathlib import Path
-from pathlib import Path
 import numpy as np, torch
 from torch import nn
 import attribution as a
@@ -142,9 +136,9 @@ def test_every_error_also_without_assertions() -> None:
     assert python(ERRORS, "-O") == "29 of them"
 
 
-def test_a_file_is_read_without_a_backend() -> None:
+def test_a_file_is_read_without_a_backend(tmp_path: Path) -> None:
     code = """
-import sys, tempfile, torch
+import sys, torch
 from pathlib import Path
 from attribution import GradCAM, explain, load
 from attribution.testing import small_cnn
@@ -155,7 +149,7 @@ else:
     loaded = {name.split(".")[0] for name in sys.modules}
     print(load(path).technique.name, sorted(loaded & {"attribution_hooks", "captum"}))
 """
-    path = str(Path(tempfile.mkdtemp()) / "x.safetensors")
+    path = str(tmp_path / "x.safetensors")
     subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120)
     done = subprocess.run([sys.executable, "-c", code, path], check=True, timeout=120, capture_output=True, text=True)
     assert done.stdout.strip() == "grad_cam []"

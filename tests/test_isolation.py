@@ -14,6 +14,7 @@ from attribution.registry import get
 from attribution.running.execution import Execution
 from tests.cases import SOME_PAIRS, all_placed, given
 from tests.conftest import build, noise
+from tests.draw import pairwise
 
 TECHNIQUES = all_placed({"stem": "net.stem", "body": "net.body"})
 
@@ -146,16 +147,14 @@ class Interruption:
         return self
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("error", "arrives"),
-    [(ValueError("mine"), ModelError), (RuntimeError("mine"), ModelError), (KeyboardInterrupt(), KeyboardInterrupt)],
-    ids=["ValueError", "RuntimeError", "KeyboardInterrupt"],
+@pairwise(
+    pair=SOME_PAIRS,
+    error={"ValueError": ValueError("mine"), "RuntimeError": RuntimeError("mine"), "interrupt": KeyboardInterrupt()},
+    after=[0, 1, 2],
+    closure={"shadow": False, "guarded": True},
 )
-@pytest.mark.parametrize("closure", [False, True], ids=["shadow", "guarded"])
-def test_after_an_exception(
-    pair: tuple[str, str], error: BaseException, arrives: type[BaseException], after: int, closure: bool
-) -> None:
+def test_after_an_exception(pair: tuple[str, str], error: BaseException, after: int, closure: bool) -> None:
+    arrives = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ModelError
     model = mixed(Restless(Interruption(error, after), closure=closure))
     inputs = noise(2, 3, 17, 23).requires_grad_()
     before = state(model, inputs)

@@ -17,10 +17,12 @@ from tests.backends.last_convolution import AROUND, Around, net
 from tests.backends.occlusion.truth import image
 from tests.backends.occlusion.unseen import UNSEEN, OnlyBesideAMask
 from tests.cases import COMPARED, OF_RECTIFIERS, given
-from tests.conftest import build, logit, noise
+from tests.conftest import MODELS, build, logit, noise
+from tests.draw import pairwise
 from tests.tf32 import as_on_a_gpu, rounded
 
-KINDS = pytest.mark.parametrize("kinds", [("convolution",), ("matmul",), ("convolution", "matmul")], ids="+".join)
+TF32 = (("convolution",), ("matmul",), ("convolution", "matmul"))
+KINDS = pytest.mark.parametrize("kinds", TF32, ids="+".join)
 QUESTIONS: dict[str, Technique] = {
     **COMPARED,
     "grad_cam": GradCAM(layers=("stem", "body")),
@@ -34,8 +36,7 @@ def test_rounding_keeps_ten_digits_behind_the_point() -> None:
     assert rounded(x).tolist() == [1 + 2**-10, 1.0, 1 + 2**-9, -1 - 2**-10, 2**-20 * (1 + 2**-10)]
 
 
-@KINDS
-@pytest.mark.parametrize("name", QUESTIONS)
+@pairwise(name=[*QUESTIONS], kinds={"+".join(kinds): kinds for kinds in TF32}, model_name=[*MODELS])
 def test_backends_agree_and_the_record_says_what_was_on(name: str, kinds: tuple[str, ...], model_name: str) -> None:
     technique, model = QUESTIONS[name], build(model_name)
     inputs, target = given(technique, noise(3, 3, 17, 23), logit("all"))

@@ -147,6 +147,7 @@ def test_refusals(photos: Path, spec: str, out: Path, tmp_path: Path, refused: C
     assert not out.exists() or not (out / "run.json").exists()
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_command_with_its_code(
     photos: Path, spec: str, out: Path, attribution: Command, monkeypatch: pytest.MonkeyPatch, number: int, code: int

@@ -100,6 +100,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incremental, "LEAST_GAIN", 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [100, pytest.param(5000, marks=pytest.mark.slow)])
 def test_drawn_models(count: int) -> None:
     seen = hold(count)

@@ -14,6 +14,7 @@ from attribution.running.execution import Execution
 from attribution.testing import guard, small_cnn, small_residual
 from tests import cases
 from tests.cases import SOME_PAIRS
+from tests.draw import pairwise
 from tests.models.kinds import INPUTS, PAIRS, ask
 
 # Occlusion covers most of the image with something glaring: changes that are small against the scores are rounding.
@@ -29,9 +30,7 @@ BOUNDED: dict[str, Technique] = {
 }
 TECHNIQUES = cases.TECHNIQUES | BOUNDED
 EVERY = pytest.mark.parametrize("pair", SOME_PAIRS)
-HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-FORMS = pytest.mark.parametrize("form", ["model", "autocast"])
-MODELS = pytest.mark.parametrize("build", [small_cnn, small_residual], ids=lambda build: build.__name__)
+HALVES = [torch.float16, torch.bfloat16]
 Build = Callable[[], nn.Module]
 
 
@@ -89,10 +88,12 @@ def five_percent(found: Attribution) -> Attribution:
     return wrong
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] in BOUNDED], ids=".".join)
-@HALVES
-@FORMS
-@MODELS
+@pairwise(
+    pair={".".join(pair): pair for pair in PAIRS if pair[0] in BOUNDED},
+    dtype=HALVES,
+    form=["model", "autocast"],
+    build={build.__name__: build for build in (small_cnn, small_residual)},
+)
 def test_within_the_stated_error(pair: tuple[str, str], dtype: torch.dtype, form: str, build: Build) -> None:
     found = coarse(pair, build, dtype, form)
     wanted = exact(pair, build, None if form == "autocast" else dtype)
@@ -103,7 +104,7 @@ def test_within_the_stated_error(pair: tuple[str, str], dtype: torch.dtype, form
 
 
 @EVERY
-@HALVES
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_the_callers_autocast_changes_no_bit(pair: tuple[str, str], dtype: torch.dtype) -> None:
     model, technique = small_residual(), TECHNIQUES[pair[0]]
     plain = ask(pair, model, technique=technique)

@@ -41,6 +41,7 @@ def stopped_by(number: int, times: int, out: Path) -> BaseException:
     return KeyboardInterrupt(outcome.signal, outcome.left)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_after_the_shard_under_way(whole: Path, tmp_path: Path, number: int) -> None:
     assert stopped_by(number, 1, tmp_path).args == (number, 2)
@@ -50,6 +51,7 @@ def test_a_signal_ends_a_run_after_the_shard_under_way(whole: Path, tmp_path: Pa
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_signal_ends_it_at_once(whole: Path, tmp_path: Path) -> None:
     error = stopped_by(signal.SIGINT, 2, tmp_path)
     assert isinstance(error, KeyboardInterrupt)
@@ -59,6 +61,7 @@ def test_a_second_signal_ends_it_at_once(whole: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == contents(whole)
 
 
+@pytest.mark.usefixtures("heard")
 def test_the_door_says_that_a_signal_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(folder: RunFolder, number: int, *arguments: Any) -> None:
         if number == 0:

@@ -69,12 +69,12 @@ def test_a_mutated_image_is_an_input_error_or_an_image(tmp_path: Path, part: int
     for index in range(100):
         path.write_bytes(mutated(originals[index % len(originals)], random))
         items = items or of_folder(tmp_path, to_tensor)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             assert items[0].inputs.shape[0] == 3
         except InputError:
             bad += 1
-        assert time.monotonic() - start < 5  # a hang, not a speed
+        assert time.process_time() - start < 5  # a hang, not a speed; a busy machine counts for nothing
     assert bad > 20
 
 

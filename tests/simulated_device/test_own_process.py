@@ -11,6 +11,7 @@ from tests.simulated_device.device import NoCompiler, built
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_on_a_simulated_device() -> None:
     try:
         built()

@@ -18,6 +18,8 @@ INSTALLED = [registry.get(*pair) for pair in registry.available()]
 WHOLE = ("activations.hooks", "filter_visualization.hooks", "grad_cam.hooks", "occlusion.hooks")
 CHECKS = parametrize_with_checks(INSTALLED).args[1]
 ONLY = {each.values[0].name: str(each.id) for each in reversed(CHECKS)}
+"""Check → one attributor that it is asked of; of those taken whole where it is asked of one of them."""
+ONLY |= {each.values[0].name: str(each.id) for each in reversed(CHECKS) if str(each.id).startswith(WHOLE)}
 ELSEWHERE = ("agrees_with_other_backends[cnn-float32]", "agrees_with_other_backends[residual-float64]")
 """Asked of every technique with ``-m device`` too, on whatever device ``--device`` names."""
 
