@@ -68,7 +68,8 @@ def test_the_map_is_the_same(name: str, backend: str, way: str) -> None:
             for key, map_ in expected.maps.items():
                 assert torch.equal(found.maps[key], map_)
             assert found.provenance == expected.provenance
-        found.figure()  # of one: the four are the same
+        if backend == "hooks":  # one figure: the others show the same
+            found.figure()
 
 
 @pytest.mark.parametrize("pair", OF_ATTENTION, ids=".".join)

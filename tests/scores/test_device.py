@@ -8,20 +8,20 @@ from torch import Tensor
 
 from attribution import AttributionError, Execution, ModelError, Occlusion, RegionScore, TargetError, explain
 from tests.conftest import BACKENDS
+from tests.draw import pairwise
 from tests.scores.cases import CASES
 from tests.scores.net import Finish, Net, images
 from tests.scores.outputs import MASKS, pooled
-from tests.scores.test_oracle import EXACT, FOLDED, QUESTIONS, technique, truth
+from tests.scores.test_oracle import BY_NAME, EXACT, FOLDED, technique, truth
 from tests.scores.test_settled import CAM
 
 
 @pytest.mark.device
-@BACKENDS
-@pytest.mark.parametrize("size", [None, 1])
-@pytest.mark.parametrize(("name", "kind"), QUESTIONS)
+@pairwise(question=BY_NAME, size=[None, 1], backend=["hooks", "captum"])
 def test_a_score_is_what_the_loop_says_there_too(
-    name: str, kind: str, size: int | None, backend: str, device: str
+    question: tuple[str, str], size: int | None, backend: str, device: str
 ) -> None:
+    name, kind = question
     case = CASES[name]
     scores, maps = truth(name, kind, 3)
     result = explain(

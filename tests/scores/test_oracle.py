@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attribution import Attribution, Execution, GradCAM, Occlusion, Technique, explain
 from tests.conftest import BACKENDS
+from tests.draw import pairwise
 from tests.scores import net as plain
 from tests.scores.by_hand import predicted
 from tests.scores.cases import CASES, Case
@@ -59,6 +60,7 @@ def hold(result: Attribution, name: str, kind: str, count: int) -> None:
 
 
 QUESTIONS = [(name, kind) for name in CASES for kind in ("grad_cam", "occlusion") if CASES[name].only in ("", kind)]
+BY_NAME = {f"{name}-{kind}": (name, kind) for name, kind in QUESTIONS}
 
 
 @BACKENDS
@@ -68,10 +70,9 @@ def test_a_score_is_what_the_loop_says(name: str, kind: str, count: int, backend
     hold(answer(name, kind, backend, count), name, kind, count)
 
 
-@BACKENDS
-@pytest.mark.parametrize("size", [1, 2])
-@pytest.mark.parametrize(("name", "kind"), QUESTIONS)
-def test_in_parts_it_is_the_same(name: str, kind: str, size: int, backend: str) -> None:
+@pairwise(question=BY_NAME, size=[1, 2], backend=["hooks", "captum"])
+def test_in_parts_it_is_the_same(question: tuple[str, str], size: int, backend: str) -> None:
+    name, kind = question
     result = answer(name, kind, backend, 3, Execution(batch_size=size))
     hold(result, name, kind, 3)
     assert result.score == answer(name, kind, backend, 3).score
