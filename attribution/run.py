@@ -71,7 +71,7 @@ class Run(Generic[TechniqueT]):
     compares_scores: bool = True
     _parts: list["_Part"] = field(default_factory=list)
 
-    def forward(self, x: Tensor | Inputs, examples: Tensor | None = None) -> Any:
+    def forward(self, x: Tensor | Inputs, examples: Tensor | None = None, *, own: bool = False) -> Any:
         """Whatever the model returns for a batch, which it gets as a copy and cannot write into.
 
         For a `LayerScore` that is the layer's output, and nothing behind the layer runs.
@@ -80,11 +80,13 @@ class Run(Generic[TechniqueT]):
             x: Inputs, or a tensor (B, …) in place of the one that is explained. What else the model takes is that of
                 the examples which the tensor shows.
             examples: (B,), see above.
+            own: The model gets the explained tensors of ``x`` themselves, which nobody reads any more.
 
         Raises:
             ModelError: The model fails on these inputs.
         """
-        shown = self.shown(x, examples).clone()
+        shown = self.shown(x, examples)
+        shown = shown.clone(but=shown.explained if own else ())
         layer = self.asked.of_layer
         with running(shown):
             return shown.into(self.model) if layer is None else ended_at(self.model, layer, shown)

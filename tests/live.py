@@ -10,12 +10,19 @@ from torch.utils._pytree import tree_leaves
 
 
 class Live(TorchDispatchMode):
-    """Bytes of tensors that torch's operations gave and that are still alive; what an operation needs inside is not."""
+    """Bytes of tensors that torch's operations gave and that are still alive; what an operation needs inside is not.
 
-    def __init__(self) -> None:
+    Args:
+        there: What was there before, of which a view is nothing new.
+    """
+
+    def __init__(self, *there: Tensor) -> None:
         super().__init__()
         self.now = self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}
+        for tensor in there:
+            storage = tensor.untyped_storage()
+            self._known[storage._cdata] = weakref.ref(storage)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))

@@ -1,6 +1,6 @@
 """``Inputs``: N examples, in whatever form a model takes them."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -178,9 +178,13 @@ class Inputs:
         """Without graph."""
         return self._of_all(lambda tensor: tensor.detach())
 
-    def clone(self) -> Self:
-        """On memory of their own, tensors and arrays in lists, tuples and dicts among them: a model may write there."""
-        held = {name: copied(each) for name, each in self.values.items()}
+    def clone(self, *, but: Collection[str] = ()) -> Self:
+        """On memory of their own, tensors and arrays in lists, tuples and dicts among them: a model may write there.
+
+        Args:
+            but: Names of what stays as it is.
+        """
+        held = {name: each if name in but else copied(each) for name, each in self.values.items()}
         return type(self)(values=held, axes=self.axes, call=self.call)
 
     def cpu(self) -> Self:

@@ -38,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AveragedGradient(Technique, ABC):
-    r"""raw = Σ over points p of weight[p] · ∂S/∂x at p · factor[p].
+    r"""raw = factor · Σ over points p of weight[p] · ∂S/∂x at p · factor[p].
 
     The family holds choices: a technique says where gradients are taken, a backend takes them. Raw maps are
     (N, T, C, …) with the shape of the inputs behind the targets, one for each explained input. Inputs (N, F) have no
@@ -52,8 +52,6 @@ class AveragedGradient(Technique, ABC):
     kind: ClassVar[Kind] = "heatmap"
     needs_target: ClassVar[bool] = True
     compares_scores: ClassVar[bool] = False
-    moments: ClassVar[tuple[int, ...]] = (1,)
-    """Powers of the gradients whose sums a backend hands to the technique's formula: (1, 2) for a variance."""
     formula: ClassVar[tuple[str, ...]] = ("channels",)
     """Fields that say what becomes of the sums: techniques of one class that differ in nothing else share them."""
 
@@ -75,7 +73,14 @@ class AveragedGradient(Technique, ABC):
 
     @abstractmethod
     def points(self, inputs: Inputs) -> Iterator[Point]:
-        """Where gradients are taken: `samples` points. No gradient is taken here."""
+        """Where gradients are taken: `samples` points. No gradient is taken here.
+
+        None is kept here either, since a backend may want its memory.
+        """
+
+    def factor(self, inputs: Inputs) -> Mapping[str, Tensor] | None:
+        """By explained input, a tensor of its shape by which the sum is multiplied; ``None``: by nothing."""
+        return None
 
     def rows(self, part: slice, inputs: Inputs) -> Self:
         """A field ``baseline`` that has one row for each example is cut to those of the part."""

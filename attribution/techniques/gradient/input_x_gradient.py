@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from attribution.inputs.inputs import Inputs
 from attribution.techniques.gradient.family import AveragedGradient, Point
 
@@ -34,4 +36,8 @@ class InputXGradient(AveragedGradient):
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The inputs, which are the factor too."""
-        yield Point(inputs, factor={name: inputs.values[name] for name in inputs.explained})
+        yield Point(inputs)
+
+    def factor(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The inputs."""
+        return {name: inputs.values[name] for name in inputs.explained}

@@ -74,9 +74,15 @@ class IntegratedGradients(AveragedGradient):
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """On the line, all explained inputs moving together."""
         start = self.start_of(inputs)
-        way = {name: inputs.values[name] - b for name, b in start.items()}
-        for at, weight in nodes(self.rule, self.steps):
-            yield Point(inputs.replaced({name: b + at * way[name] for name, b in start.items()}), weight, way)
+
+        def place(at: float) -> dict[str, Tensor]:  # x − b anew for each: kept, it would be kept beside every graph
+            return {name: b + at * (inputs.values[name] - b) for name, b in start.items()}
+
+        return (Point(inputs.replaced(place(at)), weight) for at, weight in nodes(self.rule, self.steps))
+
+    def factor(self, inputs: Inputs) -> dict[str, Tensor]:
+        """From the baseline to the inputs."""
+        return {name: inputs.values[name] - b for name, b in self.start_of(inputs).items()}
 
     @classmethod
     def example(cls) -> Self:

@@ -23,10 +23,13 @@ def draws(inputs: Inputs, *, samples: int, part: float, source: torch.Generator)
     explained = inputs.explained
     flat = {name: inputs.values[name].flatten(1) for name in explained}
     sizes = {name: part * (x.amax(dim=1) - x.amin(dim=1)) for name, x in flat.items()}
-    for _ in range(samples):
+
+    def sample(_: int) -> dict[str, Tensor]:
         found = {}
         for name in explained:
             x, size = inputs.values[name], sizes[name]
             z = torch.randn(x.shape[1:], generator=source, dtype=torch.float64, device="cpu")
             found[name] = size.reshape(-1, *[1] * (x.ndim - 1)) * upload(z, x.device, x.dtype)
-        yield found
+        return found
+
+    return map(sample, range(samples))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 
 import torch
 from torch import Tensor
@@ -48,11 +48,15 @@ def paths(inputs: Inputs, baselines: Mapping[str, Tensor], *, samples: int, nois
     """
     source = generator(seed)
     beside = generator(int(torch.randint(2**62, (), generator=source, device="cpu")))
-    noisy = draws(inputs, samples=samples, part=noise, source=beside) if noise else repeat({})
+    still: Mapping[str, Tensor] = {}
+    noisy = draws(inputs, samples=samples, part=noise, source=beside) if noise else repeat(still)
     rows = max(map(len, baselines.values()))
-    for _, added in zip(range(samples), noisy, strict=False):
+
+    def sample(added: Mapping[str, Tensor]) -> Path:
         at = float(torch.rand((), generator=source, dtype=torch.float64, device="cpu"))
         row = int(torch.randint(rows, (), generator=source, device="cpu"))
         start = {name: each[row % len(each)][None] for name, each in baselines.items()}
         end = {name: inputs.values[name] + added[name] if added else inputs.values[name] for name in baselines}
-        yield Path(at, row, start, end)
+        return Path(at, row, start, end)
+
+    return map(sample, islice(noisy, samples))

@@ -48,7 +48,6 @@ class SmoothGrad(AveragedGradient):
     name: ClassVar[str] = "smooth_grad"
     title: ClassVar[str] = "SmoothGrad"
     batch_of: ClassVar[Literal["images", "windows", "filters"]] = "windows"
-    moments: ClassVar[tuple[int, ...]] = (1, 2)
     formula: ClassVar[tuple[str, ...]] = ("channels", "statistic")
 
     samples: int = 20
@@ -79,8 +78,11 @@ class SmoothGrad(AveragedGradient):
 
     def points(self, inputs: Inputs) -> Iterator[Point]:
         """The noisy copies, all explained inputs at once."""
-        for noise in self.draws(inputs):
-            yield Point(inputs.replaced({name: inputs.values[name] + z for name, z in noise.items()}), 1 / self.samples)
+
+        def noisy(z: dict[str, Tensor]) -> Point:
+            return Point(inputs.replaced({name: inputs.values[name] + z[name] for name in z}), 1 / self.samples)
+
+        return map(noisy, self.draws(inputs))
 
     @classmethod
     def example(cls) -> Self:

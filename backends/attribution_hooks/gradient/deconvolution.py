@@ -16,9 +16,9 @@ class HooksDeconvolution(GradientSums[Deconvolution]):
 
     technique_type: ClassVar[type[Deconvolution]] = Deconvolution
 
-    def output(self, run: Run[Deconvolution], leaves: Inputs, examples: Tensor) -> Any:
+    def output(self, run: Run[Deconvolution], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
         """With the rule on its graph."""
         with ApartFromViews():
-            found = run.forward(leaves, examples)
+            found = run.forward(shown, examples, own=True)
         rectify(run, found, leaves, "deconvolution")
         return found

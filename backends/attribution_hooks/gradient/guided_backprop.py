@@ -16,9 +16,9 @@ class HooksGuidedBackprop(GradientSums[GuidedBackprop]):
 
     technique_type: ClassVar[type[GuidedBackprop]] = GuidedBackprop
 
-    def output(self, run: Run[GuidedBackprop], leaves: Inputs, examples: Tensor) -> Any:
+    def output(self, run: Run[GuidedBackprop], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
         """With the rule on its graph."""
         with ApartFromViews():
-            found = run.forward(leaves, examples)
+            found = run.forward(shown, examples, own=True)
         rectify(run, found, leaves, "guided")
         return found

@@ -97,7 +97,7 @@ def rectify(run: Run[Any], output: Any, inputs: Inputs, rule: Rule) -> None:
         if rule == "guided":
             node.register_prehook(_rectified)
         else:
-            node.register_hook(lambda _, given: _rectified(given))
+            node.register_hook(_drawn)
     run.note("rectifiers", len(rectifiers))
     if passed:
         run.note("passed over", passed)
@@ -106,6 +106,14 @@ def rectify(run: Run[Any], output: Any, inputs: Inputs, rule: Rule) -> None:
 def _rectified(gradients: Gradients) -> Gradients:
     """Only a rectifier's own: one gradient in, one out."""
     return tuple(None if gradient is None else gradient.clamp(min=0) for gradient in gradients)
+
+
+def _drawn(made: Gradients, given: Gradients) -> Gradients:
+    """Likewise, on the memory of the gradient that the node made, which nobody has seen yet."""
+    for own, gradient in zip(made, given, strict=True):
+        if own is not None and gradient is not None:
+            torch.clamp(gradient, min=0, out=own)
+    return made
 
 
 def _between(output: Any, inputs: Inputs) -> list[Node]:

@@ -1,9 +1,8 @@
 """``GradientSums``: gradients at a technique's points, all targets from one graph, added up as they come."""
 
 from abc import ABC
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, ClassVar, TypeVar, final
 
 import torch
@@ -12,28 +11,35 @@ from torch import Tensor, nn
 from attribution import layers
 from attribution.attributor import Attributor, Run
 from attribution.errors import ModelError
-from attribution.inputs.inputs import Inputs, joined
+from attribution.inputs.inputs import Inputs
 from attribution.running.execution import CPU_ROWS
 from attribution.technique import Maps
-from attribution.techniques.gradient.family import AveragedGradient, Point
+from attribution.techniques.gradient.family import AveragedGradient
 from attribution_hooks.chunks import in_parts
+from attribution_hooks.gradient.pieces import Piece, Pieces
 
 T = TypeVar("T", bound=AveragedGradient)
 
 
 class GradientSums(Attributor[T], ABC):
-    """Σ over points of weight · (∂S/∂x · factor)^m, for each of the technique's moments m, in at least float32.
+    """Σ over points of weight · (∂S/∂x · factor)^m, for each of the technique's `moments` m, in at least float32.
 
-    Points and examples go through the model in one batch, of as many rows as the memory budget allows. Points are added
-    one by one, so that the sums do not depend on these batches. Several moments are added in float64 where the device
-    has it, because their difference may be much smaller than they are. Where the inputs themselves are the only point,
-    the gradient comes from the clean forward.
+    Points and examples go through the model in one batch, of as many rows as the memory budget allows. Points are made
+    for their batch, and nothing of them is kept but what the model keeps. They are added one by one, so that the sums
+    do not depend on these batches. Where the inputs themselves are the only point, the gradient comes from the clean
+    forward.
 
     Techniques with the inputs as their only point share it. Others share their points where they differ in nothing but
     what becomes of the sums (`AveragedGradient.formula`).
     """
 
     backend: ClassVar[str] = "hooks"
+    precise: ClassVar[bool] = False
+    """Whether sums are added in float64 where the device has it: a small difference may be taken of large ones."""
+
+    def moments(self, technique: T) -> tuple[int, ...]:
+        """Powers of the gradients whose sums `combine` takes: (1, 2) for a variance."""
+        return (1,)
 
     def image_bytes(self, model: nn.Module, technique: T, inputs: Inputs) -> int:
         """The whole forward's graph, and the gradients of its widest part."""
@@ -59,30 +65,37 @@ class GradientSums(Attributor[T], ABC):
     def compute_many(cls, asked: Sequence[tuple[Any, Run[Any]]]) -> list[Maps]:
         """The same of each technique, from one gradient at each point."""
         (first, run), runs = asked[0], [run for _, run in asked]
-        sums = _Sums(runs, first.output)
+        sums = _Sums(asked)
         if first._at_inputs:
-            at_inputs = {each.technique.sums: [next(each.technique.points(each.inputs))] for each in runs}
-            sums.add(at_inputs, range(len(run.inputs)))
+            sums.add({each.technique.sums: _line(each) for each in runs}, range(len(run.inputs)))
         else:
             rows = first.rows(run)
             scores(run, run.inputs, rows, runs[1:])
             sums.add_all(rows)
-        return [each.finished(run, sums.totals[run.technique.sums]) for each, run in asked]
+        return [each.finished(run, sums.of(each, run.technique)) for each, run in asked]
 
     def finished(self, run: Run[T], totals: Mapping[str, Sequence[Tensor]]) -> Maps:
         """From the sums of each explained input to the raw maps."""
-        maps = {}
+        maps, factor = {}, run.technique.factor(run.inputs)
         for name, moments in totals.items():
-            maps[run.inputs.key(name)] = self.combine(run.technique, moments).to(wide(run.inputs.values[name]))
+            found = self.combine(run.technique, moments).to(wide(run.inputs.values[name]))
+            maps[run.inputs.key(name)] = found if factor is None else found * factor[name].unsqueeze(1)
         self.tell(run, maps)
         return maps
 
-    def output(self, run: Run[T], leaves: Inputs, examples: Tensor) -> Any:
-        """What the model returns for these inputs, of which gradients are taken; also the place to change those."""
-        return run.forward(leaves, examples)
+    def output(self, run: Run[T], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
+        """What the model returns for what it is shown, of which gradients are taken; also the place to change those.
+
+        Args:
+            run: Of the call.
+            shown: What the model may write into.
+            leaves: Where its graph begins; they have its shapes, and no values.
+            examples: Which rows of the inputs it shows.
+        """
+        return run.forward(shown, examples, own=True)
 
     def combine(self, technique: T, moments: Sequence[Tensor]) -> Tensor:
-        """From the sum of each moment to the raw map; of one moment the sum itself."""
+        """From the sum of each of the technique's moments to the raw map; of one moment the sum itself."""
         (only,) = moments
         return only
 
@@ -100,46 +113,53 @@ class _Sums:
     """The sums so far, for techniques that are asked about one score at the same points.
 
     Args:
-        runs: Of the techniques.
-        output: What gradients are taken of.
+        asked: The techniques' attributors, with the run of each.
 
     Attributes:
-        totals: By what the techniques sum up, by explained input, for each moment (N, T, C, …).
+        totals: By what the techniques sum up, by explained input, for each moment that one of them takes (N, T, C, …).
     """
 
-    def __init__(self, runs: Sequence[Run[Any]], output: Callable[[Run[Any], Inputs, Tensor], Any]) -> None:
+    def __init__(self, asked: Sequence[tuple[GradientSums[Any], Run[Any]]]) -> None:
         self.totals: dict[Hashable, dict[str, list[Tensor]]] = {}
-        self._runs = runs
-        self._output = output
+        self._runs = [run for _, run in asked]
+        self._output, self._precise = asked[0][0].output, asked[0][0].precise
+        self._powers: dict[Hashable, list[int]] = {}
+        for maker, run in asked:
+            powers = self._powers.setdefault(run.technique.sums, [])
+            powers += [power for power in maker.moments(run.technique) if power not in powers]
+
+    def of(self, maker: GradientSums[Any], technique: AveragedGradient) -> dict[str, list[Tensor]]:
+        """By explained input, those of the technique's moments."""
+        places = [self._powers[technique.sums].index(power) for power in maker.moments(technique)]
+        return {name: [totals[place] for place in places] for name, totals in self.totals[technique.sums].items()}
 
     def add_all(self, rows: int) -> None:
         """All points of techniques that sum up the same, so many rows at once."""
         run, count = self._runs[0], len(self._runs[0].inputs)
-        technique = run.technique
-        points = technique.points(run.inputs)
-        with run.progress(technique.samples * count, "point") as advance:
-            while group := list(islice(points, max(1, rows // count))):
-                work = partial(self.add, {technique.sums: group})
-                rows = in_parts(range(len(group) * count), rows, work, advance)
+        first, end, work = 0, run.technique.samples * count, partial(self.add, {run.technique.sums: _line(run)})
+        with run.progress(end, "point") as advance:
+            while first < end:
+                group = range(first, min(first + max(1, rows // count) * count, end))
+                rows, first = in_parts(group, rows, work, advance), group.stop
         for each in self._runs:
             each.note("points_per_forward", rows)
 
-    def add(self, points: Mapping[Hashable, Sequence[Point]], places: Sequence[int]) -> None:
+    def add(self, lines: Mapping[Hashable, Pieces], places: Sequence[int]) -> None:
         """One forward, and one backward for each target, for some examples of some points.
 
         What fails for lack of memory adds nothing.
 
         Args:
-            points: By what is summed up; all have the same inputs.
+            lines: By what is summed up; all have the same inputs.
             places: Examples of the points, in a row.
         """
-        run, pieces = self._runs[0], {key: _pieces(each, places) for key, each in points.items()}
-        shown = next(iter(pieces.values()))
-        leaves = joined([point.inputs[rows] for point, rows in shown]).detach().requires_grad_()
+        run = self._runs[0]
+        shown, leaves, pieces = _begun(lines, places)
         numbers = torch.arange(len(run.inputs), device=run.inputs.device)
-        examples = torch.cat([numbers[rows] for _, rows in shown])
+        examples = torch.cat([numbers[piece.rows] for piece in next(iter(pieces.values()))])
         known = dict(run.notes)
-        output = self._output(run, leaves, examples)
+        output = self._output(run, shown, leaves, examples)
+        del shown  # where the model keeps it not, its memory is for the gradients
         columns = run.scores(output, examples).unbind(1)
         for other in self._runs[1:]:
             other.notes.update({key: note for key, note in run.notes.items() if known.get(key) != note})
@@ -149,28 +169,47 @@ class _Sums:
         for t, column in enumerate(columns):
             for name, gradient in gradients(column, leaves, keep=t + 1 < len(columns)).items():
                 # begun here, where the graph of a single target is gone already
-                found = found or {key: self._begun(key, len(columns)) for key in pieces}
+                found = found or {key: self._so_far(key, len(columns)) for key in pieces}
                 for key, own in pieces.items():
-                    _add(own, name, gradient, [moment[:, t] for moment in found[key][name]], self._powers(key))
+                    _add(own, name, gradient, [moment[:, t] for moment in found[key][name]], self._powers[key])
         self.totals = found
 
-    def _begun(self, key: Hashable, targets: int) -> dict[str, list[Tensor]]:
+    def _so_far(self, key: Hashable, targets: int) -> dict[str, list[Tensor]]:
         """A copy of the sums so far; zeros before the first."""
         if key in self.totals:
             return {name: [total.clone() for total in totals] for name, totals in self.totals[key].items()}
-        found, powers = {}, self._powers(key)
+        found, powers = {}, self._powers[key]
         for name in self._runs[0].inputs.explained:
             x = self._runs[0].inputs.values[name]
-            dtype = torch.float64 if len(powers) > 1 and x.device.type != "mps" else wide(x)
+            dtype = torch.float64 if self._precise and x.device.type != "mps" else wide(x)
             found[name] = [x.new_zeros((len(x), targets, *x.shape[1:]), dtype=dtype) for _ in powers]
         return found
 
-    def _powers(self, key: Hashable) -> tuple[int, ...]:
-        return next(run.technique.moments for run in self._runs if run.technique.sums == key)
+
+def _line(run: Run[Any]) -> Pieces:
+    """Of the technique of a run."""
+    return Pieces(partial(run.technique.points, run.inputs), len(run.inputs))
+
+
+def _begun(
+    lines: Mapping[Hashable, Pieces], places: Sequence[int]
+) -> tuple[Inputs, Inputs, dict[Hashable, list[Piece]]]:
+    """What the model is shown, where its graph begins, and of what its rows are pieces.
+
+    The leaves are a zero each, expanded. x + (−0) is x bit for bit, on memory that is nobody else's, and its gradient
+    is that of the leaf. A leaf with the values themselves is one the model must not write into, so that it would have
+    to be kept beside a copy.
+    """
+    found = {key: line.at(places) for key, line in lines.items()}
+    inputs, _ = next(iter(found.values()))
+    values = {name: inputs.values[name] for name in inputs.explained}
+    leaves = {name: x.new_full((), -0.0).expand_as(x).requires_grad_() for name, x in values.items()}
+    shown = {name: x + leaves[name] for name, x in values.items()}
+    return inputs.replaced(shown), inputs.replaced(leaves), {key: pieces for key, (_, pieces) in found.items()}
 
 
 def _add(
-    pieces: Sequence[tuple[Point, slice]],
+    pieces: Sequence[Piece],
     name: str,
     gradient: Tensor,
     moments: Sequence[Tensor],
@@ -178,12 +217,13 @@ def _add(
 ) -> None:
     """Σ weight · (gradient · factor)^m of each piece to the sums (N, C, …) of one target."""
     first = 0
-    for point, rows in pieces:
+    for piece in pieces:
+        rows = piece.rows
         own = gradient[first : first + rows.stop - rows.start].to(moments[0].dtype)
         first += len(own)
-        own = own if point.factor is None else own * point.factor[name][rows]
+        own = own if piece.factor is None else own * piece.factor[name][rows]
         for power, moment in zip(powers, moments, strict=True):
-            moment[rows] += point.weight * own**power
+            moment[rows] += piece.weight * (own if power == 1 else own**power)
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -214,16 +254,6 @@ def stacked(columns: Sequence[Tensor], leaves: Inputs) -> dict[str, Tensor]:
     blank = {name: torch.zeros_like(leaves.values[name]) for name in leaves.explained}
     whole = {name: torch.stack([each.get(name, zero) for each in found], dim=1) for name, zero in blank.items()}
     return {name: map_.to(wide(map_)) for name, map_ in whole.items()}
-
-
-def _pieces(group: Sequence[Point], places: Sequence[int]) -> list[tuple[Point, slice]]:
-    """Which examples of which points stand at consecutive places: all of one point, then all of the next."""
-    count, found = len(group[0].inputs), []
-    for index, point in enumerate(group):
-        begin, end = max(places[0] - index * count, 0), min(places[-1] + 1 - index * count, count)
-        if begin < end:
-            found.append((point, slice(begin, end)))
-    return found
 
 
 def scores(run: Run[Any], inputs: Inputs, rows: int, others: Sequence[Run[Any]] = ()) -> Tensor:

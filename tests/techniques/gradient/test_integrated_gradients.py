@@ -41,7 +41,7 @@ def test_a_linear_model_is_complete(rule: Rule, steps: int) -> None:
 def test_a_lost_step_shows_in_the_gap(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
     import attribution.techniques.gradient.integrated_gradients as module
 
-    monkeypatch.setattr(module, "nodes", lambda rule, steps: nodes(rule, steps)[:-1])
+    monkeypatch.setattr(module, "nodes", lambda rule, steps: [*nodes(rule, steps)[:-1], (1.0, 0.0)])
     result = explain(Linear(), noise(1, 3, 5, 7), IntegratedGradients(steps=10, rule=rule), target=0)
     assert result.extras["relative_gap"].abs().min() > 0.01
 
