@@ -107,11 +107,13 @@ def _cell_map(name: str, key: str, values: Tensor, inputs: Inputs, most: int | N
     if values.ndim == len(places) + 3:
         values = values.sum(dim=2)
     shape = tuple(values.shape[2:])
-    if len(shape) != len(places) or any(map(int.__gt__, shape, places)):
+    if len(shape) != len(places) or any(map(int.__gt__, shape, places)) or not values[0].numel():
         raise InputError(
             f"the map {name!r} has {shape} cells for places {places} of {owner!r}; give as many axes, and no more "
-            "cells than there are places"
+            "cells than there are places, but at least one"
         )
+    if values.is_complex():
+        raise InputError(f"the map {name!r} holds {values.dtype}, which has no order; give real numbers")
     values = values.detach().to(inputs.device)
     if not bool(torch.isfinite(values).all()):
         part = (~torch.isfinite(values)).double().mean().item()

@@ -19,7 +19,7 @@ from attribution.metrics.scored import Points, Scored
 from attribution.metrics.table import Table
 from attribution.paths import named
 from attribution.runs import files
-from attribution.runs.explaining import asked_of, check_target
+from attribution.runs.explaining import asked_of, check_target, execution_text
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Examples, Items
 from attribution.runs.plan import Plan
@@ -61,8 +61,9 @@ class Scoring:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The question and the target."""
-        return {**settings(self.question), "target": told(self.target)}
+        """The question, the target, and how the model is run."""
+        asked = settings(self.question)
+        return {**asked, "target": told(self.target), "execution": execution_text(self.question.execution)}
 
     def __call__(self, batch: Batch, keep: Sequence[int]) -> Part:
         """The scores of the photos that are kept. Neighbours in the run are scored together."""

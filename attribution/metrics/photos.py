@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 from zlib import crc32
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from attribution.metrics.settled import reading
 from attribution.metrics.table import Table
 from attribution.result import Attribution
 from attribution.running.execution import Execution
+from attribution.runs import fingerprint
 from attribution.scores.reading import Asked
 from attribution.technique import Technique
 
@@ -134,7 +136,9 @@ def told(value: object) -> object:
         return {"type": type(value).__name__, **{each.name: told(getattr(value, each.name)) for each in fields(value)}}
     if value is None or isinstance(value, int | float | str):
         return value
-    return getattr(value, "__qualname__", type(value).__name__)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return told(torch.as_tensor(value))
+    return fingerprint.of_function(value)
 
 
 def settings(question: Question) -> dict[str, object]:

@@ -82,11 +82,6 @@ class Explaining:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Techniques, who computes them, what is explained, and how."""
-        execution = {
-            name: str(value)
-            for name, value in sorted(vars(self.execution).items())
-            if name not in _ANYWHERE and value != getattr(Execution(), name)
-        }
         brought = {registry.distribution(each.name, self.backend) for each in self.techniques.values()}
         return {
             "techniques": {name: _technique_settings(each) for name, each in self.techniques.items()},
@@ -96,7 +91,7 @@ class Explaining:
                 "libraries": fingerprint.versions(self.backend) if self.backend == "captum" else {},
             },
             "target": self._target_text(),
-            "execution": execution,
+            "execution": execution_text(self.execution),
         }
 
     def __call__(self, batch: Batch, keep: Sequence[int]) -> Part:
@@ -134,8 +129,19 @@ class Explaining:
     def _target_text(self) -> str:
         if self.target is None:
             return "the prediction, or the class in the list"
-        text, tensors = score_text(score_of(self.target, Technique.default_score))
-        return f"{text} {fingerprint.of_tensors(tensors)}" if tensors else text
+        score = score_of(self.target, Technique.default_score)
+        text, tensors = score_text(score)
+        functions = fingerprint.of_score(score)
+        return " ".join(filter(None, (text, fingerprint.of_tensors(tensors) if tensors else "", functions)))
+
+
+def execution_text(execution: Execution) -> dict[str, str]:
+    """The fields on which results depend, where they are not what they are by default."""
+    return {
+        name: str(value)
+        for name, value in sorted(vars(execution).items())
+        if name not in _ANYWHERE and value != getattr(Execution(), name)
+    }
 
 
 def asked_of(target: Asked, batch: Batch) -> Asked:

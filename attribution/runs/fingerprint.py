@@ -4,14 +4,19 @@ import hashlib
 import inspect
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from types import CellType, CodeType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_DEPTH = 8
 _PACKAGES = ("torch-attribution", "torch", "torchvision", "numpy", "pillow")
 
 
@@ -51,17 +56,60 @@ def of_model(model: nn.Module) -> dict[str, str]:
 
 
 def of_function(function: Callable[..., Any] | None) -> str:
-    """A few words that name a transform: what it prints, or its source where it prints an address alone."""
+    """A few words that name a function: what it prints, or its source and what it does where it prints an address.
+
+    What it does is its code with its defaults and what it holds of the functions around it. What it knows by a name of
+    its module is not looked into.
+    """
     if function is None:
         return "none"
     told = repr(function)
     if " at 0x" not in told:
         return told
-    code = getattr(function, "__code__", None)
-    held = _source(function if code is not None else type(function))
-    if not held and code is not None:
-        held = f"{code.co_code.hex()} {code.co_consts!r}"
-    return f"{_ADDRESS.sub('', told)} {of_bytes([held.encode()])[:16]}"
+    return f"{_ADDRESS.sub('', told)} {of_bytes(map(str.encode, _held(function, 0)))[:16]}"
+
+
+def of_score(score: Any) -> str:
+    """Of the functions that a score, and any score in it, takes; empty where it takes none."""
+    held = [getattr(score, field.name) for field in fields(score)] if is_dataclass(score) else []
+    functions = [each for each in held if is_dataclass(each) or (callable(each) and not isinstance(each, type))]
+    found = [of_score(each) if is_dataclass(each) else of_function(each) for each in functions]
+    return " ".join(filter(None, found))
+
+
+def _held(value: Any, depth: int) -> Iterator[str]:
+    """All that a function is made of, as texts."""
+    code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
+    if isinstance(value, Tensor):
+        yield of_tensors({"": value})
+    elif depth > _DEPTH:
+        yield type(value).__name__
+    elif code is not None:
+        held = () if value is code else (_source(value), value.__defaults__, value.__kwdefaults__, value.__closure__)
+        for each in (code.co_code.hex(), code.co_names, code.co_consts, *held):
+            yield from _held(each, depth + 1)
+    elif isinstance(value, partial):
+        for each in (value.func, value.args, value.keywords):
+            yield from _held(each, depth + 1)
+    elif isinstance(value, CellType):
+        try:
+            yield from _held(value.cell_contents, depth + 1)
+        except ValueError:  # it is empty yet
+            yield ""
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield str(name)
+            yield from _held(each, depth + 1)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from _held(each, depth + 1)
+    elif isinstance(value, frozenset | set):
+        yield from sorted(map(repr, value))  # their order is another one in each process
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        yield from _held(torch.as_tensor(value), depth)
+    else:
+        told = repr(value)
+        yield told if " at 0x" not in told else f"{type(value).__qualname__} {_source(type(value))}"
 
 
 def of_code(kind: type) -> str:

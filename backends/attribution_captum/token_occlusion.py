@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
+from attribution.errors import LayerError, ModelError
+from attribution.running.execution import first_line
 from attribution.technique import Maps
 from attribution.techniques import TokenOcclusion
 from attribution_captum.layer import typed
@@ -59,7 +61,8 @@ class _Hidden:
     def __init__(self, run: Run[Any], tokens: tuple[int, ...], column: int) -> None:
         self._run, self._tokens, self._column = run, tokens, column
         chain = [each for each in layers.covering(run.model, run.inputs, tokens) if each.queries > 1]
-        self._last = run.model.get_submodule(layers.block_of(run.model, run.inputs, chain[-1]))
+        self._name = layers.block_of(run.model, run.inputs, chain[-1])
+        self._last = run.model.get_submodule(self._name)
         output = next(stop.output for stop in layers.survey(run.model, run.inputs) if stop.module is self._last)
         shape = (output[0] if isinstance(output, list) else output).shape
         self._examples = 0 if shape[0] == 1 else 1  # where the sequence comes first
@@ -75,10 +78,21 @@ class _Hidden:
                 layers.opened(self._run.model, _hiding(there[rows]), []),
                 _removed(self._last, there[rows], self._examples),
             ):
-                output = self._run.forward(self._run.inputs[examples[rows]], examples[rows])
+                output = self._forward(examples[rows])
             scores.append(self._run.scores(output, examples[rows])[:, self._column])
             order.append(rows)
         return torch.cat(scores)[torch.cat(order).argsort()]
+
+    def _forward(self, examples: Tensor) -> Any:
+        try:
+            return self._run.forward(self._run.inputs[examples], examples)
+        except ModelError as error:
+            if error.__cause__ is None:
+                raise
+            raise LayerError(
+                f"what follows {self._name!r} takes all tokens or none: {first_line(error.__cause__)}. A residual "
+                "connection outside of it is a reason"
+            ) from error
 
 
 def _hiding(there: Tensor) -> layers.See:

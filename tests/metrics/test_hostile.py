@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import EigenCAM, Inputs, NonFiniteError, Saliency, Technique, explain
+from attribution import EigenCAM, InputError, Inputs, NonFiniteError, Saliency, Technique, explain
 from attribution.metrics import ROAD, SRG, Table, evaluate, removal_curves
 from attribution.metrics.cost import in_forwards
 from attribution.testing import small_cnn
@@ -88,6 +88,19 @@ def test_targets_of_each_photo_and_techniques_that_ask_none() -> None:
         alone = removal_curves(model, photo, given, target=target, baselines=("mean",), steps=4, first=n)
         for name, curves in alone.items():
             assert table.values("srg", "mean")[name][n] == pytest.approx(float(curves.srg), abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("map_", "text"),
+    [
+        (a_map(2, 1, 4, 0), r"\(4, 0\) cells for places \(17, 23\)"),
+        (a_map(2, 1, 4, 5) * 1j, "complex128, which has no order"),
+        (a_map(2, 0, 4, 5), "0 targets|at least one"),
+    ],
+)
+def test_maps_without_an_order_are_refused(map_: Tensor, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        evaluate(cnn(), photos(2), {"mine": lambda inputs: map_}, target=1, **CHEAP)
 
 
 def test_what_is_not_finite_is_named() -> None:

@@ -1,5 +1,6 @@
 """`evaluate` with a folder: it goes on where it ended, to the same bytes; bad photos are set aside."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from attribution import ClassScore, GradCAM, InputError, Saliency, TargetError
+from attribution import ClassScore, Execution, FunctionScore, GradCAM, InputError, Saliency, TargetError
 from attribution.metrics import SRG, MaxSensitivity, Table, evaluate, kept
 from attribution.metrics.extremes import extremes_figure, of_run
 from attribution.runs import Examples, RunFolder
@@ -88,7 +89,10 @@ def test_nothing_is_computed_twice_and_another_question_is_refused(tmp_path: Pat
     same(found, mended, exactly=True)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")  # the mutant: a shard that is not what was written
     same(found, evaluate(model, x, [Saliency()], out=tmp_path, **asked), exactly=True)
-    for changes in ({"target": 2}, {"metrics": (SRG(steps=5),)}, {"baselines": (0.0,)}, {"seed": 1}):
+    half = Execution(autocast=torch.bfloat16)
+    for changes in (
+        {"target": 2}, {"metrics": (SRG(steps=5),)}, {"baselines": (0.0,)}, {"seed": 1}, {"execution": half},
+    ):  # fmt: skip
         with pytest.raises(InputError, match="holds another run"):
             evaluate(model, x, [Saliency()], out=tmp_path, **{**asked, **changes})
     with pytest.raises(InputError, match="holds another run"):
@@ -97,6 +101,39 @@ def test_nothing_is_computed_twice_and_another_question_is_refused(tmp_path: Pat
         next(model.parameters()).add_(0.1)
     with pytest.raises(InputError, match="holds another run"):
         evaluate(model, x, [Saliency()], out=tmp_path, **asked)
+
+
+def mapper(sign: float) -> Any:
+    return lambda inputs: sign * inputs.first.mean(1, keepdim=True)
+
+
+def test_another_function_is_another_question(tmp_path: Path) -> None:
+    """By its code, its defaults, or what it holds; the same one, made anew, is the same."""
+    model, x = Counted(), photos(3)
+    mappers = [{"mine": each} for each in (
+        mapper(1.0), mapper(-1.0), lambda inputs: inputs.first[:, :1], partial(_channel, 1), partial(_channel, 2),
+    )]  # fmt: skip
+    scores: list[Any] = [
+        FunctionScore(lambda output: output[:, :2] ** 2, "f"), FunctionScore(lambda output: output[:, :2], "f"),
+    ]  # fmt: skip
+    asked: list[dict[str, Any]] = [*({"techniques": each} for each in mappers), *({"target": each} for each in scores)]
+    for n, changes in enumerate(asked):
+        question = {"techniques": [Saliency()], "target": 1, **CHEAP, **changes}
+        folder = tmp_path / str(n)
+        evaluate(model, x, out=folder, **question)
+        for m, other in enumerate(asked):
+            again = {"techniques": [Saliency()], "target": 1, **CHEAP, **other}
+            if m == n:
+                evaluate(model, x, out=folder, **again)
+            else:
+                with pytest.raises(InputError, match="holds another run"):
+                    evaluate(model, x, out=folder, **again)
+    evaluate(model, x, {"mine": mapper(1.0)}, out=tmp_path / "0", target=1, **CHEAP)
+
+
+def _channel(number: int, inputs: Any) -> Tensor:
+    found: Tensor = inputs.first[:, number : number + 1]
+    return found
 
 
 class Some:

@@ -1,19 +1,27 @@
 """What is refused because it is another run, and what is computed again."""
 
+import os
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from attribution import (
+    DifferenceScore,
     Execution,
+    FunctionScore,
     Saliency,
     runs,
 )
 from attribution.errors import InputError, OutputError
+from attribution.runs import fingerprint
 from attribution.runs.folder import RunFolder
 from attribution.testing import small_cnn
 from tests.runs.asked import ran
@@ -51,9 +59,45 @@ def test_another_run_is_refused_and_named(whole: Path, change: str) -> None:
     assert contents(whole) == before
 
 
-def test_another_version_is_another_run(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attribution.runs import fingerprint
+def _power(exponent: int, *, scale: float = 1.0) -> FunctionScore:
+    return FunctionScore(lambda output: scale * output[:, :2] ** exponent, "power")
 
+
+def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
+    asked = {"score": FunctionScore(lambda output: output[:, :2], "power"), "cube": _power(3), "square": _power(2)}
+    asked |= {
+        "in a difference": DifferenceScore(_power(2), _power(3)),
+        "swapped": DifferenceScore(_power(3), _power(2)),
+    }
+    ran(tmp_path, target=asked["square"])
+    ran(tmp_path, target=_power(2))
+    for name, score in asked.items():
+        if name != "square":
+            with pytest.raises(InputError, match=r"work\.target"):
+                ran(tmp_path, target=score)
+    with pytest.raises(InputError, match=r"work\.target"):
+        ran(tmp_path, target=_power(2, scale=2.0))
+
+
+def test_functions_are_told_by_what_they_do() -> None:
+    """In another process sets have another order, and objects lie elsewhere."""
+    words = {"a", "b", "c", "d", "e", "f"}
+
+    def made(name: str, held: Any) -> Any:
+        return lambda x: (x if name in {"one", "two", "three"} else -x, held)
+
+    table, grid = torch.arange(3.0), np.arange(4)
+    told = [fingerprint.of_function(made("one", each)) for each in (table, table + 1, grid, grid + 1, words, {"a"}, {})]
+    told += [fingerprint.of_function(made("six", table)), fingerprint.of_function(partial(made("one", 1), 2))]
+    assert len({*told}) == len(told)
+    assert told[0] == fingerprint.of_function(made("one", table.clone()))
+    code = "from attribution.runs.fingerprint import of_function as f\nprint(f(lambda x: x in {'one', 'two', 'three'}))"
+    seeds = {"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2"}
+    once = [subprocess.check_output([sys.executable, "-c", code], env={**os.environ, **seed}) for seed in seeds]
+    assert once[0] == once[1]
+
+
+def test_another_version_is_another_run(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = fingerprint.versions()
     monkeypatch.setattr(fingerprint, "versions", lambda *names: {**found, "torch": "1.0"})
     with pytest.raises(InputError, match=r"versions\.torch was .* and is \"1\.0\""):

@@ -100,5 +100,6 @@ def _check_order(run: Run[TokenOcclusion], sequences: Sequences, clean: Tensor, 
     if not bool(torch.where(same, 0, turned - clean).abs().amax() <= room):  # NaN is no answer
         raise LayerError(
             f"what follows {sequences.entry!r} knows in which order its tokens come, so that to leave some out would "
-            "move the others; use Occlusion, which covers them"
+            "move the others, or the tokens also go around it, as where a residual connection is outside of it; use "
+            "Occlusion, which covers them"
         )

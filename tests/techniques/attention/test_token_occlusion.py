@@ -214,6 +214,29 @@ def test_a_network_that_knows_distances_is_refused() -> None:
         explain(Distances().double().eval(), images("timm ViT"), TokenOcclusion(window=2), target=1)
 
 
+class Around(nn.Module):
+    """Blocks as vit-pytorch writes them: what goes around an attention is added outside of every module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 16, 16, stride=16), nn.Linear(16, 5)
+        self.layers = nn.ModuleList(nn.MultiheadAttention(16, 2, batch_first=True) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).mT
+        for attention in self.layers:
+            x = attention(x, x, x)[0] + x
+        out: Tensor = self.head(x.mean(dim=1))
+        return out
+
+
+@pytest.mark.parametrize("backend", ["hooks", "captum"])
+def test_a_residual_connection_outside_of_modules_is_named(backend: str) -> None:
+    model = Around().double().eval()
+    with pytest.raises(LayerError, match=r"residual connection (is )?outside of it"):
+        explain(model, images("timm ViT"), TokenOcclusion(window=2), target=1, backend=backend)
+
+
 @pytest.mark.parametrize(
     ("technique", "error", "text"),
     [
