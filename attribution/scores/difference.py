@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attribution import numbers
 from attribution.errors import TargetError
-from attribution.scores.classes import ClassScore
+from attribution.scores.classes import ClassScore, Of
 from attribution.scores.score import Finding, Output, Score
 
 
@@ -18,8 +18,8 @@ class DifferenceScore(Score):
     """a − b of two scores, in their unit.
 
     Args:
-        a: A score, or a class, which is read as the technique reads classes: by the logit, for `Occlusion` by the
-            probability.
+        a: A score, or a class. A class is read as ``b`` reads classes, if that says so; else as the technique does: by
+            the logit, for `Occlusion` by the probability.
         b: Likewise. Both have as many targets, or one of them has one.
 
     Raises:
@@ -64,8 +64,9 @@ class DifferenceScore(Score):
         return self.sides[0].of_layer
 
     def by_default(self, default: ClassScore) -> Self:
-        """Both."""
-        return self._each(lambda side: side.by_default(default))
+        """Both; a side that does not say how it reads classes reads them as the other one does."""
+        of = _reads(self)
+        return self._each(lambda side: side.by_default(default if of is None else default.having(of=of)))
 
     def check(self, examples: int) -> Self:
         """Both."""
@@ -134,6 +135,14 @@ def class_names(score: Score, columns: Tensor) -> tuple[tuple[str, ...], ...]:
         )
         return score.names(classes if classes.ndim == 2 else classes.expand(len(columns), -1))
     return score.names(columns)
+
+
+def _reads(score: Score) -> Of | None:
+    """How a score says that classes are read, which scores of classes carry as ``own``."""
+    if isinstance(score, DifferenceScore):
+        return next(filter(None, map(_reads, score.sides)), None)
+    own = getattr(score, "own", score)
+    return own.of if isinstance(own, ClassScore) else None
 
 
 def _source(score: Score) -> str:

@@ -12,6 +12,7 @@ from attribution import (
     ClassScore,
     DifferenceScore,
     Execution,
+    FinerScore,
     GradCAM,
     NonFiniteError,
     Occlusion,
@@ -206,3 +207,20 @@ def test_a_class_of_a_difference_is_read_as_the_technique_reads_classes() -> Non
     for chosen, of in ((CAM, "logit"), (Occlusion(window=3, stride=2), "probability")):
         found = explain(Net(pooled), images(2), chosen, target=DifferenceScore(1, 2)).score
         assert found == DifferenceScore(*(ClassScore([[k]] * 2, of=of) for k in (1, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "beside", [ClassScore(2, of="logit"), FinerScore(2), DifferenceScore(ClassScore(2, of="logit"), 0)], ids=repr
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_class_is_read_as_the_other_side_reads_classes(beside: Any, first: bool) -> None:
+    """A logit less a probability would be neither."""
+    x, question = images(2), Occlusion(window=3, stride=2)
+    sides = (lambda one: (one, beside)) if first else (lambda one: (beside, one))
+    for backend in ("hooks", "captum"):
+        found, logit, probability = (
+            explain(Net(pooled), x, question, target=DifferenceScore(*sides(one)), backend=backend)
+            for one in (1, ClassScore(1, of="logit"), ClassScore(1, of="probability"))
+        )
+        assert torch.equal(found.raw["input"], logit.raw["input"])
+        assert not torch.allclose(found.raw["input"], probability.raw["input"])
