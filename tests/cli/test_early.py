@@ -62,7 +62,7 @@ def test_parameters_are_known_without_an_import(name: str) -> None:
         (["layers", "-m", "torchvision:resnet81"], "nearest: 'torchvision:resnet18'"),
         (["atlas", "-l", "x", "-m", "bundled:vgg"], "no model 'bundled:vgg'"),
         (["run", "{photo}", "-t", "grad_cam", "-o", "x"], "is a file and no list; give the folder of the images"),
-        (["evaluate", "missing"], "no folder or list missing; give a folder of images"),
+        (["evaluate", "missing"], "no folder or list 'missing'; give a folder of images"),
         (["show", "missing"], "the folder missing does not exist, and holds no run; give what --out"),
     ],
 )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from attribution import images, registry
 from attribution.cli import report
-from attribution.cli.commands import reports
+from attribution.cli.commands.app import RUN
 from attribution.report import evidence
 from attribution.runs import folder
 from attribution.zoo import load as load_model
@@ -217,7 +217,7 @@ def test_a_mistake_costs_no_import(arguments: list[str], words: str, photo: Path
 
 
 def test_names_of_files_are_those_of_the_rooms_that_write_them() -> None:
-    assert reports.RUN == folder._RUN == evidence.RUN
+    assert RUN == folder._RUN == evidence.RUN
 
 
 def test_a_backend_that_fails_is_named(

@@ -1,5 +1,6 @@
 """Answers of several techniques on one figure: what panels are called, and what they show."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_normalised_inputs_are_shown_as_they_were() -> None:
     inputs = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     asked = {"cam": GradCAM(layers=("body",))}
     found, both = explain_many(model, inputs, asked), compare(model, inputs, asked["cam"])
-    for drawn in (lambda *picture, **undone: side_by_side(found, *picture, **undone), both.figure):
+    for drawn in (partial(side_by_side, found), both.figure):
         figures = [drawn(inputs, mean=mean, std=std), drawn(pixels), drawn(pixels.flip(1))]
         right, expected, other = ([image.get_array() for a in each.axes for image in a.images] for each in figures)
         assert all(np.allclose(one, two, atol=1e-5) for one, two in zip(right, expected, strict=True))

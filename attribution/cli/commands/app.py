@@ -79,7 +79,7 @@ def refuse_source(source: Path) -> None:
         InputError: It is missing, or a file that is no list.
     """
     if not source.exists():
-        raise InputError(f"no folder or list {paths.named(source)}; give a folder of images or a LIST.csv")
+        raise InputError(f"no folder or list {str(source)!r}; give a folder of images or a LIST.csv")
     if source.is_file() and source.suffix.lower() != ".csv":
         raise InputError(
             f"{paths.named(source)} is a file and no list; give the folder of the images, or a .csv with a column path"
