@@ -103,7 +103,7 @@ class Photos:
         if self.setting is None:
             return Seen(whole=inputs[0].movedim(0, -1).numpy())
         try:
-            top = self.setting.top(inputs.to(self.setting.device))
+            top: Top = self.setting.top(inputs.to(self.setting.device))
         except AttributionError:  # the output is no matrix of logits, as of a segmentation
             top = ()
         return Seen(image=self.setting.picture(inputs), top=top)

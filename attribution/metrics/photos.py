@@ -123,7 +123,7 @@ def score_photos(
     return Scored(rows, curves.get(_asked_first(question), {}), maps, labels, costs)
 
 
-def told(value: object) -> object:
+def told(value: Any) -> object:
     """A value in words and numbers that are the same for the same value in another process."""
     if isinstance(value, Tensor):
         whole = value.detach().cpu().contiguous()

@@ -61,8 +61,8 @@ def test_value_and_gradient_are_both_compared(name: str, differs: str, monkeypat
     verdicts: list[bool] = []
     original = closed._close
 
-    def recorded(within: float, *pairs: tuple[Tensor, Tensor]) -> bool:
-        verdicts.append(original(within, *pairs))
+    def recorded(within: float, found: Tensor, expected: Tensor) -> bool:
+        verdicts.append(original(within, found, expected))
         return verdicts[-1]
 
     monkeypatch.setattr(closed, "_close", recorded)

@@ -77,7 +77,9 @@ def test_normalised_inputs_are_shown_as_they_were() -> None:
     found, both = explain_many(model, inputs, asked), compare(model, inputs, asked["cam"])
     for drawn in (partial(side_by_side, found), both.figure):
         figures = [drawn(inputs, mean=mean, std=std), drawn(pixels), drawn(pixels.flip(1))]
-        right, expected, other = ([image.get_array() for a in each.axes for image in a.images] for each in figures)
+        right, expected, other = (
+            [np.asarray(image.get_array()) for a in each.axes for image in a.images] for each in figures
+        )
         assert all(np.allclose(one, two, atol=1e-5) for one, two in zip(right, expected, strict=True))
         assert not all(np.allclose(one, two, atol=1e-5) for one, two in zip(other, expected, strict=True))
     with pytest.raises(InputError, match="of normalised inputs give mean= and std="):

@@ -80,12 +80,12 @@ def _arm(write: int, step: str) -> None:
             _die()
         return descriptor
 
-    def fsync_(descriptor: int) -> None:
+    def fsync_(fd: Any) -> None:
         if at("part"):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            os.ftruncate(descriptor, os.fstat(fd).st_size // 2)
         if at("part") or at("written"):
             _die()
-        fsync(descriptor)
+        fsync(fd)
         if at("flushed"):
             _die()
 

@@ -64,7 +64,11 @@ def _power(exponent: int, *, scale: float = 1.0) -> FunctionScore:
 
 
 def test_another_function_of_the_same_name_is_another_run(tmp_path: Path) -> None:
-    asked = {"score": FunctionScore(lambda output: output[:, :2], "power"), "cube": _power(3), "square": _power(2)}
+    asked: dict[str, FunctionScore | DifferenceScore] = {
+        "score": FunctionScore(lambda output: output[:, :2], "power"),
+        "cube": _power(3),
+        "square": _power(2),
+    }
     asked |= {
         "in a difference": DifferenceScore(_power(2), _power(3)),
         "swapped": DifferenceScore(_power(3), _power(2)),
@@ -87,7 +91,8 @@ def test_functions_are_told_by_what_they_do() -> None:
         return lambda x: (x if name in {"one", "two", "three"} else -x, held)
 
     table, grid = torch.arange(3.0), np.arange(4)
-    told = [fingerprint.of_function(made("one", each)) for each in (table, table + 1, grid, grid + 1, words, {"a"}, {})]
+    held: list[Any] = [table, table + 1, grid, grid + 1, words, {"a"}, {}]
+    told = [fingerprint.of_function(made("one", each)) for each in held]
     told += [fingerprint.of_function(made("six", table)), fingerprint.of_function(partial(made("one", 1), 2))]
     assert len({*told}) == len(told)
     assert told[0] == fingerprint.of_function(made("one", table.clone()))

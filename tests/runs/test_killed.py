@@ -129,7 +129,7 @@ def test_the_command_is_killed(tmp_path: Path) -> None:
         return tmp_path / name
 
     undisturbed = finished("undisturbed")
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for number in range(6):
         draw, root = random.Random(number), tmp_path / f"{number}"
         shell = [sys.executable, "-m", "attribution", *ARGUMENTS, root.name]

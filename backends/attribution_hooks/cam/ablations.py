@@ -33,7 +33,7 @@ def losses(run: Run[Any], seen: Seen) -> Tensor:
 def thinkable(run: Run[Any], layer: str) -> bool:
     """Whether a closed form may be tried behind a layer, as far as that is known before the first forward."""
     asked, dtype = run.asked, run.inputs.dtype
-    if not isinstance(asked, ClassScore) or asked.of_layer is not None or closed_form.hooked(run.model):
+    if not isinstance(asked, ClassScore) or asked.of_layer is not None or closed_form.hooked(run.model.modules()):
         return False
     if dtype not in (torch.float32, torch.float64) or run.execution.autocast:
         return False
