@@ -82,7 +82,7 @@ def _arm(write: int, step: str) -> None:
 
     def fsync_(fd: Any) -> None:
         if at("part"):
-            os.ftruncate(descriptor, os.fstat(fd).st_size // 2)
+            os.ftruncate(fd, os.fstat(fd).st_size // 2)
         if at("part") or at("written"):
             _die()
         fsync(fd)
