@@ -19,6 +19,7 @@ from attribution.errors import InputError, TargetError
 from attribution.paths import named
 from attribution.runs import fingerprint
 from attribution.runs.plan import leads
+from attribution.runs.transforms import stateless
 from attribution.scores.score import Score
 from attribution.technique import Technique
 
@@ -151,11 +152,12 @@ def items_of(source: Path, setting: Setting, out: Path) -> runs.ImageFiles:
         return setting.loaded.inputs(photo, stretch=setting.stretch)[0].to(dtype)
 
     told = f"{fingerprint.of_function(setting.loaded.transform)}{', stretched' * setting.stretch}, {dtype}"
+    together = stateless(setting.loaded.transform)
     if os.path.realpath(out) == os.path.realpath(source):
         raise InputError(f"--out {named(out)} is the folder of images; give another, such as {named(out / 'run')}")
     if source.suffix.lower() == ".csv":
-        return runs.of_list(source, transform, told=told, index=setting.loaded.index)
-    return runs.of_folder(source, transform, told=told, without=out)
+        return runs.of_list(source, transform, told=told, index=setting.loaded.index, together=together)
+    return runs.of_folder(source, transform, told=told, without=out, together=together)
 
 
 def _kind(name: str, backend: str) -> type[Technique]:

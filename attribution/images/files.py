@@ -141,9 +141,10 @@ def _decode(file: BinaryIO, path: Path, notes: list[str]) -> "Image.Image":
                 _check_size(image, path)
                 if getattr(image, "is_animated", False):
                     notes.append("it has several frames, of which the first was read")
-                upright = ImageOps.exif_transpose(image)
-                _check_size(upright, path)
-                return upright
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)  # which copies nothing where nothing is turned
+                _check_size(image, path)
+                return image
     except InputError:
         raise
     except UnidentifiedImageError:

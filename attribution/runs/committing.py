@@ -30,7 +30,7 @@ class Committer:
         """
         before = self.settle()
         if self._thread is None:
-            self._thread = aside.thread("attribution-writer")
+            self._thread = aside.threads("attribution-writer")
         # A work may use its tensors again, and a device gets its memory back.
         held = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
         self._under_way = self._thread.submit(self._folder.write, number, record, held), record

@@ -1,5 +1,6 @@
 """From the items of a shard to its tensors and its record: bad items set aside, batches halved where memory ends."""
 
+import errno
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from attribution.running.execution import first_line, lost, out_of_memory
 from attribution.runs.items import Item, Items
 from attribution.runs.work import Batch, Part, Work
 
+_OF_THE_SYSTEM = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT}
+_OF_THE_SYSTEM |= {getattr(errno, name) for name in ("ESTALE", "EREMOTEIO") if hasattr(errno, name)}
+"""Bad bytes may answer with others, such as EINVAL where they tell Pillow to seek before the file."""
+
 
 @dataclass(frozen=True)
 class Unread:
@@ -20,7 +25,7 @@ class Unread:
 
     Attributes:
         reason: Why.
-        sha256: Of its bytes, where there are some.
+        sha256: Of its bytes, where there are some and they are to blame.
     """
 
     reason: str
@@ -36,10 +41,21 @@ def read(items: Items, number: int) -> Read:
         return items[number]
     except Exception as error:
         reason = str(error) if isinstance(error, InputError) else _told(error)
+        if _of_the_system(error):  # of an item without a digest, a run that goes on finds that it is another now
+            return Unread(reason)
     try:
         return Unread(reason, items.digest(number))
     except Exception:  # there is nothing to read at all
         return Unread(reason)
+
+
+def _of_the_system(error: BaseException | None) -> bool:
+    """Whether memory, a disk or a limit of the process failed, and not the item."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM):
+            return True
+        error = error.__cause__
+    return False
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from attribution.errors import InputError, ResourceError
 from attribution.isolation.context import prepared
 from attribution.paths import named
-from attribution.running.execution import first_line
+from attribution.runs import losses
 from attribution.runs.committing import Committer
 from attribution.runs.computing import Read, compute, record
 from attribution.runs.folder import RunFolder
@@ -162,7 +162,7 @@ class Process:
         self._device, model = device, self._work.model
         threads = torch.get_num_threads()
         self._undo.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(int(self._folder.settings["threads"]))
+        torch.set_num_threads(self._folder.threads)
         self._undo.enter_context(placed(model, device))
         if self._steady is None:
             waiting = [item for number in self._numbers for item in self._folder.items(number)]
@@ -249,13 +249,11 @@ def predict(process: Process, pending: Sequence[int], plan: Plan, device: torch.
             if isinstance(error.__context__, KeyboardInterrupt):  # so Lightning ends what a user interrupts
                 raise KeyboardInterrupt from None
             raise
-        except RuntimeError as error:
-            process.watch(trainer)  # a process that is gone breaks what the others do together
-            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
-                raise ResourceError(
-                    "another process of the run is gone; what is done stays: give the same command again, with any "
-                    f"number of processes ({first_line(error)})"
-                ) from error
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, RuntimeError):
+                process.watch(trainer)  # a process that is gone breaks what the others do together
+            if lost := losses.of_process(error, plan.workers):
+                raise lost from error
             raise
         finally:
             process.end()

@@ -67,6 +67,18 @@ def folder(path: Path) -> Path:
     return path
 
 
+def remove(path: Path) -> None:
+    """Remove a file, where there is one.
+
+    Raises:
+        OutputError: The disk refuses.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {named(path)}: {error.strerror or error}") from error
+
+
 def regular(path: Path) -> bool:
     """Whether a regular file lies there, and no link to one."""
     try:

@@ -78,8 +78,12 @@ class RunFolder:
         try:
             run = json.loads((root / _RUN).read_bytes())
             names = tuple(map(str, json.loads((root / _ITEMS).read_bytes())))
-            settings, labels = dict(run["settings"]), run["labels"]
+            settings = dict(run["settings"])
+            labels = None if run["labels"] is None else tuple(map(str, run["labels"]))
             settings["batch_size"] = int(settings["batch_size"])
+            for name in ("batch_size", "threads"):
+                if int(settings.get(name, 1)) < 1:
+                    raise ValueError(f"{name} is {settings[name]}")
             whole = settings["items"] == items_text(names)
             place = run.get("place")  # older runs tell none
             place = None if place is None else root / str(place)
@@ -87,12 +91,22 @@ class RunFolder:
             raise OutputError(f"the run in {named(root)} cannot be read: {error}") from error
         if not whole:
             raise OutputError(f"{named(root / _ITEMS)} was changed: its names are not those of the run")
-        return cls(root, settings, names, None if labels is None else tuple(labels), str(run["source"]), place)
+        return cls(root, settings, names, labels, str(run["source"]), place)
 
     @property
     def batch_size(self) -> int:
         """Items of a shard; the last one may have fewer."""
         return int(self.settings["batch_size"])
+
+    @property
+    def threads(self) -> int:
+        """Of torch on the host; 1 where nothing was settled."""
+        return int(self.settings.get("threads", 1))
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the model runs on the CPU."""
+        return str(self.settings.get("device", "cpu")).partition(",")[0] == "cpu"
 
     @property
     def shards(self) -> range:
@@ -151,12 +165,18 @@ class RunFolder:
         return record, tensors
 
     def present(self) -> Iterator[int]:
-        """The numbers of the shards that have a file; whether it is whole, reading tells."""
+        """The numbers of the shards that have a file; whether it is whole, reading tells.
+
+        Raises:
+            OutputError: A folder cannot be listed.
+        """
         for first in self.shards[::_PER_FOLDER]:
             try:
                 found = {entry.name for entry in os.scandir(self.path(first).parent)}
-            except OSError:
+            except FileNotFoundError:
                 continue
+            except OSError as error:  # else a run that is done would be told as one that has not begun
+                raise OutputError(f"cannot list {named(self.path(first).parent)}: {error.strerror or error}") from error
             numbers = range(first, min(first + _PER_FOLDER, len(self.shards)))
             yield from (number for number in numbers if self.path(number).name in found)
 

@@ -2,9 +2,11 @@
 
 import csv
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from attribution.paths import fault, named
 from attribution.runs import fingerprint
 from attribution.runs.folder import RunFolder
 from attribution.runs.items import Item, checked
+from attribution.runs.transforms import stateless
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _PATH, _TARGET = ("path", "file", "filename", "image"), ("target", "class", "index")
 _LONGEST_LIST = 2**28
+_CLASSES = 2**31
 
 
 class ImageFiles:
@@ -35,9 +39,12 @@ class ImageFiles:
         root: A folder out of which no link may lead; ``None``: links are followed.
         targets: One class per file, or none at all.
         place: The folder or list that a record tells.
+        together: Whether several threads may call ``transform`` at once; ``None``: where it is made of torchvision's
+            that keep nothing.
 
     Attributes:
-        ahead: Whether files may be read, and ``transform`` called, in a thread of the run, before their turn.
+        ahead: Whether files may be read, and ``transform`` called, in threads of the run, several files at once and
+            before their turn.
     """
 
     ahead = True
@@ -53,10 +60,13 @@ class ImageFiles:
         root: Path | None = None,
         targets: Sequence[int] | None = None,
         place: Path | None = None,
+        together: bool | None = None,
     ) -> None:
         self.paths, self.names, self.source, self.place = paths, names, source, place
         self.transform = fingerprint.of_function(transform) if told is None else told
         self._transform, self.targets = transform, targets
+        self._together = stateless(transform) if together is None else together
+        self._one = threading.Lock()
         self._root = None if root is None else os.path.realpath(root)
 
     def __getitem__(self, index: int) -> Item:
@@ -68,7 +78,8 @@ class ImageFiles:
             raise InputError(str(error).replace(str(path), self.names[index])) from error
         name = named(self.names[index])
         try:
-            inputs = self._transform(photo.image)
+            with nullcontext() if self._together else self._one:
+                inputs = self._transform(photo.image)
         except AttributionError as error:
             raise InputError(f"{name}: {error}") from error
         except Exception as error:  # a stranger's transform
@@ -76,6 +87,12 @@ class ImageFiles:
         checked(inputs, name)
         target = None if self.targets is None else self.targets[index]
         return Item(inputs, photo.sha256, target, photo.notes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: held for name, held in vars(self).items() if name != "_one"}  # a lock goes to no other process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _one=threading.Lock())
 
     def digest(self, index: int) -> str:
         """Of the file's bytes."""
@@ -95,7 +112,12 @@ class ImageFiles:
 
 
 def of_folder(
-    root: Path, transform: "Callable[[Image.Image], Tensor]", *, told: str | None = None, without: Path | None = None
+    root: Path,
+    transform: "Callable[[Image.Image], Tensor]",
+    *,
+    told: str | None = None,
+    without: Path | None = None,
+    together: bool | None = None,
 ) -> ImageFiles:
     """All files below a folder that are called like images, in the order of their names' bytes.
 
@@ -106,6 +128,7 @@ def of_folder(
         transform: See `ImageFiles`.
         told: Likewise.
         without: A folder that is left out, such as that of the results.
+        together: See `ImageFiles`.
 
     Raises:
         InputError: There is no such folder, or no image in it.
@@ -135,6 +158,14 @@ def of_folder(
     source = f"folder {named(root)}" + (f", {others} other files left out" if others else "")
     paths, names = [path for _, path in found], [os.fsdecode(name) for name, _ in found]
     return ImageFiles(paths, names, transform, source=source, told=told, root=root, place=root)
+    return ImageFiles(paths, names, transform, source=source, told=told, root=root, together=together)
+
+
+def _index(text: str) -> int:
+    """An int as it stands in a list: Python's own reads ``1_0`` as 10."""
+    if not (text.isascii() and text.removeprefix("-").isdigit()):
+        raise ValueError(text)
+    return int(text)
 
 
 def of_list(
@@ -142,7 +173,8 @@ def of_list(
     transform: "Callable[[Image.Image], Tensor]",
     *,
     told: str | None = None,
-    index: Callable[[str], int] = int,
+    index: Callable[[str], int] = _index,
+    together: bool | None = None,
 ) -> ImageFiles:
     """The files of a CSV list with the column ``path``, and ``target`` where each has a class of its own.
 
@@ -151,6 +183,7 @@ def of_list(
         transform: See `ImageFiles`.
         told: Likewise.
         index: From what is written in ``target`` to a class.
+        together: See `ImageFiles`.
 
     Raises:
         InputError: It is no such list; the text names the line.
@@ -170,7 +203,12 @@ def of_list(
         raise InputError(f"{named(path)} is no CSV list: {error}") from error
     column = next((name for name in _PATH if name in header), None)
     if column is None:
-        raise InputError(f"{named(path)} has the columns {', '.join(header) or 'none'}; one must be called path")
+        raise InputError(
+            f"{named(path)} has the columns {named(', '.join(header)) or 'none'}; one must be called path, with commas "
+            "between them, in UTF-8"
+        )
+    if twice := [name for name in (*_PATH, *_TARGET) if header.count(name) > 1]:
+        raise InputError(f"{named(path)} has {header.count(twice[0])} columns called {twice[0]}; leave one")
     target = next((name for name in _TARGET if name in header), None)
     names: list[str] = []
     targets: list[int] = []
@@ -184,7 +222,8 @@ def of_list(
         raise InputError(f"{named(path)} lists no image")
     paths = [path.parent / name for name in names]
     given = None if target is None else targets
-    return ImageFiles(paths, names, transform, source=f"list {named(path)}", told=told, targets=given, place=path)
+    source = f"list {named(path)}"
+    return ImageFiles(paths, names, transform, source=source, told=told, targets=given, together=together)
 
 
 def _class(text: str | None, index: Callable[[str], int], path: Path, line: int) -> int:
@@ -194,7 +233,7 @@ def _class(text: str | None, index: Callable[[str], int], path: Path, line: int)
         raise type(error)(f"{named(path)}, line {line}: {error}") from error
     except ValueError:
         found = None
-    if found is None or found < 0:
+    if found is None or not 0 <= found < _CLASSES:
         raise InputError(f"{named(path)}, line {line}: {text!r} is no class; give its index")
     return found
 

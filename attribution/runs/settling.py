@@ -78,6 +78,8 @@ def settle(
     if old is not None:
         if changed := differences(old.settings, asked):
             more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+            if old.settings["items"] != asked["items"]:
+                more += f"; {_other_items(old.names, items.names)}"
             raise InputError(
                 f"{named(root)} holds another run; results of two never mix: {'; '.join(changed[:_SHOWN])}{more}; give "
                 "another folder, or the settings of that run"
@@ -91,7 +93,7 @@ def left(folder: RunFolder, items: Items, tell: Tell) -> list[int]:
     """The numbers of the shards that are to be computed.
 
     A shard is done if its file is whole, is this run's, and its inputs are the bytes that they were. An item that
-    failed and whose bytes are others now has its shard computed again.
+    failed has its shard computed again where its bytes are others now, or the system was to blame and it can be read.
 
     Args:
         folder: The run.
@@ -193,6 +195,20 @@ def _try(work: Work, batch: Batch) -> bool:
 
 def _fitting(device: torch.device) -> int:
     return ON_HOST if device.type == "cpu" else ON_DEVICE
+
+
+def _other_items(before: Sequence[str], now: Sequence[str]) -> str:
+    """Which items are gone and which are new, the first few by name."""
+    here, there = set(now), set(before)
+    told = [
+        f"{len(names)} {word}: {', '.join(map(named, names[:_SHOWN]))}{', …' * (len(names) > _SHOWN)}"
+        for word, names in (
+            ("gone", [name for name in before if name not in here]),
+            ("new", [name for name in now if name not in there]),
+        )
+        if names
+    ]
+    return "; ".join(told) or "the same items in another order"
 
 
 def _digest(items: Items, number: int) -> str | None:

@@ -32,8 +32,12 @@ class Stopping:
         return self.signal is not None or self._flag.exists()
 
     def begin(self) -> None:
-        """Forget what a run before was told."""
-        self._flag.unlink(missing_ok=True)
+        """Forget what a run before was told.
+
+        Raises:
+            OutputError: The disk refuses.
+        """
+        files.remove(self._flag)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -87,8 +86,7 @@ def _lines(record: Record) -> Iterator[dict[str, Any]]:
 def _write_failures(folder: RunFolder, failed: list[tuple[int, str, str]]) -> None:
     path = folder.root / FAILURES
     if not failed:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        files.remove(path)
         return
     text = io.StringIO(newline="")
     writer = csv.writer(text)

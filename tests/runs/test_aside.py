@@ -26,15 +26,20 @@ def sums() -> list[float]:
     return [float(LARGE.sum()), float(LARGE.mean()), float(LARGE.norm()), float(LARGE.exp().sum())]
 
 
+def threads_of_each(both: threading.Barrier) -> int:
+    both.wait(60)  # so that each of two threads is asked once
+    return torch.get_num_threads()
+
+
 def test_torch_has_one_processor_aside_and_the_caller_what_it_had() -> None:
-    before, threads = torch.get_num_threads(), threading.active_count()
+    before, threads, both = torch.get_num_threads(), threading.active_count(), threading.Barrier(2)
     try:
         torch.set_num_threads(1)
         alone = sums()
         for count in (2, 3):
             torch.set_num_threads(count)
-            with aside.thread("a") as pool:
-                assert pool.submit(torch.get_num_threads).result() == 1
+            with aside.threads("a", 2) as pool:
+                assert list(pool.map(threads_of_each, [both, both])) == [1, 1]
                 assert torch.get_num_threads() == count
                 together, beside = sums(), pool.submit(sums).result()
             assert beside == alone
@@ -68,7 +73,7 @@ def test_images_read_ahead_are_those_read_in_their_turn(tmp_path: Path, monkeypa
         return scaled(photo)
 
     painted(tmp_path / "photos", 5, bad=(3,))
-    with aside.thread("a") as pool:
+    with aside.threads("a") as pool:
         photo = Image.open(tmp_path / "photos" / "0000.png")
         assert not torch.equal(pool.submit(scaled, photo).result(), scaled(photo))
     found = {}

@@ -87,12 +87,41 @@ def test_a_list_has_paths_and_targets(tmp_path: Path) -> None:
         ("path,target\na.png,1\na.png,-1\n", "line 3: '-1' is no class"),
         ("path,target\na.png,cup\n", "is no class"),
         ('path\n"a.png\n', "is no CSV list"),
+        ("path,target\na.png,1_0\n", "'1_0' is no class"),
+        ("path,target\na.png,9999999999\n", "is no class"),
+        ("path,path\na.png,b.png\n", "2 columns called path"),
+        ("path;target\na.png;1\n", "has the columns path;target; one must be called path, with commas"),
+        ("\x1b[2Jname\na.png\n", r"has the columns \\x1b\[2jname"),
+        ("p\0a\0t\0h\0\n", r"has the columns p\\x00a"),
+        (f"path\n{'x' * 200_000}\n", "field larger than field limit"),
     ],
 )
 def test_a_list_that_is_none(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         of_list(tmp_path / "list.csv", to_tensor)
+
+
+def test_a_list_from_a_spreadsheet(tmp_path: Path) -> None:
+    """A mark of the byte order, ends of lines of two letters, quotes, long cells, and paths that lead elsewhere."""
+    names_ = ["a.png", 'q,"x".png', "../outside.png", str(tmp_path / "in" / "a.png"), "x" * 10_000 + ".png", "a\0.png"]
+    for name in names_[:3]:
+        paint(tmp_path / "in" / name, len(name))
+    rows = [f'"{name.replace(chr(34), chr(34) * 2)}",{"y" * 10_000},{number}' for number, name in enumerate(names_)]
+    text = "\r\n".join(["\ufeffFile , note,CLASS", *rows, ""])
+    (tmp_path / "in" / "list.csv").write_bytes(text.encode())
+    items = of_list(tmp_path / "in" / "list.csv", to_tensor)
+    assert names(items) == names_
+    found = [read(items, index) for index in range(len(names_))]
+    assert [item.target for item in found if isinstance(item, Item)] == [0, 1, 2, 3]
+    assert torch.equal(items[3].inputs, items[0].inputs)
+    assert not torch.equal(items[1].inputs, items[0].inputs)
+    long, null = found[4:]
+    assert isinstance(long, Unread)
+    assert isinstance(null, Unread)
+    assert long.reason.endswith("cannot be opened: File name too long; expected an image file")
+    assert len(long.reason) < 400
+    assert null.reason.endswith("a\\x00.png is not a path: embedded null byte; expected an image file")
 
 
 def test_no_folder_no_list_no_images(tmp_path: Path) -> None:
