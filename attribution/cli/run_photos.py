@@ -1,7 +1,9 @@
 """The photos of a run: found again, and shown where they are still those that the run saw."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,7 +87,11 @@ class Photos:
             usual = replace(default(), stretch=run.folder.settings["transform"].count(", stretched") == 1)
             return cls(_same(run, items_of(place, usual, run.folder.root), usual), usual, where)
         except AttributionError:
+            pass
+        try:
             return cls(_whole(place, run.folder.root), None, where, _WHOLE)
+        except InputError as error:  # no photo is left there, or the list is none any more
+            return cls(None, None, where, f"No photos are shown: {error}.")
 
     def seen(self, entry: Entry) -> Seen:
         """Of one item."""
@@ -95,20 +101,20 @@ class Photos:
         if place is None:
             return Seen(notes=(f"The photo is not {self.where}, so that its maps stand alone.",))
         try:
-            if self.files.digest(place) != entry.sha256:
-                return Seen(notes=("The photo is another one than the run saw, so that its maps stand alone.",))
-            inputs = self.files[place].inputs[None]
+            item = self.files[place]
         except InputError as error:
             return Seen(notes=(f"The photo cannot be read any more: {error}",))
+        if item.sha256 != entry.sha256:
+            return Seen(notes=("The photo is another one than the run saw, so that its maps stand alone.",))
+        inputs = item.inputs[None]
         if self.setting is None:
             return Seen(whole=inputs[0].movedim(0, -1).numpy())
-        try:
-            top: Top = self.setting.top(inputs.to(self.setting.device))
-        except AttributionError:  # the output is no matrix of logits, as of a segmentation
-            top = ()
+        top: Top = ()
+        with suppress(AttributionError):  # the output is no matrix of logits, as of a segmentation
+            top = self.setting.top(inputs.to(self.setting.device))
         return Seen(image=self.setting.picture(inputs), top=top)
 
-    @property
+    @cached_property
     def _places(self) -> Mapping[str, int]:
         return {} if self.files is None else {name: place for place, name in enumerate(self.files.names)}
 
@@ -129,8 +135,8 @@ def _same(run: OpenRun, found: ImageFiles, setting: Setting) -> ImageFiles:
     return found
 
 
-def _whole(place: Path, out: Path) -> ImageFiles | None:
-    """The files as they are; ``None`` where the list cannot be read any more."""
+def _whole(place: Path, out: Path) -> ImageFiles:
+    """The files as they are."""
 
     def pixels(photo: Image.Image) -> Tensor:
         return torch.from_numpy(np.asarray(rgb(photo, "the photo"), dtype=np.float32) / 255).movedim(-1, 0)

@@ -33,8 +33,8 @@ class Items(Protocol):
     """A sequence of items with names.
 
     Where it has a true attribute ``ahead``, items are read in threads of the run, several at once or before their turn.
-    Where it has an attribute ``targets`` that is not ``None``, another sequence of targets is another run. Where it has an
-    attribute ``place``, the record of the run tells that its files lie there.
+    Where it has an attribute ``targets`` that is not ``None``, another sequence of targets is another run. Where it has
+    an attribute ``place``, the record of the run tells that its files lie there.
     """
 
     @property

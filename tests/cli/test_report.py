@@ -148,6 +148,10 @@ def test_a_run_finds_its_photos_again(
     assert [len(each.all("figure", class_="photo")) for each in articles] == [0, 1, 0, 1]
     assert "another one than the run saw" in articles[0].text
     assert "not where the run saw it" in articles[2].text
+    for photo in photos.iterdir():
+        photo.unlink()
+    assert attribution("report", run, "-o", page).code == 0
+    assert "No photos are shown: " in read(page.read_text(encoding="utf-8")).one("header").text
     shutil.rmtree(photos)
     assert attribution("report", run, "-o", page).code == 0
     root = read(page.read_text(encoding="utf-8"))
