@@ -78,7 +78,8 @@ Grad-CAM − random, photo by photo, by SRG: {differences}.
 
 ## The best and the worst photos
 
-By SRG, averaged over the baselines. Maps are drawn as they were ordered.
+By SRG, averaged over the baselines. Maps are drawn as they were ordered, each from its smallest value to its largest,
+or symmetric about 0 where it has negative ones.
 
 ![Three photos of the highest and three of the lowest SRG of each technique, under its maps](pictures/extremes.jpg)
 
