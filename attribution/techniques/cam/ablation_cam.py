@@ -24,14 +24,10 @@ class AblationCAM(CAM):
     ``Execution.batch_size`` counts ablated channels.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, as the paper does, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
         ModelError: When run: a score is 0, of which nothing is a part.
 
     Source: S. Desai, H. G. Ramaswamy, *Ablation-CAM: Visual Explanations for Deep Convolutional Network via

@@ -41,15 +41,12 @@ class EigenCAM(CAM):
     in the second component. Where the two are near each other, the map may as well be any mixture of both.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive values only, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
         centred: ``False``: of A in place of B, the first singular vector, which is mostly near the mean activation.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`. Or it has no places.
+        InputError: See `CAM`.
+        LayerError: When run: see `CAM`; or the layer has no places.
         TargetError: When run: a target is given.
 
     Source: M. B. Muhammad, M. Yeasin, *Eigen-CAM: Class Activation Map using Principal Components*, IJCNN 2020,

@@ -17,14 +17,10 @@ class ElementWiseCAM(CAM):
     (N, T, h, w) without ``upsample``; layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Changes nothing, since nothing is negative.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: V. Pillai, H. Pirsiavash, *Explainable Models with Consistent Interpretations*, AAAI 2021. Departs from the
     paper: nowhere (the paper trains models by these maps).

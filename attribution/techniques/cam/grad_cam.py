@@ -17,15 +17,11 @@ class GradCAM(CAMByChannel):
     Raw maps are (N, T, h, w), maps (N, T, H, W), or (N, T, h, w) without ``upsample``; layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, as the paper does, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
         channels: ``"none"``: the terms of the sum, (N, T, D, …); see `CAMByChannel`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: R. R. Selvaraju et al., *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization*, ICCV 2017, section 3. Departs from the paper: nowhere (the paper's figures are scaled for display).

@@ -20,14 +20,10 @@ class GradCAMPlusPlus(CAM):
     Raw maps are (N, T, h, w), maps (N, T, H, W), or (N, T, h, w) without ``upsample``; layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, as the paper does, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: A. Chattopadhay, A. Sarkar, P. Howlader, V. N. Balasubramanian, *Grad-CAM++: Improved Visual Explanations
     for Deep Convolutional Networks*, WACV 2018, equation 19. Departs from the paper: in w the gradient is the score's

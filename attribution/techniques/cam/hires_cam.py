@@ -18,15 +18,11 @@ class HiResCAM(CAMByChannel):
     layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
         channels: ``"none"``: the terms of the sum, (N, T, D, …); see `CAMByChannel`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: R. L. Draelos, L. Carin, *Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
     networks*, arXiv 2011.08891, 2020. Departs from the paper: in the ReLU, which its formula does not have;

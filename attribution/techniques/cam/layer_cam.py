@@ -17,14 +17,10 @@ class LayerCAM(CAM):
     (N, T, H, W), or (N, T, h, w) without ``upsample``; layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, as the paper does, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: P.-T. Jiang et al., *LayerCAM: Exploring Hierarchical Class Activation Maps for Localization*, IEEE
     Transactions on Image Processing 30, 2021, section III. Departs from the paper: maps of several layers are not

@@ -25,15 +25,12 @@ class ScoreCAM(CAM):
     without ``upsample``; series and volumes likewise. ``Execution.batch_size`` counts masked inputs.
 
     Args:
-        layers: See `CAM`, as all of them; layers with places, which an explained input has too.
-        relu: Keep positive evidence only, as the paper does, before upsampling.
-        upsample: The map to the size of the inputs; the channels are in any case.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers: Layers with places, which an explained input has too; see `CAM`.
+        relu, upsample, tokens: See `CAM`; the channels are enlarged in any case.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`. It has no places, or no explained input has as
-            many axes of them.
+        InputError: See `CAM`.
+        LayerError: When run: see `CAM`; or the layer has no places, or no explained input has as many axes of them.
 
     Source: H. Wang et al., *Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks*, CVPR 2020
     workshops, equations 5 to 8 and section 3.2. Departs from the paper: nowhere (it does not say how it upsamples).

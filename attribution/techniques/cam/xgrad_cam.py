@@ -20,14 +20,10 @@ class XGradCAM(CAM):
     ``upsample``; layers of other ranks likewise.
 
     Args:
-        layers: See `CAM`, as all of them.
-        relu: Keep positive evidence only, before upsampling.
-        upsample: To the size of the inputs.
-        tokens: How the layers' outputs cover the input; ``None``: inferred.
+        layers, relu, upsample, tokens: See `CAM`.
 
     Raises:
-        InputError: A field is of the wrong type.
-        LayerError: When run: a layer cannot be explained; see `CAM`.
+        InputError, LayerError: See `CAM`.
 
     Source: R. Fu, Q. Hu, X. Dong, Y. Guo, Y. Gao, B. Li, *Axiom-based Grad-CAM: Towards Accurate Visualization and
     Explanation of CNNs*, BMVC 2020, equation 6. Departs from the paper: by the 1e-7, which is pytorch-grad-cam's too.
