@@ -80,7 +80,8 @@ def _laid(field: str, baseline: One, name: str, x: Tensor, rows: tuple[int, ...]
     """With one of so many ``rows`` along the first axis."""
     if isinstance(baseline, float):
         return x.new_full((1,) * x.ndim, baseline)
-    found = torch.as_tensor(baseline).to(x.device, x.dtype)
+    held = torch.tensor(baseline, dtype=torch.float64, device="cpu") if isinstance(baseline, tuple) else baseline
+    found = held.to(x.device, x.dtype)
     if isinstance(baseline, tuple):
         found = found.reshape(1, -1, *[1] * (x.ndim - 2))
     elif found.ndim == x.ndim - 1:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution import InputError, IntegratedGradients, compare, explain
+from attribution import GradientSHAP, InputError, IntegratedGradients, compare, explain
 from attribution.techniques.gradient.baselines import Baseline
 from attribution.techniques.gradient.quadrature import RULES, Rule, nodes
 from tests.conftest import BACKENDS
@@ -93,7 +93,7 @@ def test_captum_agrees_by_every_other_rule(rule: Rule) -> None:
 def test_baselines_of_every_form(backend: str) -> None:
     model, x = Linear(), noise(2, 3, 5, 7)
     channels, picture, batch = (0.1, -0.2, 0.3), noise(3, 5, 7, seed=1), noise(2, 3, 5, 7, seed=4)
-    spread = torch.tensor(channels).double().reshape(1, 3, 1, 1)
+    spread = torch.tensor(channels, dtype=torch.float64).reshape(1, 3, 1, 1)
     forms: list[tuple[Baseline, Tensor]] = [(channels, spread), (picture, picture[None]), (batch, batch)]
     for baseline, expected in [*forms, (batch[:1], batch[:1])]:
         result = explain(model, x, IntegratedGradients(steps=3, baseline=baseline), backend=backend, target=1)
@@ -136,3 +136,22 @@ def test_questions_compare_by_value() -> None:
     assert one != other
     assert IntegratedGradients(steps=4) != IntegratedGradients(steps=5)
     assert IntegratedGradients() == IntegratedGradients()
+
+
+@BACKENDS
+@pytest.mark.parametrize("kind", ["integrated_gradients", "gradient_shap"])
+def test_values_per_channel_are_rounded_to_the_inputs_dtype_only(kind: str, backend: str) -> None:
+    """Whatever torch makes of Python's floats by default, and wherever it puts them."""
+    x, channels = noise(2, 3, 5, 7), (0.1, -0.2, 0.3)
+    spread = torch.tensor(channels, dtype=torch.float64).reshape(1, 3, 1, 1)
+
+    def map_of(baseline: Baseline) -> Tensor:
+        shap = GradientSHAP(samples=3, baselines=baseline)
+        asked = shap if kind == "gradient_shap" else IntegratedGradients(steps=3, baseline=baseline)
+        return explain(Linear(), x, asked, backend=backend, target=0).map
+
+    wanted, rounded = map_of(spread), map_of(spread.float().double())
+    assert torch.equal(map_of(channels), wanted)
+    assert not torch.equal(wanted, rounded)
+    with torch.device("meta"):
+        assert torch.equal(map_of(channels), wanted)
