@@ -75,11 +75,8 @@ def registered() -> Iterator[Any]:
 @pytest.fixture
 def heard() -> Iterator[None]:
     """Signals act, here and in processes started here, also where pytest began with them ignored, as under nohup."""
-    taken: dict[int, Any] = {
-        signal.SIGINT: signal.default_int_handler,
-        signal.SIGHUP: signal.SIG_DFL,
-        signal.SIGTERM: signal.SIG_DFL,
-    }
+    plain = signal.SIG_DFL
+    taken: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: plain, signal.SIGTERM: plain}
     before = {number: signal.signal(number, handler) for number, handler in taken.items()}
     yield
     for number, handler in before.items():
