@@ -142,13 +142,13 @@ def test_questions_compare_by_value() -> None:
 @pytest.mark.parametrize("kind", ["integrated_gradients", "gradient_shap"])
 def test_values_per_channel_are_rounded_to_the_inputs_dtype_only(kind: str, backend: str) -> None:
     """Whatever torch makes of Python's floats by default, and wherever it puts them."""
-    x, channels = noise(2, 3, 5, 7), (0.1, -0.2, 0.3)
+    model, x, channels = Linear(), noise(2, 3, 5, 7), (0.1, -0.2, 0.3)
     spread = torch.tensor(channels, dtype=torch.float64).reshape(1, 3, 1, 1)
 
     def map_of(baseline: Baseline) -> Tensor:
         shap = GradientSHAP(samples=3, baselines=baseline)
         asked = shap if kind == "gradient_shap" else IntegratedGradients(steps=3, baseline=baseline)
-        return explain(Linear(), x, asked, backend=backend, target=0).map
+        return explain(model, x, asked, backend=backend, target=0).map
 
     wanted, rounded = map_of(spread), map_of(spread.float().double())
     assert torch.equal(map_of(channels), wanted)
