@@ -164,10 +164,14 @@ def test_what_is_not_finite_is_refused_again(value: float, again: list[object]) 
 class Writing(nn.Module):
     """Writes into what it is given, draws random numbers, switches flags, and fails where it is told to."""
 
+    calls: Tensor
+    limit: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.body = nn.Conv2d(3, 4, 3), nn.ReLU()
-        self.calls, self.limit = nn.Buffer(torch.zeros(())), nn.Buffer(torch.tensor(1e9))
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("limit", torch.tensor(1e9))
 
     def forward(self, x: Tensor) -> Tensor:
         x.mul_(0.5)
