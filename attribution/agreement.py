@@ -47,7 +47,8 @@ class Agreement:
         difference: max|a − b|; infinite where the shapes differ, NaN where a value is NaN.
         scale: max(max|a|, max|b|), the size of the maps.
         tolerance: The largest ``difference`` that is put down to rounding, in the maps' own unit.
-        degenerate: Both maps are zero everywhere: nothing was proved, and the pair does not count.
+        degenerate: No value of either map is above the tolerance, so that any two maps as small would hold: nothing was
+            proved, and the pair does not count.
         holds: ``difference`` ≤ ``tolerance``. NaN and infinity never hold.
     """
 
@@ -82,7 +83,8 @@ def agree(name: str, a: Tensor, b: Tensor, *, relative: float, absolute: float =
     scale = torch.maximum(x.abs().max(), y.abs().max()).item()
     difference = (x - y).abs().max().item()
     tolerance = relative * scale + absolute
-    return Agreement(name, difference, scale, tolerance, scale == 0.0, difference <= tolerance and isfinite(difference))
+    holds = difference <= tolerance and isfinite(difference)
+    return Agreement(name, difference, scale, tolerance, scale <= tolerance and isfinite(scale), holds)
 
 
 def all_hold(agreements: Sequence[Agreement]) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from attribution import Activations, Execution, FilterVisualization, GradCAM, Occlusion, Technique, compare, explain
 from attribution.agreement import Agreement, agree, all_hold, coarser, relative_tolerance, table
@@ -141,6 +142,16 @@ def test_a_pair_of_zeros_proves_nothing() -> None:
     assert "DIFFERS" in table([agree("one", zero, zero + 1, relative=0.0)])
 
 
+def test_a_pair_below_its_tolerance_proves_nothing() -> None:
+    """An occlusion that takes 1e-4 off a score of 100 lies within what is put down to the score's rounding."""
+    one = torch.tensor([1e-4, 0.0])
+    pair = agree("small", one, one.flip(0), relative=1e-5, absolute=1e-3)
+    assert pair.holds
+    assert pair.degenerate
+    assert not all_hold([pair])
+    assert not agree("larger", 20 * one, 20 * one, relative=1e-5, absolute=1e-3).degenerate
+
+
 def test_other_shapes_never_hold() -> None:
     pair = agree("x", torch.ones(2), torch.ones(3), relative=1.0)
     assert not pair.holds
@@ -194,3 +205,19 @@ def test_a_comparison_draws_the_two_that_are_furthest_apart() -> None:
     with pytest.raises(InputError, match="'zennit' was not compared; there are captum, hooks"):
         found.figure(backends=("hooks", "zennit"))
     assert repr(found).startswith("<Comparison grad_cam: captum, hooks agree, at most ")
+
+
+class Faint(nn.Module):
+    """Large logits that hardly depend on the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1000.0 + 1e-4 * x.flatten(1)[:, :3]
+
+
+def test_maps_within_the_rounding_of_their_score_prove_nothing() -> None:
+    found = compare(Faint(), noise(1, 3, 17, 23), Occlusion(window=7, stride=5), target=logit(1))
+    assert not any(pair.scale == 0 for pairs in found.agreements.values() for pair in pairs)
+    assert all(pair.holds for pairs in found.agreements.values() for pair in pairs)
+    assert not found.holds
+    assert found.verdict == "prove nothing"
+    assert "prove nothing" in repr(found)

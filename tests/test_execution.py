@@ -24,6 +24,8 @@ from attribution.agreement import agree
 from attribution.isolation.torch_modes import set_modes
 from attribution.isolation.undo import undoing
 from attribution.running.execution import Execution
+from attribution.techniques.gradient.family import AveragedGradient
+from attribution.techniques.perturbation.family import ScoreDifference
 from tests.cases import OF_INPUTS, PAIRS, by_backends, given
 from tests.conftest import BACKENDS, build, noise
 
@@ -51,9 +53,10 @@ def same(a: Attribution, b: Attribution, relative: float = 1e-5) -> None:
     assert a.raw.keys() == b.raw.keys()
     size = 0.0 if a.scores is None else a.scores.abs().max().item()
     for layer, map_ in a.raw.items():
-        pair = agree(layer, map_, b.raw[layer], relative=relative, absolute=relative * size)
+        room = relative * size if isinstance(a.technique, ScoreDifference) else 0.0
+        pair = agree(layer, map_, b.raw[layer], relative=relative, absolute=room)
         assert pair.holds, pair
-        assert not pair.degenerate
+        assert pair.scale > 0
     for x, y in ((a.target, b.target), (a.scores, b.scores)):
         assert (x is None) == (y is None)
         assert x is None or y is None or torch.allclose(x.double(), y.double(), rtol=relative, atol=relative)
@@ -213,7 +216,8 @@ def test_autocast_runs_and_stays_near(name: str, backend: str) -> None:
     exact = ask(TECHNIQUES[name], backend)
     coarse = ask(TECHNIQUES[name], backend, Execution(autocast=torch.bfloat16))
     assert coarse.computes_in == torch.bfloat16
-    same(exact, coarse, 0.05)
+    # A value that ReLU turns over by rounding changes the gradients behind it: measured up to 0.27 of the largest.
+    same(exact, coarse, 0.3 if isinstance(exact.technique, AveragedGradient) else 0.05)
     assert any(not torch.equal(exact.raw[layer], coarse.raw[layer]) for layer in exact.raw), "autocast did nothing"
     assert all(map_.dtype == torch.float32 for map_ in coarse.maps.values())
 

@@ -185,7 +185,7 @@ def compare(question: Question, setting: Setting, folder: ResultFolder) -> bool:
         typer.echo(path)
     for name, each in found.items():
         own = f"{name}: " if len(found) > 1 else ""
-        verdict = f"{'agree' if each.holds else 'DISAGREE'}, largest scaled difference {each.largest:.1e}"
+        verdict = f"{each.verdict}, largest scaled difference {each.largest:.1e}"
         typer.echo(f"{own}{', '.join(each.attributions)}: {verdict}")
     return all(each.holds for each in found.values())
 

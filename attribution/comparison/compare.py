@@ -54,6 +54,14 @@ class Comparison:
             all_hold(pairs) or (self._rounds(a) and self._rounds(b)) for (a, b), pairs in self.agreements.items()
         )
 
+    @property
+    def verdict(self) -> str:
+        """``"agree"``, ``"DISAGREE"``, or ``"prove nothing"``: none differs, and all are too small."""
+        if self.holds:
+            return "agree"
+        differ = any(not a.holds for pairs in self.agreements.values() for a in pairs)
+        return "DISAGREE" if differ else "prove nothing"
+
     def _rounds(self, backend: str) -> bool:
         judged = self.judgements.get(backend, ())
         return all(each.verdict == "rounding" for each in judged) and any(each.sharp for each in judged)
@@ -102,8 +110,9 @@ class Comparison:
 
     def __repr__(self) -> str:
         technique = next(iter(self.attributions.values())).technique.name
-        verdict = "agree" if self.holds else "DISAGREE"
-        return f"<Comparison {technique}: {', '.join(self.attributions)} {verdict}, at most {self.largest:.1e} apart>"
+        return (
+            f"<Comparison {technique}: {', '.join(self.attributions)} {self.verdict}, at most {self.largest:.1e} apart>"
+        )
 
     def _repr_html_(self) -> str:
         picture = drawing.embedded(self.figure(), repr(self))

@@ -87,7 +87,7 @@ class Inputs:
         """Names of the tensors that are explained."""
         return tuple(name for name, axes in self.axes.items() if axes not in (PER_EXAMPLE, CONSTANT))
 
-    @property
+    @cached_property
     def first(self) -> Tensor:
         """The first explained tensor."""
         tensor: Tensor = self.values[self.explained[0]]
@@ -104,22 +104,22 @@ class Inputs:
             raise InputError(f"there are several explained inputs ({', '.join(self.explained)}); name one of .values")
         return self.first
 
-    @property
+    @cached_property
     def plain(self) -> bool:
         """Whether the model is given one tensor and nothing else."""
         return len(self.values) == 1 and self.call == "positional"
 
-    @property
+    @cached_property
     def shape(self) -> torch.Size:
         """Of the first explained tensor."""
         return self.first.shape
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Likewise."""
         return self.first.dtype
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Likewise."""
         return self.first.device

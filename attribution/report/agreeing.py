@@ -24,7 +24,7 @@ class Verdict:
         backends: Which two.
         difference: Largest, as a part of the larger map's maximum.
         allowed: What is put down to rounding, likewise.
-        word: "agrees", "differs" or "both zero".
+        word: "agrees", "differs", "both zero", or "too small to tell": no value is above the tolerance.
         place: Of the difference on a scale of 100 from 1e-16 to 1; of 0 its lower end.
         limit: Of what is allowed, likewise.
     """
@@ -66,12 +66,12 @@ def verdicts(comparisons: Mapping[str, Comparison]) -> Verdicts:
         for agreement in agreements
     ]
     wrong = sum(line.word == "differs" for line in lines)
-    proved = [line for line in lines if line.word != "both zero"]
+    proved = [line for line in lines if line.word in ("agrees", "differs")]
     largest = max((each.largest for each in comparisons.values()), default=0.0)
     if wrong:
         told = f"{wrong} of {len(lines)} maps differ between backends by more than rounding."
     elif not proved:
-        told = "All maps are zero everywhere, so that nothing was compared."
+        told = "All maps are zero everywhere or too small to tell, so that nothing was compared."
     else:
         maps = f"all {len(proved)} maps" if len(proved) > 1 else "the map"
         told = f"The backends agree on {maps}; the largest difference is {largest:.1e} of a map’s maximum."
@@ -82,9 +82,13 @@ def verdicts(comparisons: Mapping[str, Comparison]) -> Verdicts:
     return Verdicts(lines, told, not wrong, list(dict.fromkeys(left_out)))
 
 
+def _nothing(agreement: Agreement) -> str:
+    return "too small to tell" if agreement.scale else "both zero"
+
+
 def _verdict(name: str, compared: Comparison, pair: tuple[str, str], agreement: Agreement) -> Verdict:
     allowed = agreement.tolerance / agreement.scale if agreement.scale else 0.0
-    word = "both zero" if agreement.degenerate else "agrees" if agreement.holds else "differs"
+    word = _nothing(agreement) if agreement.degenerate else "agrees" if agreement.holds else "differs"
     return Verdict(
         technique=name,
         words=compared.attributions[pair[0]].technique.words,

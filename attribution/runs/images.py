@@ -157,8 +157,7 @@ def of_folder(
     found.sort()
     source = f"folder {named(root)}" + (f", {others} other files left out" if others else "")
     paths, names = [path for _, path in found], [os.fsdecode(name) for name, _ in found]
-    return ImageFiles(paths, names, transform, source=source, told=told, root=root, place=root)
-    return ImageFiles(paths, names, transform, source=source, told=told, root=root, together=together)
+    return ImageFiles(paths, names, transform, source=source, told=told, root=root, place=root, together=together)
 
 
 def _index(text: str) -> int:
@@ -223,7 +222,8 @@ def of_list(
     paths = [path.parent / name for name in names]
     given = None if target is None else targets
     source = f"list {named(path)}"
-    return ImageFiles(paths, names, transform, source=source, told=told, targets=given, together=together)
+    about: dict[str, Any] = {"source": source, "told": told, "targets": given, "place": path, "together": together}
+    return ImageFiles(paths, names, transform, **about)
 
 
 def _class(text: str | None, index: Callable[[str], int], path: Path, line: int) -> int:

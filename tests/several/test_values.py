@@ -222,8 +222,8 @@ def maps_of_another(asked: Any, maps_of: Any = one_pass.maps_of) -> Any:
     return maps_of(asked)[::-1]
 
 
-def points_of_another(sums: _Sums, points: Any, places: Any, add: Any = _Sums.add) -> None:
-    add(sums, dict.fromkeys(points, next(iter(points.values()))), places)
+def moments_of_another(sums: _Sums, maker: Any, technique: Any) -> dict[str, list[Tensor]]:
+    return {name: [each[0]] * len(maker.moments(technique)) for name, each in sums.totals[technique.sums].items()}
 
 
 def writes_into_the_gradient(maker: Any, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ MUTANTS = [
     (backward.Tail, "proved", targets_of_another),
     (one_pass, "forward", layers_of_another),
     (family, "maps_of", maps_of_another),
-    (_Sums, "add", points_of_another),
+    (_Sums, "of", moments_of_another),
     (HooksLayerCAM, "combine", writes_into_the_gradient),
 ]
 

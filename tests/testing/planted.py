@@ -117,10 +117,6 @@ def moves_a_buffer(attributor: Attributor[Any], run: Run[Any]) -> None:
     attributor.model.get_buffer("norm.running_mean").data.mul_(0.9)
 
 
-def freezes(attributor: Attributor[Any], run: Run[Any]) -> None:
-    attributor.model.requires_grad_(False)
-
-
 def fills_grad(attributor: Attributor[Any], run: Run[Any]) -> None:
     run.forward(run.inputs).sum().backward()
 
@@ -164,7 +160,6 @@ DEEDS: list[tuple[str, Deed]] = [
     ("parameters", replaces_a_parameter),
     ("values", changes_a_weight),
     ("buffers", moves_a_buffer),
-    ("requires_grad", freezes),
     ("grad", fills_grad),
     ("inplace", edits_inplace),
     ("attributes", sets_an_attribute),
@@ -192,6 +187,15 @@ class WritesTheInputs(Honest):
     def attribute(self, inputs: Any = None, target: Any = None) -> Attribution:  # type: ignore[misc]
         result = super().attribute(inputs, target)
         inputs.data.mul_(0.5)
+        return result
+
+
+class Freezes(Honest):
+    """After its work: what ``compute`` freezes is given back."""
+
+    def attribute(self, inputs: Any = None, target: Any = None) -> Attribution:  # type: ignore[misc]
+        result = super().attribute(inputs, target)
+        self.model.requires_grad_(False)
         return result
 
 

@@ -43,6 +43,7 @@ def failure(cls: type[Attributor[Any]], name: str) -> CheckFailure | None:
 FOOTPRINTS = [
     *((field, planted.doing(deed), deed.__name__) for field, deed in planted.DEEDS),
     ("inputs", planted.WritesTheInputs, "writes_the_inputs"),
+    ("requires_grad", planted.Freezes, "freezes"),
 ]
 
 
