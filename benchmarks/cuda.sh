@@ -2,7 +2,7 @@
 # Agreement and timings on a CUDA machine without network, within five minutes; what is done first matters most.
 #
 #   benchmarks/cuda.sh OUT [--device cuda|sim|cpu] [--size device|smoke] [--wheels DIR] [--rounds N]
-#                          [--only tests|times] [--seconds S]
+#                          [--only tests|kit|times] [--seconds S]
 #
 # The machine needs Python >= 3.11 with torch >= 2.10, torchvision, pytest, pytest-benchmark and hypothesis. The wheels of
 # captum and of this project (`uv build --wheel`, so that its entry points are found), and of what else is missing
@@ -11,11 +11,12 @@
 # First the tests marked `device`, N times at once (default 10, off CUDA 1), with TF32 off. Then, with nothing beside
 # them, the rows of `--size device`: float32 and bfloat16, then TF32. OUT gets a log of each step, and the rows as lines
 # of JSON, each written when it is done, so that a run that is cut keeps them. S (default 190) is how long the rows take.
+# `--only kit` holds every attributor to all of the conformance kit there instead, N tests at once, by pytest-xdist.
 #
 # `--device sim --size smoke` rehearses all of it without a GPU, in minutes. Its rows say so, and no report takes them.
 set -euo pipefail
 
-usage() { sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,16p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 [ $# -ge 1 ] && [ "${1#-}" = "$1" ] || usage
 out=$(mkdir -p "$1" && cd "$1" && pwd); shift
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,6 +44,7 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
   python3 -m pip install --quiet --no-deps --no-index --no-compile --target "$packages" "$wheels"/*.whl
 fi
 export PYTHONPATH="$packages${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export CUBLAS_WORKSPACE_CONFIG=:4096:8  # torch before 2.15 asks for it where kernels are to be deterministic
 python3 -c "
 import captum, torch, torchvision
 from attribution import registry
@@ -56,6 +58,12 @@ bounded() {  # bounded LIMIT LOG COMMAND...: run it and keep its log
 }
 told() { grep -hE '^(FAILED|ERROR)|^E  ' "$out/$1" | head -n 12 || true; tail -n 1 "$out/$1"; }
 
+if [ "$only" = kit ]; then
+  NVIDIA_TF32_OVERRIDE=0 bounded 300 kit.log tests/testing/test_conformance.py -m '' -k 'not hundreds' \
+    -n "${rounds:-10}" --dist worksteal || status=1
+  echo "kit: $SECONDS s"; told kit.log
+  exit $status
+fi
 if [ "$only" != times ]; then
   mapfile -t files < <(grep -rlE 'mark\.device|pytestmark = .*device' tests --include='test_*.py')
   declare -A running

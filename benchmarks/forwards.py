@@ -2,7 +2,8 @@
 
 Prints a table of ratios of interleaved runs in one process, on an idle machine. A part at a time, of one net, takes
 less than five minutes: ``python -m benchmarks.forwards rise-5 --nets resnet50``. Ablation-CAM and Score-CAM take that
-at ``--pixels 64`` only, since the others make hundreds of forwards in each call.
+at ``--pixels 64`` only, since the others make hundreds of forwards in each call. ``--device cuda`` measures on a GPU,
+without TF32.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torchvision import models
 from attribution import RISE, AblationCAM, ClassScore, FeatureAblation, Occlusion, ScoreCAM, explain, zoo
 from benchmarks.clock import interval, timed
 from benchmarks.counters import peak_bytes
+from benchmarks.devices import on_host
 from benchmarks.families import family
 from benchmarks.models import healthy
 from benchmarks.peers.peer import own
@@ -39,15 +41,18 @@ def main() -> None:
     asked.add_argument("--masks", type=int, default=128)
     asked.add_argument("--nets", nargs="*", default=["resnet50"])
     asked.add_argument("--threads", type=int, default=1)
+    asked.add_argument("--device", default="cpu")
     given = asked.parse_args()
     torch.set_num_threads(given.threads)
-    x = torch.randn(1, 3, given.pixels, given.pixels, generator=torch.Generator().manual_seed(0))
-    setting = f"{given.pixels} px, random weights, {given.threads} threads, torch {torch.__version__}"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    x = torch.randn(1, 3, given.pixels, given.pixels, generator=torch.Generator().manual_seed(0)).to(given.device)
+    where = f"{given.threads} threads" if on_host(given.device) else given.device
+    setting = f"{given.pixels} px, random weights, {where}, torch {torch.__version__}"
     print(f"{setting}, medians of {given.pairs} pairs\n")
     print("| question | beside | times as fast | 95 % |\n|---|---|---|---|", flush=True)
     for part in given.parts:
         if part in ("segments", "memory"):
-            segments(given.pairs) if part == "segments" else memory()
+            segments(given) if part == "segments" else memory()
             continue
         for name in given.nets:
             named = {"ablation": ablation, "score": score, "occlusion": occlusion}
@@ -56,30 +61,30 @@ def main() -> None:
 
 def ablation(name: str, x: Tensor, given: argparse.Namespace) -> None:
     """The closed form beside forwards for each channel."""
-    model, question = net(name), AblationCAM(layers=("layer4",))
+    model, question = net(name).to(x.device), AblationCAM(layers=("layer4",))
     for peer, call in (("pytorch-grad-cam", cam(model, x, "AblationCAM")), ("Captum", ablated(model, x))):
         ours = partial(explain, model, x, question, target=CLASS)
-        row(f"Ablation-CAM, {name}", peer, ours, call, given.pairs)
+        row(f"Ablation-CAM, {name}", peer, ours, call, given)
 
 
 def score(name: str, x: Tensor, given: argparse.Namespace) -> None:
     """Ten targets from the same forwards."""
-    model, ten = net(name), [[CLASS + 131 * t % 1000 for t in range(10)]]
+    model, ten = net(name).to(x.device), [[CLASS + 131 * t % 1000 for t in range(10)]]
     call, ours = cam(model, x, "ScoreCAM"), partial(explain, model, x, ScoreCAM(layers=("layer4",)), target=ten)
-    row(f"Score-CAM, {name}, 10 targets", "pytorch-grad-cam, 1 target × 10", ours, call, given.pairs, times=10)
+    row(f"Score-CAM, {name}, 10 targets", "pytorch-grad-cam, 1 target × 10", ours, call, given, times=10)
 
 
 def rise(part: str, name: str, x: Tensor, given: argparse.Namespace) -> None:
     """One target beside many, and beside a plain loop over batches of masked images."""
-    model, masked = net(name), RISE(masks=given.masks)
+    model, masked = net(name).to(x.device), RISE(masks=given.masks)
     one = partial(explain, model, x, masked, target=CLASS)
     if part == "rise-loop":
         row(f"RISE, {name}, {given.masks} masks, 1 target", "a plain batched loop", one,
-            partial(loop, model, x, given.masks), given.pairs)  # fmt: skip
+            partial(loop, model, x, given.masks, batch=16 if on_host(given.device) else 64), given)  # fmt: skip
         return
     count = int(part.removeprefix("rise-"))
     more = partial(explain, model, x, masked, target=[[*range(count)]])
-    row(f"RISE, {name}, {given.masks} masks, 1 target", f"{count} targets", one, more, given.pairs)
+    row(f"RISE, {name}, {given.masks} masks, 1 target", f"{count} targets", one, more, given)
 
 
 @torch.inference_mode()
@@ -90,7 +95,7 @@ def loop(model: nn.Module, x: Tensor, masks: int, cells: int = 7, batch: int = 1
     bits = (torch.rand(masks, 1, cells, cells, generator=source) < 0.5).float()
     large = nn.functional.interpolate(bits, size=(cells + 1) * size, mode="bilinear", align_corners=False)
     at = torch.randint(size, (masks, 2), generator=source).tolist()
-    made = torch.stack([m[:, i : i + side, j : j + side] for m, (i, j) in zip(large, at, strict=True)])
+    made = torch.stack([m[:, i : i + side, j : j + side] for m, (i, j) in zip(large, at, strict=True)]).to(x.device)
     scores = torch.cat([model(x * part).softmax(1)[:, CLASS] for part in made.split(batch)])
     return (scores @ made.flatten(1)).view(side, side) / masks / 0.5
 
@@ -127,15 +132,15 @@ def ablated(model: nn.Module, x: Tensor) -> Callable[[], object]:
     with torch.no_grad():
         model(x)
     handle.remove()
-    mask = torch.arange(seen[0].shape[1]).view(1, -1, 1, 1).expand_as(seen[0])
+    mask = torch.arange(seen[0].shape[1], device=x.device).view(1, -1, 1, 1).expand_as(seen[0])
     return lambda: method.attribute(x, layer_mask=mask, target=CLASS, perturbations_per_eval=16)
 
 
-def segments(pairs: int) -> None:
+def segments(given: argparse.Namespace) -> None:
     """VGG16 on superpixels of a photo, beside Captum at its best batch."""
     attr: Any = import_module("captum.attr")
-    loaded, model = zoo.load("bundled:squeezenet1_1"), net("vgg16")
-    x = loaded.inputs(zoo.sample_photo("coffee"))
+    loaded, model = zoo.load("bundled:squeezenet1_1"), net("vgg16").to(given.device)
+    x = loaded.inputs(zoo.sample_photo("coffee")).to(given.device)
     labels = FeatureAblation(segments="slic").labels(x)
     question, mask = FeatureAblation(segments=labels), labels[:, None].expand(-1, 3, -1, -1)
     method = attr.FeatureAblation(model)
@@ -144,15 +149,15 @@ def segments(pairs: int) -> None:
         with torch.inference_mode():
             method.attribute(x, feature_mask=mask, target=CLASS, perturbations_per_eval=size)
 
-    best = best_of(theirs)
+    best = best_of(theirs, given.device)
     target = ClassScore(CLASS, of="logit")
     row(f"FeatureAblation, vgg16, {int(labels.max()) + 1} segments, 224 px", f"Captum, {best} per forward",
-        partial(explain, model, x, question, target=target), partial(theirs, best), pairs)  # fmt: skip
+        partial(explain, model, x, question, target=target), partial(theirs, best), given)  # fmt: skip
 
 
 def occlusion(name: str, x: Tensor, given: argparse.Namespace) -> None:
     """Windows of 40 pixels by 20, beside Captum at the batch that is best for windows of 56."""
-    model = healthy(name)
+    model = healthy(name).to(x.device)
     method = import_module("captum.attr").Occlusion(model)
 
     def theirs(size: int, window: int = 40, stride: int = 20) -> None:
@@ -160,24 +165,31 @@ def occlusion(name: str, x: Tensor, given: argparse.Namespace) -> None:
         with torch.inference_mode():
             method.attribute(x, shape, strides=step, target=CLASS, perturbations_per_eval=size)
 
-    best = best_of(partial(theirs, window=56, stride=56))
+    best = best_of(partial(theirs, window=56, stride=56), given.device)
     ours = partial(explain, model, x, Occlusion(window=40, stride=20), target=ClassScore(CLASS, of="logit"))
-    row(f"Occlusion 40/20, {name}", f"Captum, {best} windows per forward", ours, partial(theirs, best), given.pairs)
+    row(f"Occlusion 40/20, {name}", f"Captum, {best} windows per forward", ours, partial(theirs, best), given)
 
 
-def best_of(call: Callable[[int], object]) -> int:
+def best_of(call: Callable[[int], object], device: str) -> int:
     """The rows per forward that take the least."""
-    return min((1, 8, 16), key=lambda size: timed(partial(call, size), "cpu"))
+    sizes = (1, 8, 16) if on_host(device) else (16, 64, 128)
+    return min(sizes, key=lambda size: timed(partial(call, size), device))
 
 
 def row(
-    what: str, beside: str, ours: Callable[[], object], theirs: Callable[[], object], pairs: int, *, times: int = 1
+    what: str,
+    beside: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    given: argparse.Namespace,
+    *,
+    times: int = 1,
 ) -> None:
     """Print how many times as long theirs takes; each pair in the other order."""
     ours()
     ratios = []
-    for pair in range(pairs):
-        first, second = (timed(call, "cpu") for call in ((theirs, ours) if pair % 2 else (ours, theirs)))
+    for pair in range(given.pairs):
+        first, second = (timed(call, given.device) for call in ((theirs, ours) if pair % 2 else (ours, theirs)))
         ratios.append(times * (first / second if pair % 2 else second / first))
     low, high = interval(np.array(ratios))
     print(f"| {what} | {beside} | {median(ratios):.3g} | {low:.3g} to {high:.3g} |", flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import charts, launches, summary
-from benchmarks.schema import Result, ResultsFile, read
+from benchmarks.schema import AgreementEntry, Result, ResultsFile, read
 
 _HEAD = """# Benchmarks
 
@@ -75,10 +75,26 @@ def _verdict(results: Sequence[Result]) -> str:
         worst[result.row.technique] = max(worst.get(result.row.technique, 0.0), result.row.agreement.scaled)
     differences = ", ".join(f"{name} {value:.1e}" for name, value in worst.items())
     return (
-        f"{len(results)} rows, all agree. Of {len(races)} races our backends won {wins}, lost {losses}, and "
+        f"{len(results)} rows, {_agreed(results)}. Of {len(races)} races our backends won {wins}, lost {losses}, and "
         f"{len(races) - wins - losses} are undecided (the interval holds 1). "
         f"Largest difference between backends, as a part of the map's maximum: {differences}."
     )
+
+
+def _agreed(results: Sequence[Result]) -> str:
+    unknown = sum(_difference(result.row.agreement) == "below tolerance" for result in results)
+    if not unknown:
+        return "all agree"
+    return f"none differs (of {unknown} all maps are below the tolerance, so that no difference could be told)"
+
+
+def _difference(agreement: AgreementEntry) -> str:
+    """Against what was allowed; maps of which no value is above that cannot be told apart."""
+    if not agreement.pairs:
+        return "one backend"
+    if agreement.pairs == agreement.degenerate:
+        return "below tolerance"
+    return f"{agreement.scaled:.1e} of {agreement.tolerance:.0e}"
 
 
 def _table(file: ResultsFile, results: Sequence[Result]) -> list[str]:
@@ -104,7 +120,7 @@ def _table(file: ResultsFile, results: Sequence[Result]) -> list[str]:
             str(row.counts.forwards),
             f"{row.counts.macs / 1e9:.3g}",
             peak,
-            f"{row.agreement.scaled:.1e} of {row.agreement.tolerance:.0e}{note}",
+            _difference(row.agreement) + note,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *(f"- [{number}] {text}" for number, text in enumerate(stated, start=1))] if stated else []

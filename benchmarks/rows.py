@@ -1,7 +1,7 @@
 """From a case to its rows: every backend answers, the answers are held against each other, and only then timed."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
@@ -37,6 +37,9 @@ CHUNKS = (1, 4, 8, 16, 32)
 DEVICE_CHUNKS = (16, 64, 128)
 """Likewise on a device."""
 
+COARSE = ("bfloat16", "float16")
+"""In these a window may change a logit by less than its rounding: no comparison could tell, and the row says so."""
+
 _PER_ITEM = ("dense", "captum.Occlusion")
 _sweeps: dict[tuple[str, str, int, str], dict[int, float]] = {}
 
@@ -70,10 +73,11 @@ class Settled:
 
     def disagreement(self, backend: str) -> str:
         """The table of every pair with this backend that does not hold; empty where all hold."""
+        holds = _none_differs if self.case.dtype in COARSE else all_hold
         bad = [
             f"{a} | {b}\n{table(pairs)}"
             for (a, b), pairs in self.agreements.items()
-            if backend in (a, b) and not all_hold(pairs)
+            if backend in (a, b) and not holds(pairs)
         ]
         return "\n".join(bad)
 
@@ -89,6 +93,10 @@ class Settled:
             scale = case.question.targets / targets
         best = min(answer.sweep, key=answer.sweep.__getitem__) if answer.sweep else None
         return ask(case, backend, technique, self.device, case.score(targets), best), scale
+
+
+def _none_differs(pairs: Sequence[Agreement]) -> bool:
+    return all(pair.holds for pair in pairs)
 
 
 def ask(

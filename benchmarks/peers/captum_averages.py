@@ -12,11 +12,15 @@ from attribution import Attribution, Inputs, IntegratedGradients, SmoothGrad
 from attribution.agreement import Agreement, all_hold
 from benchmarks.cases import Case
 from benchmarks.clock import timed
+from benchmarks.devices import on_host
 from benchmarks.peers.peer import Check, Contestant, Peer, answered, largest, own
 from benchmarks.rows import ask, subject_of
 
 CHUNKS = (1, 2, 4, 8, 16)
-"""Rows per forward that the tuned tier chooses from."""
+"""Rows per forward that the tuned tier chooses from on the CPU."""
+
+DEVICE_CHUNKS = (8, 16, 32, 64)
+"""Likewise on a device."""
 
 SMOKE_CHUNK = 8
 
@@ -39,7 +43,8 @@ class _Gradients(Peer):
         answer = self._ask(case, model, inputs)
         if self.tier == "default":
             return Contestant(lambda: answer(None), model)
-        found = {rows: min(timed(lambda rows=rows: answer(rows), device) for _ in range(2)) for rows in CHUNKS if sweep}  # type: ignore[misc]
+        chunks = (CHUNKS if on_host(device) else DEVICE_CHUNKS) if sweep else ()
+        found = {rows: min(timed(lambda rows=rows: answer(rows), device) for _ in range(2)) for rows in chunks}  # type: ignore[misc]
         best = min(found, key=found.__getitem__) if found else SMOKE_CHUNK
         return replace(Contestant(lambda: answer(best), model), sweep=found)
 
@@ -55,7 +60,7 @@ class _Gradients(Peer):
         """
         compared = f"raw maps, within {OTHER_ROWS} × the dtype's tolerance × max|map|"
         direct = found = _within(ours, theirs)
-        for rows in (case.technique.samples, *CHUNKS):  # type: ignore[attr-defined]  # of a family that has them
+        for rows in (case.technique.samples, *CHUNKS, *DEVICE_CHUNKS):  # type: ignore[attr-defined]  # of a family that has them
             if all_hold(found):
                 break
             found = _within(ask(case, "hooks", case.technique, device, case.score(), rows)(), theirs)

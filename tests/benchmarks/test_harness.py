@@ -3,20 +3,23 @@
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
+from attribution.agreement import agree
 from attribution.technique import Maps
 from benchmarks import clock, conftest, report
 from benchmarks.cases import cases, strangers
 from benchmarks.models import SUBJECTS
 from benchmarks.questions import ON_ONE_MODEL, QUESTIONS
-from benchmarks.rows import row, settle, windows
+from benchmarks.rows import Settled, row, settle, windows
 from benchmarks.schema import read
 
 
@@ -210,6 +213,26 @@ def test_a_peer_that_was_slower_than_hooks_is_a_race_won(tmp_path: Path) -> None
     assert (duel.ratio, duel.low, duel.high) == (2.0, 1.25, 2.5)
     report.main([str(path), "--out", str(tmp_path / "docs")])
     assert "our backends won 1, lost 0" in (tmp_path / "docs" / "benchmarks.md").read_text()
+
+
+def test_maps_below_their_tolerance_are_not_said_to_agree(tmp_path: Path) -> None:
+    report.main([str(_file(tmp_path, agreement__degenerate=1)), "--out", str(tmp_path / "docs")])
+    page = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "1 rows, none differs (of 1 all maps are below the tolerance" in page
+    assert "| below tolerance |" in page
+    assert "all agree" not in page
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("difference", [0.0, 2.0])
+def test_what_no_comparison_could_tell_is_timed_in_coarse_dtypes_only(dtype: str, difference: float) -> None:
+    (case,) = [case for case in cases("smoke", "cpu", "grad_cam") if case.group.startswith("grad_cam, 1 target · Squ")][
+        :1
+    ]
+    small = agree("a map", torch.zeros(3), torch.full((3,), difference), relative=0.0, absolute=1.0)
+    assert small.degenerate == (difference < 1)
+    settled = Settled(replace(case, dtype=dtype), "cpu", True, {}, {("captum", "hooks"): [small]})
+    assert bool(settled.disagreement("hooks")) == (dtype == "float32" or difference > 1)
 
 
 @pytest.mark.parametrize(
