@@ -13,15 +13,16 @@ from attribution.beginning import Beginning
 from attribution.errors import InputError, named
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
-from attribution.isolation import process_flags
+from attribution.isolation import function_modes, process_flags
 from attribution.isolation.context import current, hold_again, isolate, settled, unwrap
 from attribution.isolation.notes import notes as notes_of
-from attribution.isolation.torch_modes import devices_of, keep_random, note_random, set_modes
+from attribution.isolation.torch_modes import devices_of, keep_random, leave, note_random, set_modes
 from attribution.isolation.undo import Undo
 from attribution.isolation.unsupported import Weights, accelerator_failed, explained
 from attribution.members import Member
 from attribution.passes import Pass, own
 from attribution.result import Attribution
+from attribution.running import torch_internals
 from attribution.running.execution import Execution, lost
 from attribution.running.guards import Guards
 from attribution.running.memory import room
@@ -48,6 +49,7 @@ def answers(members: Sequence[Member], inputs: Any) -> list[Attribution]:
         AttributionError: Of the first technique that cannot be computed, named where it has a label.
     """
     undo = Undo()
+    undo.add(partial(leave, torch.is_grad_enabled(), torch_internals.transforms(), function_modes.stack()))
     try:
         guards = Guards()
         try:

@@ -25,11 +25,11 @@ ROOT = Path(__file__).parent.parent
 OURS = (str(ROOT / "attribution"), str(ROOT / "backends"))
 
 LIMITS = {
-    "grad_cam by hooks": (222, 53, 169),
-    "grad_cam by a plugin": (171, 43, 135),
-    "occlusion by hooks": (980, 72, 590),
-    "activations": (160, 42, 126),
-    "activations, prepared": (113, 35, 90),
+    "grad_cam by hooks": (223, 54, 170),
+    "grad_cam by a plugin": (172, 44, 136),
+    "occlusion by hooks": (980, 73, 590),
+    "activations": (161, 43, 127),
+    "activations, prepared": (114, 36, 91),
 }
 """What each call may pass at most: calls, files, changes of file. Decision 22 says why they are what they are."""
 

@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.isolation import process_flags
+from attribution.isolation import function_modes, process_flags
 from attribution.isolation.undo import Undo, undoing
 from attribution.running import torch_internals
 from attribution.running.execution import Execution
@@ -19,9 +19,8 @@ from attribution.running.execution import Execution
 def set_modes(undo: Undo, execution: Execution, device: torch.device) -> None:
     """Torch's modes as a run needs them, whatever the caller set: gradients on, no inference mode, autocast as asked.
 
-    All are noted first. What is given back includes what an interrupted block of torch's own left behind.
+    All are noted first, but for those of `leave`.
     """
-    undo.add(partial(_leave, torch.is_grad_enabled(), torch_internals.transforms(), torch_internals.function_modes()))
     if torch.is_inference_mode_enabled():
         outside = torch_internals.InferenceMode(False)
         undo.add(lambda: None if torch.is_inference_mode_enabled() else outside.__exit__(None, None, None))
@@ -80,6 +79,7 @@ def note_random(undo: Undo, devices: Iterable[torch.device]) -> Callable[[], Non
 def modes(execution: Execution, device: torch.device) -> Iterator[None]:
     """Both for a block."""
     with undoing() as undo:
+        undo.add(partial(leave, torch.is_grad_enabled(), torch_internals.transforms(), function_modes.stack()))
         set_modes(undo, execution, device)
         keep_random(undo, [device])
         yield
@@ -123,10 +123,16 @@ def _generators(devices: Iterable[torch.device]) -> list[tuple[Callable[[Tensor]
     return found
 
 
-def _leave(gradients: bool, transforms: int, function_modes: int) -> None:
-    """The gradient mode, and what an interrupt left on torch's stacks: function modes, transforms of ``torch.func``."""
-    while torch_internals.function_modes() > function_modes:
-        torch_internals.leave_function_mode()
+def leave(gradients: bool, transforms: int, modes: Sequence[Any]) -> None:
+    """The gradient mode, and what an interrupted block of torch's own left on its stacks or took off them.
+
+    Args:
+        gradients: As it was at the beginning.
+        transforms: How many of ``torch.func`` were open.
+        modes: What `function_modes.stack` said.
+    """
+    if modes or torch_internals.function_modes():
+        function_modes.put_back(modes)
     if torch_internals.transforms() > transforms:
         torch_internals.leave_transforms(transforms)
     torch_internals.set_gradients(gradients)

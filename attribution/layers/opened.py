@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from attribution.isolation import function_modes
+
 See = Callable[[nn.Module | None, Tensor], Tensor]
 """Called with the innermost module that runs and the weights (…, queries, keys); gives what multiplies the values."""
 
@@ -144,7 +146,7 @@ def opened(model: nn.Module, see: See, modules: Iterable[nn.Module] | None = Non
         for module in model.modules() if modules is None else modules:
             handles.append(module.register_forward_pre_hook(enter))
             handles.append(module.register_forward_hook(leave, always_call=True))
-        with mode:
+        with function_modes.on(mode):
             yield mode
     finally:
         for handle in handles:

@@ -21,6 +21,12 @@ leave_transforms = torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth
 function_modes = torch._C._len_torch_function_stack
 """How many modes that see torch's functions are on in this thread."""
 
+function_mode_at = torch._C._get_function_stack_at
+"""One of them, the latest last."""
+
+enter_function_mode = torch._C._push_on_torch_function_stack
+"""Put one on."""
+
 leave_function_mode = torch._C._pop_torch_function_stack
 """Take the latest one off."""
 

@@ -10,6 +10,7 @@ from captum.attr import KernelShap, Lime, ShapleyValueSampling
 from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.isolation import function_modes
 from attribution.techniques import LIME, KernelSHAP, ShapleySampling
 from attribution.techniques.perturbation.segmented import Segmented
 from attribution_captum.segments import CaptumSegments, OneInput, at_once
@@ -67,7 +68,7 @@ class CaptumRegression(CaptumSegments[S], ABC):
         for n, example in enumerate(examples.split(1)):
             method = self.method(run.technique, score)
             method.interpretable_model, method.perturb_func = _Regression(), generator
-            with x.device:  # Captum makes tensors of its own on the default device
+            with function_modes.on(x.device):  # Captum makes tensors of its own on the default device
                 found.append(
                     method.attribute(
                         x[n : n + 1],

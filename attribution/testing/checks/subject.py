@@ -73,7 +73,7 @@ class Subject:
     def attributor(
         self, model: nn.Module, *, technique: Technique | None = None, execution: Execution = Execution()
     ) -> Attributor[Any]:
-        """The class with a model; off the host with deterministic kernels, which alone give the same bits twice there."""
+        """The class with a model; off the host with deterministic kernels, since others give other bits each time."""
         if self.device.type != HOST.type:
             execution = replace(execution, deterministic=True)
         return self.cls(model, technique or self.technique, execution)

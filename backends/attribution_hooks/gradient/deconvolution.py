@@ -7,7 +7,7 @@ from torch import Tensor
 from attribution.attributor import Run
 from attribution.inputs.inputs import Inputs
 from attribution.techniques.gradient.deconvolution import Deconvolution
-from attribution_hooks.gradient.rectifiers import ApartFromViews, rectify
+from attribution_hooks.gradient.rectifiers import apart_from_views, rectify
 from attribution_hooks.gradient.sums import GradientSums
 
 
@@ -18,7 +18,7 @@ class HooksDeconvolution(GradientSums[Deconvolution]):
 
     def output(self, run: Run[Deconvolution], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
         """With the rule on its graph."""
-        with ApartFromViews():
+        with apart_from_views():
             found = run.forward(shown, examples, own=True)
         rectify(run, found, leaves, "deconvolution")
         return found

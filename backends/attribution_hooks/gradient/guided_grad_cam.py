@@ -11,7 +11,7 @@ from attribution.technique import Maps
 from attribution.techniques.gradient.guided_grad_cam import GuidedGradCAM
 from attribution_hooks.capture import capture
 from attribution_hooks.gradient.enlarged_cam import enlarged
-from attribution_hooks.gradient.rectifiers import ApartFromViews, rectify
+from attribution_hooks.gradient.rectifiers import apart_from_views, rectify
 from attribution_hooks.gradient.sums import stacked
 
 
@@ -28,7 +28,7 @@ class HooksGuidedGradCAM(Attributor[GuidedGradCAM]):
     def compute(self, run: Run[GuidedGradCAM]) -> Maps:
         """(N, T, C, …) for each explained input."""
         layer, leaves = run.technique.layer, run.inputs.detach().requires_grad_()
-        with ApartFromViews(), capture(run.model, [layer], gradients="to the layers") as caught:
+        with apart_from_views(), capture(run.model, [layer], gradients="to the layers") as caught:
             output = run.forward(leaves)
         columns = run.scores(output).unbind(1)
         cams = enlarged(run, caught, columns)

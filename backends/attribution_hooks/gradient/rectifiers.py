@@ -8,6 +8,7 @@ taken of the same graph before.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from attribution.attributor import Run
 from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
+from attribution.isolation import function_modes
 from attribution.isolation.restore import Whole
 from attribution.running import nested
 
@@ -53,7 +55,7 @@ _WRITING = {F.relu, F.relu6, F.hardtanh, torch.relu_, Tensor.relu_, F.hardtanh_,
             torch.ops.aten.relu_.default, torch.ops.aten.hardtanh_.default}  # fmt: skip
 
 
-class ApartFromViews(TorchFunctionMode):
+class _ApartFromViews(TorchFunctionMode):
     """A rectifier that writes into a view writes into a copy, whose values then go there.
 
     The graph has one closed node for whatever is done in place on a view; of a copy it has the source.
@@ -68,6 +70,11 @@ class ApartFromViews(TorchFunctionMode):
         copy = x.clone()
         result = func(copy, *args[1:], **kwargs)
         return x.copy_(copy) if result is copy else result
+
+
+def apart_from_views() -> AbstractContextManager[None]:
+    """A block in which no rectifier writes into a view."""
+    return function_modes.on(_ApartFromViews())
 
 
 def rectify(run: Run[Any], output: Any, inputs: Inputs, rule: Rule) -> None:
