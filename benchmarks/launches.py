@@ -102,18 +102,18 @@ def _cams(model: nn.Module, x: Tensor, names: Sequence[str], targets: Sequence[i
     ]
 
 
-def _integrated(chunks: int) -> Question:
-    """Integrated gradients, eight points a chunk."""
+def _integrated(chunks: int, *, rows: int | None = ROWS) -> Question:
+    """Integrated gradients, eight points a chunk, or all at once."""
     steps = ROWS * chunks
     return Question(
-        f"integrated_gradients, {steps} points, {ROWS} a pass, 64 px",
+        f"integrated_gradients, {steps} points, {rows or 'all'} a pass, 64 px",
         IntegratedGradients(steps=steps),
         pixels=64,
         target=3,
         by_hand=lambda model, x: captum.attr.IntegratedGradients(model).attribute(
-            x, target=3, n_steps=steps, internal_batch_size=ROWS
+            x, target=3, n_steps=steps, internal_batch_size=rows
         ),
-        execution=Execution(batch_size=ROWS),
+        execution=Execution(batch_size=rows),
     )
 
 
@@ -163,6 +163,7 @@ QUESTIONS = (
         by_hand=lambda model, x: captum.attr.Saliency(model).attribute(x.detach().requires_grad_(), target=3),
     ),
     *(_integrated(chunks) for chunks in (1, 4)),
+    _integrated(4, rows=None),
     Question("occlusion, 40/20", Occlusion(), target=3, by_hand=_covered),
     Question(
         "occlusion, 40/20, incremental='always'",

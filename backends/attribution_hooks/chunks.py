@@ -37,7 +37,7 @@ def in_parts(items: Sequence[T], size: int, work: Callable[[Sequence[T]], object
     first = 0
     while first < len(items):
         part = items[first : first + size]
-        if _fits(work, part):
+        if fits(work, part):
             first += len(part)
             for _ in part:
                 advance()
@@ -53,13 +53,13 @@ def fitting(size: int, make: Callable[[int], T]) -> tuple[T, int]:
         RuntimeError: Memory runs out for 1, or ``make`` fails for another reason.
     """
     made: list[T] = []
-    while not _fits(lambda part: made.append(make(len(part))), range(size)):
+    while not fits(lambda part: made.append(make(len(part))), range(size)):
         size //= 2
     return made[0], size
 
 
-def _fits(work: Callable[[Sequence[T]], object], part: Sequence[T]) -> bool:
-    """The failure's traceback holds what did not fit; it is gone when this returns."""
+def fits(work: Callable[[Sequence[T]], object], part: Sequence[T]) -> bool:
+    """Whether there was memory for a part. What a failure's traceback holds is gone when this returns."""
     try:
         work(part)
     except (RuntimeError, MemoryError) as error:

@@ -83,7 +83,7 @@ def test_four_cams_are_one_forward_and_sums_share_their_points() -> None:
     some = gradients()
     assert rows({name: some[name] for name in ("saliency", "input_x_gradient")}) == [2]
     assert rows({name: some[name] for name in ("mean", "squared", "variance")}) == [2, 8, 2]
-    assert rows({name: some[name] for name in ("3 steps", "4 steps")}) == [2, 6, 2, 2, 8, 2]  # clean, line, baseline
+    assert rows({name: some[name] for name in ("3 steps", "4 steps")}) == [2, 2, 6, 2, 2, 8]  # clean, baseline, line
     assert rows({"a": GradCAM(layers=("body",)), "b": GradCAM(layers=("body",), tokens="channels_first")}) == [2, 2]
 
 

@@ -25,10 +25,15 @@ MOST: dict[tuple[str, str], tuple[int, int]] = {
     ("layer_cam, layer4, 1 target", "captum"): (175, 1),
     ("saliency, 1 target", "hooks"): (170, 1),
     ("saliency, 1 target", "captum"): (240, 1),
-    ("integrated_gradients, 8 points, 8 a pass, 64 px", "hooks"): (380, 4),  # inputs, scores, maps, and zeros in them
+    ("integrated_gradients, 8 points, 8 a pass, 64 px", "hooks"): (370, 4),  # inputs, scores, maps, and zeros in them
     ("integrated_gradients, 8 points, 8 a pass, 64 px", "captum"): (450, 5),
-    ("integrated_gradients, 32 points, 8 a pass, 64 px", "hooks"): (975, 4),
+    ("integrated_gradients, 32 points, 8 a pass, 64 px", "hooks"): (940, 4),
     ("integrated_gradients, 32 points, 8 a pass, 64 px", "captum"): (1000, 8),  # one more for each pass
+    ("integrated_gradients, 32 points, all a pass, 64 px", "hooks"): (
+        345,
+        4,
+    ),  # with the clean ones
+    ("integrated_gradients, 32 points, all a pass, 64 px", "captum"): (550, 5),
     ("filters, 2 at once, 1 step, 96 px", "hooks"): (300, 2),  # once a batch, and once at the end of the call
     ("filters, 2 at once, 1 step, 96 px", "captum"): (350, 2),
     ("filters, 2 at once, 9 steps, 96 px", "hooks"): (1700, 2),

@@ -11,7 +11,7 @@ from attribution.attributor import Run
 from attribution.techniques.cam.family import MODES
 from attribution.techniques.gradient.guided_grad_cam import GuidedGradCAM
 from attribution_hooks.capture import Captured
-from attribution_hooks.gradient.sums import wide
+from attribution_hooks.gradient.gradients import wide
 
 
 def enlarged(run: Run[GuidedGradCAM], caught: Captured, columns: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,16 @@
 """GradientSHAP in chunks of samples and examples."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques.gradient.gradient_shap import GradientSHAP
-from attribution_hooks.gradient.sums import GradientSums, scores
+from attribution_hooks.gradient.sums import GradientSums
 
 
 class HooksGradientSHAP(GradientSums[GradientSHAP]):
@@ -15,12 +18,18 @@ class HooksGradientSHAP(GradientSums[GradientSHAP]):
 
     technique_type: ClassVar[type[GradientSHAP]] = GradientSHAP
 
-    def tell(self, run: Run[GradientSHAP], maps: Maps) -> None:
-        """The gap to completeness, for which each baseline that was drawn goes through the model."""
+    def ends(self, run: Run[GradientSHAP]) -> list[Inputs]:
+        """Each baseline that was drawn."""
+        return [
+            run.inputs.replaced({name: b.expand_as(run.inputs.values[name]) for name, b in start.items()})
+            for _, start in run.technique.starts(run.inputs)
+        ]
+
+    def tell(self, run: Run[GradientSHAP], maps: Maps, ends: Sequence[Tensor]) -> None:
+        """The gap to completeness."""
         assert run.clean is not None  # beside the score that is settled
         change = run.clean.clone()
-        for part, start in run.technique.starts(run.inputs):
-            begin = run.inputs.replaced({name: b.expand_as(run.inputs.values[name]) for name, b in start.items()})
-            change -= part * scores(run, begin, self.rows(run))
+        for (part, _), end in zip(run.technique.starts(run.inputs), ends, strict=True):
+            change -= part * end
         total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
         run.extras.update(run.technique.told(total - change, change))

@@ -11,8 +11,8 @@ from attribution.technique import Maps
 from attribution.techniques.gradient.guided_grad_cam import GuidedGradCAM
 from attribution_hooks.capture import capture
 from attribution_hooks.gradient.enlarged_cam import enlarged
+from attribution_hooks.gradient.gradients import stacked
 from attribution_hooks.gradient.rectifiers import apart_from_views, rectify
-from attribution_hooks.gradient.sums import stacked
 
 
 class HooksGuidedGradCAM(Attributor[GuidedGradCAM]):

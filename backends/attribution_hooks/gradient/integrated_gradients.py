@@ -1,13 +1,16 @@
 """Integrated gradients in chunks of points and examples."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.inputs.inputs import Inputs
 from attribution.technique import Maps
 from attribution.techniques.gradient.integrated_gradients import IntegratedGradients
-from attribution_hooks.gradient.sums import GradientSums, scores
+from attribution_hooks.gradient.sums import GradientSums
 
 
 class HooksIntegratedGradients(GradientSums[IntegratedGradients]):
@@ -15,11 +18,14 @@ class HooksIntegratedGradients(GradientSums[IntegratedGradients]):
 
     technique_type: ClassVar[type[IntegratedGradients]] = IntegratedGradients
 
-    def tell(self, run: Run[IntegratedGradients], maps: Maps) -> None:
-        """The gap to completeness, for which the baseline goes through the model."""
-        assert run.clean is not None  # beside the score that is settled
+    def ends(self, run: Run[IntegratedGradients]) -> list[Inputs]:
+        """The baseline."""
         start = run.technique.start_of(run.inputs)
-        begin = run.inputs.replaced({name: b.expand_as(run.inputs.values[name]) for name, b in start.items()})
+        return [run.inputs.replaced({name: b.expand_as(run.inputs.values[name]) for name, b in start.items()})]
+
+    def tell(self, run: Run[IntegratedGradients], maps: Maps, ends: Sequence[Tensor]) -> None:
+        """The gap to completeness."""
+        assert run.clean is not None  # beside the score that is settled
         total = torch.stack([map_.flatten(2).sum(dim=2) for map_ in maps.values()]).sum(dim=0)
-        change = run.clean - scores(run, begin, self.rows(run))
+        change = run.clean - ends[0]
         run.extras.update(run.technique.told(total - change, change))

@@ -1,8 +1,9 @@
 """``GradientSums``: gradients at a technique's points, all targets from one graph, added up as they come."""
 
 from abc import ABC
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, TypeVar, final
 
 import torch
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from attribution import layers
 from attribution.attributor import Attributor, Run
-from attribution.errors import ModelError
 from attribution.inputs.inputs import Inputs
 from attribution.running.execution import CPU_ROWS
 from attribution.technique import Maps
-from attribution.techniques.gradient.family import AveragedGradient
-from attribution_hooks.chunks import in_parts
+from attribution.techniques.gradient.family import AveragedGradient, Point
+from attribution_hooks.chunks import fits, in_parts
+from attribution_hooks.gradient.gradients import gradients, scores, wide
 from attribution_hooks.gradient.pieces import Piece, Pieces
 
 T = TypeVar("T", bound=AveragedGradient)
@@ -27,7 +28,8 @@ class GradientSums(Attributor[T], ABC):
     Points and examples go through the model in one batch, of as many rows as the memory budget allows. Points are made
     for their batch, and nothing of them is kept but what the model keeps. They are added one by one, so that the sums
     do not depend on these batches. Where the inputs themselves are the only point, the gradient comes from the clean
-    forward.
+    forward. Where no row costs more than its launches, the clean inputs and whatever else is only scored go through the
+    model with the points.
 
     Techniques with the inputs as their only point share it. Others share their points where they differ in nothing but
     what becomes of the sums (`AveragedGradient.formula`).
@@ -69,18 +71,16 @@ class GradientSums(Attributor[T], ABC):
         if first._at_inputs:
             sums.add({each.technique.sums: _line(each) for each in runs}, range(len(run.inputs)))
         else:
-            rows = first.rows(run)
-            scores(run, run.inputs, rows, runs[1:])
-            sums.add_all(rows)
-        return [each.finished(run, sums.of(each, run.technique)) for each, run in asked]
+            sums.add_all(first.rows, first.ends(run))
+        return [each.finished(run, sums.of(each, run.technique), sums.ends) for each, run in asked]
 
-    def finished(self, run: Run[T], totals: Mapping[str, Sequence[Tensor]]) -> Maps:
-        """From the sums of each explained input to the raw maps."""
+    def finished(self, run: Run[T], totals: Mapping[str, Sequence[Tensor]], ends: Sequence[Tensor]) -> Maps:
+        """From the sums of each explained input, and the scores of `ends`, to the raw maps."""
         maps, factor = {}, run.technique.factor(run.inputs)
         for name, moments in totals.items():
             found = self.combine(run.technique, moments).to(wide(run.inputs.values[name]))
             maps[run.inputs.key(name)] = found if factor is None else found * factor[name].unsqueeze(1)
-        self.tell(run, maps)
+        self.tell(run, maps, ends)
         return maps
 
     def output(self, run: Run[T], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
@@ -99,14 +99,18 @@ class GradientSums(Attributor[T], ABC):
         (only,) = moments
         return only
 
-    def tell(self, run: Run[T], maps: Maps) -> None:
-        """Hand on what else is known of the raw maps; nothing by default."""
+    def ends(self, run: Run[T]) -> Sequence[Inputs]:
+        """Beside the clean ones, inputs of which scores are wanted, and no gradients; none by default."""
+        return ()
 
-    def rows(self, run: Run[T]) -> int:
-        """How many rows go through the model at once."""
+    def tell(self, run: Run[T], maps: Maps, ends: Sequence[Tensor]) -> None:
+        """Hand on what else is known of the raw maps, and of the scores (N, T) of `ends`; nothing by default."""
+
+    def rows(self, run: Run[T], points: int) -> int:
+        """How many rows of so many points go through the model at once."""
         most = CPU_ROWS if run.inputs.device.type == "cpu" else None
         bytes_of_one = self.image_bytes(run.model, run.technique, run.inputs)
-        return run.execution.chunk(bytes_of_one, run.technique.samples * len(run.inputs), most=most)
+        return run.execution.chunk(bytes_of_one, points * len(run.inputs), most=most)
 
 
 class _Sums:
@@ -117,10 +121,12 @@ class _Sums:
 
     Attributes:
         totals: By what the techniques sum up, by explained input, for each moment that one of them takes (N, T, C, …).
+        ends: The scores (N, T) of each of the attributor's `GradientSums.ends`.
     """
 
     def __init__(self, asked: Sequence[tuple[GradientSums[Any], Run[Any]]]) -> None:
         self.totals: dict[Hashable, dict[str, list[Tensor]]] = {}
+        self.ends: Sequence[Tensor] = ()
         self._runs = [run for _, run in asked]
         self._output, self._precise = asked[0][0].output, asked[0][0].precise
         self._powers: dict[Hashable, list[int]] = {}
@@ -133,18 +139,35 @@ class _Sums:
         places = [self._powers[technique.sums].index(power) for power in maker.moments(technique)]
         return {name: [totals[place] for place in places] for name, totals in self.totals[technique.sums].items()}
 
-    def add_all(self, rows: int) -> None:
-        """All points of techniques that sum up the same, so many rows at once."""
-        run, count = self._runs[0], len(self._runs[0].inputs)
-        first, end, work = 0, run.technique.samples * count, partial(self.add, {run.technique.sums: _line(run)})
+    def add_all(self, fitting: Callable[[Run[Any], int], int], ends: Sequence[Inputs]) -> None:
+        """All points of techniques that sum up the same, and the scores of the clean inputs and of ``ends``.
+
+        Args:
+            fitting: How many rows of so many points go through the model at once.
+            ends: See `GradientSums.ends`.
+        """
+        run, count, points = self._runs[0], len(self._runs[0].inputs), self._runs[0].technique.samples
+        every = points + 1 + len(ends)
+        if run.inputs.device.type != "cpu" and fitting(run, every) == every * count:
+            line = _line(run, [run.inputs, *ends])
+            if fits(partial(self.add, {run.technique.sums: line}, scored=1 + len(ends)), range(every * count)):
+                self._told(points * count)
+                return
+        rows = fitting(run, points)
+        scores(run, run.inputs, rows, self._runs[1:])
+        self.ends = [scores(run, end, rows) for end in ends]
+        first, end, work = 0, points * count, partial(self.add, {run.technique.sums: _line(run)})
         with run.progress(end, "point") as advance:
             while first < end:
                 group = range(first, min(first + max(1, rows // count) * count, end))
                 rows, first = in_parts(group, rows, work, advance), group.stop
+        self._told(rows)
+
+    def _told(self, rows: int) -> None:
         for each in self._runs:
             each.note("points_per_forward", rows)
 
-    def add(self, lines: Mapping[Hashable, Pieces], places: Sequence[int]) -> None:
+    def add(self, lines: Mapping[Hashable, Pieces], places: Sequence[int], *, scored: int = 0) -> None:
         """One forward, and one backward for each target, for some examples of some points.
 
         What fails for lack of memory adds nothing.
@@ -152,15 +175,23 @@ class _Sums:
         Args:
             lines: By what is summed up; all have the same inputs.
             places: Examples of the points, in a row.
+            scored: How many of the points are there for their scores alone, the clean inputs first.
         """
-        run = self._runs[0]
+        run, count = self._runs[0], len(self._runs[0].inputs)
         shown, leaves, pieces = _begun(lines, places)
-        numbers = torch.arange(len(run.inputs), device=run.inputs.device)
+        numbers = torch.arange(count, device=run.inputs.device)
         examples = torch.cat([numbers[piece.rows] for piece in next(iter(pieces.values()))])
         known = dict(run.notes)
         output = self._output(run, shown, leaves, examples)
         del shown  # where the model keeps it not, its memory is for the gradients
-        columns = run.scores(output, examples).unbind(1)
+        if scored:
+            clean = output[:count] if isinstance(output, Tensor) else run.forward(run.inputs, numbers)
+            for each in self._runs:
+                each.scores(clean, numbers)
+        found_scores = run.scores(output, examples)
+        columns = found_scores.unbind(1)
+        if scored:
+            self.ends = found_scores.detach()[count : scored * count].split(count)
         for other in self._runs[1:]:
             other.notes.update({key: note for key, note in run.notes.items() if known.get(key) != note})
             if other.score is None:
@@ -186,9 +217,10 @@ class _Sums:
         return found
 
 
-def _line(run: Run[Any]) -> Pieces:
-    """Of the technique of a run."""
-    return Pieces(partial(run.technique.points, run.inputs), len(run.inputs))
+def _line(run: Run[Any], scored: Sequence[Inputs] = ()) -> Pieces:
+    """Of the technique of a run, after points that have no weight."""
+    before = [Point(inputs, weight=0.0) for inputs in scored]
+    return Pieces(lambda: chain(before, run.technique.points(run.inputs)), len(run.inputs))
 
 
 def _begun(
@@ -221,52 +253,8 @@ def _add(
         rows = piece.rows
         own = gradient[first : first + rows.stop - rows.start].to(moments[0].dtype)
         first += len(own)
+        if not piece.weight:
+            continue
         own = own if piece.factor is None else own * piece.factor[name][rows]
         for power, moment in zip(powers, moments, strict=True):
-            moment[rows] += piece.weight * (own if power == 1 else own**power)
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """That of raw maps."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def gradients(column: Tensor, leaves: Inputs, *, keep: bool) -> dict[str, Tensor]:
-    """By explained input; one that the score does not depend on has a gradient of 0, and is left out.
-
-    Raises:
-        ModelError: The score depends on none.
-    """
-    explained = [leaves.values[name] for name in leaves.explained]
-    found = torch.autograd.grad(column.sum(), explained, retain_graph=keep, allow_unused=True)
-    if all(gradient is None for gradient in found):
-        raise ModelError("no gradient of the score reaches the inputs; look for detach() in the model or the score")
-    return {name: each for name, each in zip(leaves.explained, found, strict=True) if each is not None}
-
-
-def stacked(columns: Sequence[Tensor], leaves: Inputs) -> dict[str, Tensor]:
-    """(N, T, …) by explained input, in at least float32, from the scores (N,) of each target.
-
-    Raises:
-        ModelError: A score depends on none of the inputs.
-    """
-    found = [gradients(column, leaves, keep=t + 1 < len(columns)) for t, column in enumerate(columns)]
-    blank = {name: torch.zeros_like(leaves.values[name]) for name in leaves.explained}
-    whole = {name: torch.stack([each.get(name, zero) for each in found], dim=1) for name, zero in blank.items()}
-    return {name: map_.to(wide(map_)) for name, map_ in whole.items()}
-
-
-def scores(run: Run[Any], inputs: Inputs, rows: int, others: Sequence[Run[Any]] = ()) -> Tensor:
-    """(N, T), without graph: the scores of all examples with these values, ``rows`` at once; the clean ones settle.
-
-    The same output settles ``others`` as well.
-    """
-    examples = torch.arange(len(inputs), device=inputs.device)
-    parts = []
-    with torch.no_grad():
-        for some in examples.split(rows):
-            output = run.forward(inputs[some], some)
-            parts.append(run.scores(output, some))
-            for other in others:
-                other.scores(output, some)
-    return torch.cat(parts)
+            moment[rows].add_(piece.weight * (own if power == 1 else own**power))  # += would write it back as well
