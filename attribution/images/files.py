@@ -19,6 +19,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _URL = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20
+MADE_BY = "torch-attribution"
+"""What figures of ours, which are PNG files, say of their software."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,19 @@ def photo(path: Path) -> Photo:
         image = _decode(file, path, notes)
         digest = _digest(file, path)
     return Photo(rgb(image, str(path), notes), digest, tuple(notes))
+
+
+def made_here(path: Path) -> bool:
+    """Whether a file is a figure of ours; one that cannot be read is none."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        if not path.is_file():  # to open a pipe would wait for who writes into it
+            return False
+        with path.open("rb") as file:
+            return f"Software\0{MADE_BY}".encode() in file.read(512)
+    except OSError:
+        return False
 
 
 def digest(path: Path) -> str:

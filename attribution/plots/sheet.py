@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attribution import numbers
 from attribution.errors import InputError, OutputError
+from attribution.images.files import MADE_BY
 from attribution.paths import named
 from attribution.plots.panels import HIGHEST, LETTERS, LOWEST, Panel, paint
 
@@ -110,7 +111,7 @@ def save(figure: "Figure", path: Path, *, dpi: float = 150) -> None:
         raise OutputError(f"no folder {str(path.parent)!r} for {path.name}; make it first")
     part = path.parent / f".{secrets.token_hex(4)}"  # a name made of the path's could be too long
     try:
-        figure.savefig(part, format="png", dpi=dpi, bbox_inches="tight")
+        figure.savefig(part, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": MADE_BY})
         os.replace(part, path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

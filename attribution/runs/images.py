@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attribution import images, numbers
 from attribution.errors import AttributionError, InputError
+from attribution.images.files import made_here
 from attribution.paths import fault, named
 from attribution.runs import fingerprint
 from attribution.runs.folder import RunFolder
@@ -121,7 +122,7 @@ def of_folder(
 ) -> ImageFiles:
     """All files below a folder that are called like images, in the order of their names' bytes.
 
-    Hidden files and folders and folders of runs are left out, and links to folders are not entered.
+    Hidden files and folders, folders of runs and figures of ours are left out, and links to folders are not entered.
 
     Args:
         root: The folder.
@@ -148,7 +149,7 @@ def of_folder(
         ]
         for name in (name for name in names if not name.startswith(".")):
             path = Path(place, name)
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in SUFFIXES and not made_here(path):
                 found.append((os.fsencode(path.relative_to(root).as_posix()), path))
             else:
                 others += 1

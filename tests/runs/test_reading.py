@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from attribution import plots
 from attribution.errors import InputError, TargetError
 from attribution.runs import Examples, of_folder, of_list
 from attribution.runs.computing import Unread, read
@@ -40,6 +42,18 @@ def test_a_folder_is_listed_in_one_order_without_what_is_hidden_or_no_image(tmp_
     assert names(of_folder(tmp_path, to_tensor)) == ["Z.tiff", "a-1.png", "a/c.JPG", "b.png"]
     (tmp_path / "run.json").write_text("{}")
     assert names(of_folder(tmp_path, to_tensor)) == ["Z.tiff", "a-1.png", "a/c.JPG", "b.png"]
+
+
+def test_figures_of_ours_are_no_photos(tmp_path: Path) -> None:
+    paint(tmp_path / "cat.png", 0)
+    paint(tmp_path / "cat.grad_cam.png", 1)  # the user's, whatever its name
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    plots.save(figure, tmp_path / "cat.occlusion.png")
+    figure.savefig(tmp_path / "drawn.png")  # by another program
+    items = of_folder(tmp_path, to_tensor)
+    assert names(items) == ["cat.grad_cam.png", "cat.png", "drawn.png"]
+    assert items.source.endswith("1 other files left out")
 
 
 def test_regular_files_inside_the_folder_only(tmp_path: Path) -> None:
