@@ -293,7 +293,7 @@ DEVICE: tuple[Question, ...] = (
     _on_a_device("filter_visualization, 64 filters", ("ResNet-50",), (1,)),
     _on_a_device(_WINDOWS, ("MobileNetV2", "SqueezeNet 1.1"), (1,)),
     _on_a_device("grad_cam, 1 target", ("SqueezeNet 1.1", "VGG16"), (1, 64)),
-    _on_a_device("integrated_gradients, 1 target", ("ResNet-50",), (1, 16)),
+    _on_a_device("integrated_gradients, 1 target", ("ResNet-50",), (1,)),
     _on_a_device(STATISTICS, ("ResNet-50",), (1,)),
     _on_a_device("layer_cam, 1 target", ("ResNet-50",), (1, 16)),
     _on_a_device(FOUR_CAMS, ("ResNet-50",), (1, 16)),
