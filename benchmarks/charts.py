@@ -15,7 +15,15 @@ from benchmarks.schema import Duel, Result, ResultsFile
 SCALING = "scaling"
 """Questions whose label starts so exist to draw growth, and stand in no table of ratios."""
 
-_TICKS = [digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5)]
+_POWERS = [10.0**power for power in range(-3, 6)]
+_TICKS = (
+    _POWERS,
+    [digit * power for power in _POWERS for digit in (1, 2, 5)],
+    [digit * power for power in _POWERS for digit in range(1, 10)],
+    [round(0.1 * tenth, 1) for tenth in range(1, 51)],
+    [round(0.02 * fiftieth, 2) for fiftieth in range(5, 251)],
+)
+"""From coarse to fine."""
 _DEVICES = {"cpu": "#1f77b4", "cuda": "#2ca02c"}
 _COLOURS = {"hooks": "#1f77b4", "captum": "#d62728"}
 _AXES: tuple[tuple[str, str, Callable[[Result], int]], ...] = (
@@ -44,15 +52,24 @@ def strip(races: Mapping[str, Mapping[str, Sequence[Duel]]], path: Path, title: 
     axes.set_yticks(range(len(lines)), [f"{other} · {device}" for other, device, _ in reversed(lines)], fontsize=8)
     axes.axvline(1, color="black", lw=0.8, ls=":")
     axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in _TICKS if low <= tick <= high]
-    ticks = ticks if len(ticks) < 8 else [tick for tick in ticks if np.log10(tick) % 1 == 0]
+    ticks = ticks_of(*axes.get_xlim())
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=8)
     axes.minorticks_off()
     axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.set_xlabel("times as fast; a dot is a race, a bar the median", fontsize=8)
     axes.set_title(title, fontsize=9)
     _save(figure, path)
+
+
+def ticks_of(low: float, high: float) -> list[float]:
+    """At least three numbers to read an axis by, 1 among them where it is on the axis, and fewer than eight."""
+    found = [[tick for tick in ticks if low <= tick <= high] for ticks in _TICKS]
+    coarse = next((ticks for ticks in found if len(ticks) >= 3), found[-1])
+    if len(coarse) < 8:
+        return coarse
+    every = -(-len(coarse) // 7)
+    first = coarse.index(1) % every if 1 in coarse else 0
+    return coarse[first::every]
 
 
 def growth(file: ResultsFile, path: Path, title: str) -> bool:

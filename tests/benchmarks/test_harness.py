@@ -15,7 +15,7 @@ import torch
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.agreement import agree
 from attribution.technique import Maps
-from benchmarks import clock, conftest, report
+from benchmarks import charts, clock, conftest, report
 from benchmarks.cases import cases, strangers
 from benchmarks.models import SUBJECTS
 from benchmarks.questions import ON_ONE_MODEL, QUESTIONS
@@ -213,6 +213,20 @@ def test_a_peer_that_was_slower_than_hooks_is_a_race_won(tmp_path: Path) -> None
     assert (duel.ratio, duel.low, duel.high) == (2.0, 1.25, 2.5)
     report.main([str(path), "--out", str(tmp_path / "docs")])
     assert "our backends won 1, lost 0" in (tmp_path / "docs" / "benchmarks.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.01, 5000, [0.01, 0.1, 1, 10, 100, 1000]),
+        (0.5, 30, [0.5, 1, 2, 5, 10, 20]),
+        (2, 9, [2, 4, 6, 8]),
+        (0.95, 1.85, [1, 1.2, 1.4, 1.6, 1.8]),
+        (0.98, 1.03, [0.98, 1, 1.02]),
+    ],
+)
+def test_an_axis_has_numbers_to_read_it_by(low: float, high: float, ticks: list[float]) -> None:
+    assert charts.ticks_of(low, high) == pytest.approx(ticks)
 
 
 def test_maps_below_their_tolerance_are_not_said_to_agree(tmp_path: Path) -> None:
