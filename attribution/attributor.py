@@ -59,9 +59,9 @@ class Attributor(ABC, Generic[TechniqueT]):
         self.execution = execution
 
     only_shows: ClassVar[bool] = False
-    """Whether `compute` shows ``run.inputs`` to the model by ``run.forward`` and does nothing else with their values.
+    """Whether no method of the class writes into the inputs of a run, or hands them on but by ``run.forward``.
 
-    ``run.forward`` copies them, so that they may be the user's own. A subclass with another `compute` says it anew.
+    ``run.forward`` shows the model a copy, so that ``run.inputs`` may be the user's own. Each subclass says it anew.
     """
 
     @abstractmethod

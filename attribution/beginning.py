@@ -28,16 +28,19 @@ class Beginning:
         self._found: tuple[list[Inputs], list[Score]] | None = None
 
     def of(self, model: nn.Module) -> tuple[list[Inputs], list[Score]]:
-        """Of each technique the inputs, one private copy for all where they are the user's, and the score.
+        """Of each technique the inputs, the same for all where they are the user's, and the score.
 
-        ``model`` is not run.
+        They are a private copy, unless all techniques are computed by attributors that only read them. ``model`` is
+        not run.
 
         Raises:
             AttributionError: A technique refuses the images, the target fits neither it nor them, or the model has no
                 layer of a name that the technique was given.
         """
         if self._found is None:
-            copy = None if self._inputs is None else self._inputs.detach().clone()
+            given = None if self._inputs is None else self._inputs.detach()
+            if given is not None and not all(member.only_reads for member in self._members):
+                given = given.clone()
             starts: list[Inputs] = []
             scores: dict[tuple[int, int], Score] = {}
             found = []
@@ -46,7 +49,7 @@ class Beginning:
                 with named(member.label):
                     for name in technique.named(model):
                         layers.find(model, name)
-                    start = as_inputs(technique.start(model)) if copy is None else copy
+                    start = as_inputs(technique.start(model)) if given is None else given
                     if not technique.takes_integers:
                         checks.floats_only(start, technique.name)
                     technique.check(start)

@@ -13,6 +13,7 @@ from attribution.beginning import Beginning
 from attribution.errors import InputError, named
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
+from attribution.inputs.lent import Lent
 from attribution.isolation import function_modes, process_flags
 from attribution.isolation.context import current, hold_again, isolate, settled, unwrap
 from attribution.isolation.notes import notes as notes_of
@@ -99,7 +100,8 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
             restart = note_random(undo, devices)
         else:
             keep_random(undo, devices)
-        passes = _passes(members, *beginning.of(model), shown)
+        guarded = isolation.startswith("guarded")
+        passes, lent = _passes(members, *beginning.of(model), shown, guarded=guarded)
         answered: set[Hashable] = notes_of(model).setdefault("answered", set())
         offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
         new: set[Hashable] = set()
@@ -114,7 +116,9 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
                     guards.settle()  # what is found out in the first call of a question is kept
                 new |= questions
                 each.resolve(model)
-                each.compute(model, execution, guards, offload, anew=isolation.startswith("guarded"))
+                each.compute(model, execution, guards, offload, anew=guarded)
+        if lent is not None:
+            lent.check()
         if offload is not None:
             offload.finish()
         done: dict[int, Attribution] = {}
@@ -138,19 +142,20 @@ def _again(
     set_modes(undo, execution, inputs.device)
     if not hold_again(undo, model, found.shadow):
         return None
-    asker = member.asker
-    shown = asker.only_shows and type(member.technique) is asker.technique_type
-    copy = inputs.detach() if shown else inputs.detach().clone()
-    guards.finite(copy, partial(checks.not_finite, copy))
+    given = Inputs(values={"input": inputs}, axes=found.axes)
+    lent = Lent(given) if member.only_reads else None
+    start = given.detach().clone() if lent is None else lent.inputs
+    guards.finite(start.first, partial(checks.not_finite, start.first))
     if member.technique.takes_gradients:
         weights.note(found.shadow.model)
-    keep_random(undo, [copy.device])
-    start = Inputs(values={"input": copy}, axes=found.axes)
+    keep_random(undo, [start.device])
     try:
         member.technique.check(start)
         only = Pass([member], start, [found.asked])
         only.resolve(found.shadow.model)
         only.compute(found.shadow.model, execution, guards, None, anew=False)
+        if lent is not None:
+            lent.check()
         record = {**found.record, "threads": torch.get_num_threads()}
         return _result(only, 0, guards, record, None, execution)
     except Exception:
@@ -174,21 +179,29 @@ def _shown(members: Sequence[Member], inputs: Any, model: nn.Module) -> Inputs |
 
 
 def _passes(
-    members: Sequence[Member], starts: Sequence[Inputs], asked: Sequence[Score], shown: Inputs | None
-) -> list[Pass]:
-    """Members of one family and score together, in the order of the first of each; each pass has its own inputs."""
+    members: Sequence[Member], starts: Sequence[Inputs], asked: Sequence[Score], shown: Inputs | None, *, guarded: bool
+) -> tuple[list[Pass], Lent | None]:
+    """Members of one family and score together, in the order of the first of each, and what they are lent.
+
+    Each pass has inputs of its own, but that those who only read share the user's; a model that is run itself, and not
+    as a copy, may know those from elsewhere and write there.
+    """
     groups: dict[Hashable, list[int]] = {}
     for place, (member, score) in enumerate(zip(members, asked, strict=True)):
         same = score is asked[0] or score == asked[0]  # mostly the very object, whose hash is that of all it holds
         key = (member.asker.family, None if same else score) if len(members) > 1 else None
         groups.setdefault(key, []).append(place)
-    found: list[Pass] = []
+    copied = shown is not None and not all(member.only_reads for member in members)
+    copies, found, lent = starts[:1] if copied else [], list[Pass](), None
     for places in groups.values():
         start = starts[places[0]]
-        if found and shown is not None:
-            start = shown.detach().clone()
+        if shown is not None and not guarded and all(members[place].only_reads for place in places):
+            lent = lent or Lent(shown)
+            start = lent.inputs
+        elif shown is not None:
+            start, copies = copies[0] if copies else shown.detach().clone(), []
         found.append(Pass([members[place] for place in places], start, [asked[place] for place in places]))
-    return found
+    return found, lent
 
 
 def _result(

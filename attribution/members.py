@@ -64,3 +64,12 @@ class Member:
         own = f"{technique.name}.{self.asker.backend}"
         object.__setattr__(self, "technique", technique)
         object.__setattr__(self, "name", own if self.label in ("", technique.name) else f"{self.label}: {own}")
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether nobody who computes it writes into the inputs, so that they may be the user's own.
+
+        A class says so of itself alone: what is derived of an attributor or a technique may write there.
+        """
+        kind = type(self.asker)
+        return "only_shows" in vars(kind) and kind.only_shows and type(self.technique) is kind.technique_type

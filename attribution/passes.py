@@ -31,7 +31,7 @@ class Pass:
 
     Attributes:
         members: At least one.
-        start: A copy of the inputs that nobody else has.
+        start: A copy of the inputs that nobody else has, or the user's own where no member writes there.
         asked: The score of each.
         techniques: With their default layers filled in; by `resolve`.
         runs: Of each technique, one for each part of the images; by `compute`.

@@ -36,8 +36,8 @@ class Run(Generic[TechniqueT]):
     Attributes:
         model: Isolated: eval mode, shares the user's parameters, and hooks on it are nobody else's.
         technique: What is computed, with what the user left open filled in.
-        inputs: A private copy, or the user's own for an attributor that `only_shows` them; the start images for a
-            technique that makes its own. The one explained tensor of them is ``inputs.tensor``.
+        inputs: A private copy, or the user's own for an attributor of which ``only_shows`` is true; the start images
+            for a technique that makes its own. The one explained tensor of them is ``inputs.tensor``.
         execution: How to run; one image per forward where the model mixes the images of a batch.
         extras: Tensors to hand on beside the maps; first axis images or filters.
         asked: The score, as it is before the clean output settled what depends on it.

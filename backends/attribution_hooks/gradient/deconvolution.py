@@ -15,6 +15,7 @@ class HooksDeconvolution(GradientSums[Deconvolution]):
     """raw = ∂S/∂x where each rectifier of the graph gives back ReLU(g)."""
 
     technique_type: ClassVar[type[Deconvolution]] = Deconvolution
+    only_shows: ClassVar[bool] = True
 
     def output(self, run: Run[Deconvolution], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
         """With the rule on its graph."""

@@ -17,6 +17,7 @@ class HooksGradientSHAP(GradientSums[GradientSHAP]):
     """raw = mean over k of ∂S/∂x at point k · (x[k] − b[k]): the sum over the points, whose factor is x[k] − b[k]."""
 
     technique_type: ClassVar[type[GradientSHAP]] = GradientSHAP
+    only_shows: ClassVar[bool] = True
 
     def ends(self, run: Run[GradientSHAP]) -> list[Inputs]:
         """Each baseline that was drawn."""

@@ -15,6 +15,7 @@ class HooksGuidedBackprop(GradientSums[GuidedBackprop]):
     """raw = ∂S/∂x where each rectifier of the graph gives back ReLU(g) · 1[x > 0]."""
 
     technique_type: ClassVar[type[GuidedBackprop]] = GuidedBackprop
+    only_shows: ClassVar[bool] = True
 
     def output(self, run: Run[GuidedBackprop], shown: Inputs, leaves: Inputs, examples: Tensor) -> Any:
         """With the rule on its graph."""

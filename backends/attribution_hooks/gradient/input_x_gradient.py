@@ -10,3 +10,4 @@ class HooksInputXGradient(GradientSums[InputXGradient]):
     """raw = x · ∂S/∂x: the sum over the only point, whose factor is x."""
 
     technique_type: ClassVar[type[InputXGradient]] = InputXGradient
+    only_shows: ClassVar[bool] = True

@@ -17,6 +17,7 @@ class HooksIntegratedGradients(GradientSums[IntegratedGradients]):
     """raw = Σ over k of w[k] · ∂S/∂x at point k · (x − b): the sum over the points, whose factor is x − b."""
 
     technique_type: ClassVar[type[IntegratedGradients]] = IntegratedGradients
+    only_shows: ClassVar[bool] = True
 
     def ends(self, run: Run[IntegratedGradients]) -> list[Inputs]:
         """The baseline."""

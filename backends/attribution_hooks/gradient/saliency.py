@@ -13,6 +13,7 @@ class HooksSaliency(GradientSums[Saliency]):
     """raw = |∂S/∂x|, or ∂S/∂x."""
 
     technique_type: ClassVar[type[Saliency]] = Saliency
+    only_shows: ClassVar[bool] = True
 
     def combine(self, technique: Saliency, moments: Sequence[Tensor]) -> Tensor:
         """The gradient, or its absolute value."""

@@ -13,6 +13,7 @@ class HooksSmoothGrad(GradientSums[SmoothGrad]):
     """The statistic from the means of the gradients and of their squares, of which each takes what it needs."""
 
     technique_type: ClassVar[type[SmoothGrad]] = SmoothGrad
+    only_shows: ClassVar[bool] = True
     precise: ClassVar[bool] = True
 
     def moments(self, technique: SmoothGrad) -> tuple[int, ...]:
