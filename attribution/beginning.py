@@ -30,17 +30,17 @@ class Beginning:
     def of(self, model: nn.Module) -> tuple[list[Inputs], list[Score]]:
         """Of each technique the inputs, the same for all where they are the user's, and the score.
 
-        They are a private copy, unless all techniques are computed by attributors that only read them. ``model`` is
-        not run.
+        They are a private copy; where all techniques are computed by attributors that only read them, the user's own.
+        ``model`` is not run.
 
         Raises:
             AttributionError: A technique refuses the images, the target fits neither it nor them, or the model has no
                 layer of a name that the technique was given.
         """
         if self._found is None:
-            given = None if self._inputs is None else self._inputs.detach()
+            given = self._inputs
             if given is not None and not all(member.only_reads for member in self._members):
-                given = given.clone()
+                given = given.detach().clone()
             starts: list[Inputs] = []
             scores: dict[tuple[int, int], Score] = {}
             found = []

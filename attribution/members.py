@@ -51,6 +51,8 @@ class Member:
         label: The user's name for it where there are several; else ``""``.
         technique: As the user gave it.
         name: Technique and backend, behind the label where that is another name.
+        only_reads: Whether nobody who computes it writes into the inputs, so that they may be the user's own. A class
+            says so of itself alone: what is derived of an attributor or a technique may write there.
     """
 
     asker: Computes
@@ -58,18 +60,12 @@ class Member:
     label: str = ""
     technique: Technique = field(init=False)
     name: str = field(init=False)
+    only_reads: bool = field(init=False)
 
     def __post_init__(self) -> None:
         technique: Technique = self.asker.technique
-        own = f"{technique.name}.{self.asker.backend}"
+        own, kind = f"{technique.name}.{self.asker.backend}", type(self.asker)
+        reads = "only_shows" in vars(kind) and kind.only_shows and type(technique) is kind.technique_type
         object.__setattr__(self, "technique", technique)
         object.__setattr__(self, "name", own if self.label in ("", technique.name) else f"{self.label}: {own}")
-
-    @property
-    def only_reads(self) -> bool:
-        """Whether nobody who computes it writes into the inputs, so that they may be the user's own.
-
-        A class says so of itself alone: what is derived of an attributor or a technique may write there.
-        """
-        kind = type(self.asker)
-        return "only_shows" in vars(kind) and kind.only_shows and type(self.technique) is kind.technique_type
+        object.__setattr__(self, "only_reads", reads)

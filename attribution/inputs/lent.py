@@ -23,7 +23,8 @@ class Lent:
     def __init__(self, given: Inputs) -> None:
         read = {name: given.values[name] for name in given.explained if _counts(given.values[name])}
         self._versions = {name: (tensor, tensor._version) for name, tensor in read.items()}
-        self.inputs = given.detach().clone(but=read.keys())
+        beside = given if len(read) == len(given.values) else given.detach().clone(but=read)
+        self.inputs = beside.replaced({name: tensor.detach() for name, tensor in read.items()})
 
     def check(self) -> None:
         """Nobody has written into them since.
