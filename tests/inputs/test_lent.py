@@ -209,8 +209,8 @@ class Zeroes(InputXGradient):
 class WritesItself(HooksInputXGradient):
     """An attributor likewise; of `HooksInputXGradient` it does not have what that says of itself."""
 
-    def finished(self, run: Run[InputXGradient], totals: Any) -> Maps:
-        found = super().finished(run, totals)
+    def finished(self, run: Run[InputXGradient], totals: Any, ends: Any) -> Maps:
+        found = super().finished(run, totals, ends)
         run.inputs.first.zero_()
         return found
 
