@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attribution.agreement import coarser
 from attribution.beginning import Beginning
 from attribution.errors import InputError, named
+from attribution.grouping import Grouping
 from attribution.inputs import checks
 from attribution.inputs.inputs import Inputs
 from attribution.inputs.lent import Lent
@@ -92,7 +93,9 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
     set_modes(undo, execution, device)
     weights = Weights()
     with room(", ".join(member.name for member in members), execution), explained(inner, weights):
-        model, isolation = isolate(undo, first.model, beginning.example, known)
+        held = undo if len(members) == 1 else undo.inner()
+        model, isolation = isolate(held, first.model, beginning.example, known)
+        guarded = isolation.startswith("guarded")
         if any(member.technique.takes_gradients for member in members):
             weights.note(model)
             process_flags.differentiable(undo, model, device)
@@ -100,14 +103,18 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
             restart = note_random(undo, devices)
         else:
             keep_random(undo, devices)
-        guarded = isolation.startswith("guarded")
-        passes, lent = _passes(members, *beginning.of(model), shown, guarded=guarded)
-        answered: set[Hashable] = notes_of(model).setdefault("answered", set())
+        grouping = Grouping(members, *beginning.of(model), shown, guarded=guarded)
         offload = Offload(AcceleratorLane()) if execution.offload and any(map(copies_beside, devices)) else None
+        answered: set[Hashable] = notes_of(model).setdefault("answered", set())
         new: set[Hashable] = set()
-        for each in passes:
-            if each is not passes[0]:
-                restart()  # a model that draws random numbers draws what it draws in a call of its own
+        waiting, passes = grouping.passes, list[Pass]()
+        while waiting:
+            each = waiting.pop(0)
+            if passes or each.why:  # each pass meets the model and the generators as a call of its own does
+                held.back()
+                model, _ = isolate(held, first.model, known=current(inner))  # a copy is not proved again
+                answered = notes_of(model).setdefault("answered", set())
+                restart()
             guards.late = each.members[0].technique.batch_of != "windows" and device.type != "cpu"
             apart = explained(inner, weights) if each.label else nullcontext()  # a label goes before what it says
             with named(each.label), apart:
@@ -116,9 +123,13 @@ def _answers(undo: Undo, guards: Guards, members: Sequence[Member], inputs: Any)
                     guards.settle()  # what is found out in the first call of a question is kept
                 new |= questions
                 each.resolve(model)
-                each.compute(model, execution, guards, offload, anew=guarded)
-        if lent is not None:
-            lent.check()
+                why = each.compute(model, execution, guards, offload, anew=guarded)
+            if why:
+                waiting[:0] = grouping.apart(each, why)
+            else:
+                passes.append(each)
+        if grouping.lent is not None:
+            grouping.lent.check()
         if offload is not None:
             offload.finish()
         done: dict[int, Attribution] = {}
@@ -176,32 +187,6 @@ def _shown(members: Sequence[Member], inputs: Any, model: nn.Module) -> Inputs |
     if not any(member.technique.needs_inputs for member in members):
         return None
     return checks.check(inputs, model, autocast=members[0].asker.execution.autocast is not None)
-
-
-def _passes(
-    members: Sequence[Member], starts: Sequence[Inputs], asked: Sequence[Score], shown: Inputs | None, *, guarded: bool
-) -> tuple[list[Pass], Lent | None]:
-    """Members of one family and score together, in the order of the first of each, and what they are lent.
-
-    Each pass has inputs of its own, but that those who only read share the user's; a model that is run itself, and not
-    as a copy, may know those from elsewhere and write there.
-    """
-    groups: dict[Hashable, list[int]] = {}
-    for place, (member, score) in enumerate(zip(members, asked, strict=True)):
-        same = score is asked[0] or score == asked[0]  # mostly the very object, whose hash is that of all it holds
-        key = (member.asker.family, None if same else score) if len(members) > 1 else None
-        groups.setdefault(key, []).append(place)
-    copied = shown is not None and not all(member.only_reads for member in members)
-    copies, found, lent = starts[:1] if copied else [], list[Pass](), None
-    for places in groups.values():
-        start = starts[places[0]]
-        if shown is not None and not guarded and all(members[place].only_reads for place in places):
-            lent = lent or Lent(shown)
-            start = lent.inputs
-        elif shown is not None:
-            start, copies = copies[0] if copies else shown.detach().clone(), []
-        found.append(Pass([members[place] for place in places], start, [asked[place] for place in places]))
-    return found, lent
 
 
 def _result(

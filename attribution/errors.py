@@ -76,5 +76,6 @@ def _named(label: str) -> Iterator[None]:
     except AttributionError as error:
         if not error.label:
             error.label = label
-            error.args = (f"{label}: {error}", *error.args[1:])
+            if not str(error).startswith(f"{label}: "):  # the name of a run has the label already
+                error.args = (f"{label}: {error}", *error.args[1:])
         raise

@@ -37,6 +37,7 @@ class Pass:
         runs: Of each technique, one for each part of the images; by `compute`.
         maps: Likewise.
         apart: Why images go through the model one by one; ``None`` where they need not.
+        why: What is told of a technique that is computed alone, because it failed with others.
         label: Who has failed where all have.
     """
 
@@ -47,6 +48,7 @@ class Pass:
     runs: list[Sequence[Run[Technique]]] = field(default_factory=list)
     maps: list[Sequence[Maps]] = field(default_factory=list)
     apart: str | None = None
+    why: str = ""
     label: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,8 +68,11 @@ class Pass:
 
     def compute(
         self, model: nn.Module, execution: Execution, guards: Guards, offload: Offload | None, *, anew: bool
-    ) -> None:
+    ) -> str:
         """The raw maps of all techniques, in parts of as many images as fit.
+
+        Returns:
+            Why each technique must be computed alone, where they fail together; else nothing.
 
         Raises:
             AttributionError: One of them fails.
@@ -93,32 +98,31 @@ class Pass:
                     compares_scores=technique.compares_scores,
                 )
 
-            self._compute_part(part, run, guards, offload)
+            if why := self._compute_part(part, run, guards, offload):
+                return why
+        return ""
 
-    def _compute_part(self, part: Inputs, run: _Maker, guards: Guards, offload: Offload | None) -> None:
-        """Together where there are several; alone where there is one, or where together they fail."""
-        places = range(len(self.members))
-        why = ""
-        if len(places) > 1:
-            runs = [run(place, part.detach()) for place in places]
-            try:
-                family = type(self.members[0].asker)
-                found = family.compute_many([(m.asker, each) for m, each in zip(self.members, runs, strict=True)])
-            except Exception as error:
-                if lost(error):
-                    raise
-                if (first := guards.broken()) is not None:
-                    raise first from None
-                why = f", since together they fail: {first_line(error)}"
-            else:
-                self._keep(runs, found, f"shared by {self.label}", offload)
-                return
-        runs, found = [], []
-        for place, member in zip(places, self.members, strict=True):
+    def _compute_part(self, part: Inputs, run: _Maker, guards: Guards, offload: Offload | None) -> str:
+        """One technique alone, or several together; why those fail, else nothing."""
+        if len(self.members) == 1:
+            (member,) = self.members
             with named(member.label):
-                runs.append(run(place, part if len(places) == 1 else part.clone()))
-                found.append(_alone(member, runs[-1]))
-        self._keep(runs, found, f"its own{why}", offload)
+                runs = [run(0, part)]
+                found = [_alone(member, runs[0])]
+            self._keep(runs, found, f"its own{self.why}", offload)
+            return ""
+        runs = [run(place, part.detach()) for place in range(len(self.members))]
+        try:
+            family = type(self.members[0].asker)
+            found = family.compute_many([(m.asker, each) for m, each in zip(self.members, runs, strict=True)])
+        except Exception as error:
+            if lost(error):
+                raise
+            if (first := guards.broken()) is not None:
+                raise first from None
+            return f", since together they fail: {first_line(error)}"
+        self._keep(runs, found, f"shared by {self.label}", offload)
+        return ""
 
     def _keep(self, runs: Sequence[Run[Technique]], found: Sequence[Maps], told: str, offload: Offload | None) -> None:
         if not isinstance(found, Sequence) or len(found) != len(runs):

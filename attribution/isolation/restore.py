@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribution.errors import AttributionError, ModelError
-from attribution.isolation.notes import Notes
+from attribution.isolation.notes import Notes, notes
 from attribution.isolation.undo import Undo
 from attribution.running.execution import out_of_memory
 from attribution.running.values import Values
@@ -70,8 +70,9 @@ def run_itself(
         undo: Of the run. The lock is the caller's to take.
         model: Whose modules go into eval mode.
         beside: Modules that it runs without having registered them. They keep their mode, as after ``model.eval()``.
-        held: What its hooks write into.
+        held: What its hooks write into; of a copy that is known.
     """
+    held = [*held, *notes(model).get("held", ())]
     modules = list(model.modules())
     every = [*modules, *beside]
     plain = [value for module in every for name, value in vars(module).items() if name not in _REGISTRIES]

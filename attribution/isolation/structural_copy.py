@@ -82,10 +82,9 @@ class Shadow:
         hooks, self._own_hooks = _all_hooks(rows), _all_hooks(self._own)
         self.hooked = any(map(is_not, hooks, self._own_hooks))
         name_backward_hooks(theirs)
-        notes.notes(self.model)["restart"] = weakref.WeakMethod(self.restart)
         self.reusable = self._note_attributes(rows) and all(map(self.twins.same, hooks, self._own_hooks))
         self.twins.close()
-        held = [own for _, own in self.twins.held(hooks, self._own_hooks)]
+        held = notes.notes(self.model)["held"] = [own for _, own in self.twins.held(hooks, self._own_hooks)]
         self._reset = attributes_of(theirs, beside=held)
         self._reset_unhooked = attributes_of(theirs, hooks=False, beside=held)
         self._forms, self._numbers = list(map(_FORM, self.twins.sources)), list(map(Tensor.numel, self.twins.copies))

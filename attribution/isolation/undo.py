@@ -23,6 +23,12 @@ class Undo:
         """Note a step. It must be harmless now, and when it runs twice."""
         self._steps.append(step)
 
+    def inner(self) -> "Undo":
+        """Steps that may be run before all others, and are with these at the latest."""
+        found = Undo()
+        self.add(found.back)
+        return found
+
     def back(self) -> None:
         """Run all steps. Each is forgotten once it has run, so that an interrupted one runs again.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attribution.errors import AttributionError, ModelError
 from attribution.inputs.inputs import Inputs, as_inputs
 from attribution.isolation.notes import notes
+from attribution.isolation.restore import run_itself
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
 from attribution.layer_name import LayerName
@@ -19,7 +20,6 @@ from attribution.layers.items import arguments, item
 from attribution.layers.names import find
 from attribution.running.execution import running
 from attribution.running.nested import tensors
-from attribution.running.values import Values
 
 
 @dataclass(frozen=True)
@@ -204,20 +204,19 @@ def survey(model: nn.Module, inputs: Tensor | Inputs) -> Survey:
 def first_forward(model: nn.Module, inputs: Inputs) -> tuple[Any, str | None]:
     """What a model returns for the first example, and why it fails on it; as if it had not run."""
     first = inputs[:1].detach().clone()
-    devices = devices_of(model, *first.tensors())
-    before, restart_random = Values(model.buffers()), note_random(Undo(), devices)
-    output, failure = None, None
-    with torch.no_grad():
+    output, failure, undo = None, None, Undo()
+    try:
         try:
-            with running(first):
+            run_itself(undo, model)  # what counts forwards must not have begun to
+            note_random(undo, devices_of(model, *first.tensors()))  # nor what draws, to draw others
+            with torch.no_grad(), running(first):
                 output = first.into(model)
         except ModelError as error:
             failure = str(error)  # the error itself would keep the frames that it passed, and what they hold
-    before.give_back()  # a forward that counts must not have begun to
-    restart_random()  # nor one that draws to draw others
-    restart = notes(model).get("restart", lambda: None)()
-    if restart is not None:  # what else it counts in
-        restart()
+        finally:
+            undo.back()
+    finally:
+        undo.back()
     return output, failure
 
 
