@@ -9,10 +9,12 @@ from torch import nn
 from attribution import registry
 from attribution.calls import answers
 from attribution.errors import InputError, OutputError, TargetError, UnknownAttributorError, named
+from attribution.isolation.known import known
 from attribution.members import Member
 from attribution.result import Attribution
 from attribution.running.execution import Execution
 from attribution.scores.reading import Asked
+from attribution.settled import asked_last, note_asked
 from attribution.technique import Technique
 
 
@@ -40,9 +42,14 @@ def explain(
     Raises:
         AttributionError: Bad input, before any work; the model is as found.
     """
+    if known.prepared and (member := asked_last(model, technique, backend, target, execution)) is not None:
+        return answers([member], inputs)[0]
     if not isinstance(technique, Technique):
         raise InputError(f"technique is {technique!r}; give an instance such as GradCAM()")
-    return registry.get(technique, backend)(model, technique, execution).attribute(inputs, target)
+    member = Member(registry.get(technique, backend)(model, technique, execution), target)
+    if known.prepared and registry.lasting(member.asker):
+        note_asked(member)
+    return answers([member], inputs)[0]
 
 
 def explain_many(

@@ -153,9 +153,9 @@ def _again(
     set_modes(undo, execution, inputs.device)
     if not hold_again(undo, model, found.shadow):
         return None
-    given = Inputs(values={"input": inputs}, axes=found.axes)
-    lent = Lent(given) if member.only_reads else None
-    start = given.detach().clone() if lent is None else lent.inputs
+    lent = Lent(Inputs.formed(inputs, found.axes, found.told)) if member.only_reads else None
+    own_tensor = inputs.detach().clone() if lent is None else lent.inputs.first
+    start = Inputs.formed(own_tensor, found.axes, found.told)
     guards.finite(start.first, partial(checks.not_finite, start.first))
     if member.technique.takes_gradients:
         weights.note(found.shadow.model)
@@ -198,15 +198,17 @@ def _result(
     parts = [part[place] for part in done.maps]
     raw = parts[0] if len(parts) == 1 else {name: torch.cat([maps[name] for maps in parts]) for name in parts[0]}
     dtype = torch.promote_types(start.dtype, torch.float32) if start.dtype.is_floating_point else None
-    with torch.no_grad():
-        shown = start if offload is None else start.cpu()
-        maps = technique.finish({name: map_.to(dtype or map_.dtype) for name, map_ in raw.items()}, shown)
+    torch_internals.set_gradients(False)  # no gradient is taken any more; the mode is given back with all others
+    shown = start if offload is None else start.cpu()
+    maps = technique.finish(
+        {name: map_ if dtype in (None, map_.dtype) else map_.to(dtype) for name, map_ in raw.items()}, shown
+    )
     notes = {key: value for run in runs for key, value in run.notes.items()}
     if done.apart is not None:
         notes["rows"] = f"one by one: {done.apart}"
     score = None if runs[0].score is None else asked.chosen(whole([run.choices for run in runs]))
     columns = _joined([run.target for run in runs])
-    target = columns if isinstance(score, ClassScore) else None
+    target = columns if score is not None and isinstance(score, ClassScore) else None
     if blank := zero_maps(maps, technique.kind, partial(labels, asked, score, columns), guards):
         notes["zero everywhere"] = blank
     if execution.offload:

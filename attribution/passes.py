@@ -21,7 +21,8 @@ from attribution.running.values import alone
 from attribution.scores.score import Score
 from attribution.technique import Maps, Technique
 
-_Maker = Callable[[int, Inputs], Run[Technique]]
+_Run = Run[Technique]  # written out in a signature inside of a function it would be made anew by each call
+_Maker = Callable[[int, Inputs], _Run]
 """The run of the member at a place, for a part of the inputs."""
 
 
@@ -84,7 +85,7 @@ class Pass:
             execution = replace(execution, batch_size=1, incremental=incremental)
         for rows, part, scores in in_parts(self.start, self.asked, at_once):
 
-            def run(place: int, inputs: Inputs, rows: slice = rows, scores: Sequence[Score] = scores) -> Run[Technique]:
+            def run(place: int, inputs: Inputs, rows: slice = rows, scores: Sequence[Score] = scores) -> _Run:
                 technique = self.techniques[place]
                 return Run(
                     model,
@@ -202,7 +203,8 @@ def _kept(run: Run[Technique], maps: Maps, offload: Offload | None, *, needs_tar
     if needs_target and run.target is None:
         raise PluginError(f"{who}: compute did not call run.scores on the model's output for the clean inputs")
     if offload is None:
-        return {name: map_.to(run.inputs.device) for name, map_ in kept.items()}
+        device = run.inputs.device
+        return {name: map_ if map_.device == device else map_.to(device) for name, map_ in kept.items()}
     kept.update({name: offload.take(map_) if copies_beside(map_.device) else map_.cpu() for name, map_ in kept.items()})
     return kept
 

@@ -121,6 +121,12 @@ def unregister(cls: type[Attributor[Any]]) -> None:
             del _registered[key]
 
 
+def lasting(attributor: object) -> bool:
+    """Whether it is of an installed class: one that was registered may be taken back at any time."""
+    with _lock:
+        return type(attributor) not in _registered.values()
+
+
 def _entries() -> dict[tuple[str, str], list[EntryPoint]]:
     return _scan(*_search())
 

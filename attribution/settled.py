@@ -10,12 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from attribution.inputs.inputs import Inputs
+from attribution.isolation.known import known
 from attribution.isolation.structural_copy import Shadow
 from attribution.members import Member
+from attribution.running.execution import Execution
 from attribution.scores.score import Score
+from attribution.technique import Technique
 
 Record = dict[str, str | int | float]
 
+
+_PLAIN = (type(None), int, str)
+"""Of a target that names one class or none; such are compared without a look at values."""
 
 _LATEST = None
 """Where a block keeps what it settled last, beside what it keeps by question."""
@@ -33,6 +39,7 @@ class Settled:
         reference: The tensor of the model whose dtype the inputs have; ``None`` where it has no floats.
         dtype: Of that tensor. The user may change it inside (``model.half()``), and everything with it.
         axes: Of the inputs.
+        told: What is known of them by their form, see `Inputs.told`.
         asked: The score, which fits as many examples.
         record: Who computed, on what, where, and with which versions.
     """
@@ -44,6 +51,7 @@ class Settled:
     reference: Tensor | None
     dtype: torch.dtype | None
     axes: Mapping[str, str]
+    told: Mapping[str, Any]
     asked: Score
     record: Record
 
@@ -63,7 +71,7 @@ class Settled:
         reference = next(floats, None)
         dtype = None if reference is None else reference.dtype
         form, wrapper = (start.shape, start.dtype), type(member.asker.model)
-        return cls(shadow, member, wrapper, form, reference, dtype, start.axes, asked, record)
+        return cls(shadow, member, wrapper, form, reference, dtype, start.axes, start.told, asked, record)
 
     def repeats(self, member: Member, inputs: Tensor) -> bool:
         """Whether the very question is asked again, by the same objects."""
@@ -91,7 +99,7 @@ def settles(members: Sequence[Member], inputs: Any) -> bool:
     if len(members) > 1 or type(inputs) is not Tensor or inputs.layout != torch.strided or inputs.is_nested:
         return False
     target = members[0].target
-    return inputs.device.type == "cpu" and (target is None or type(target) in (int, str))
+    return inputs.device.type == "cpu" and type(target) in _PLAIN
 
 
 def repeated(block: Mapping[Hashable, Any], member: Member, inputs: Tensor) -> Settled | None:
@@ -103,6 +111,26 @@ def repeated(block: Mapping[Hashable, Any], member: Member, inputs: Tensor) -> S
         except TypeError:  # a plugin's technique may hold what has no hash
             return None
     return found if found is not None and found.holds else None
+
+
+def asked_last(
+    model: nn.Module, technique: Technique, backend: str, target: Any, execution: Execution
+) -> Member | None:
+    """Who was asked last inside of ``prepared``, where the same objects are asked the same."""
+    block = known.prepared.get(model) if isinstance(model, nn.Module) else None
+    member: Member | None = None if block is None else block.asked
+    if member is None or type(target) not in _PLAIN or type(member.target) is not type(target):
+        return None
+    asker = member.asker
+    same = asker.technique is technique and asker.execution is execution and asker.model is model
+    return member if same and asker.backend == backend and member.target == target else None
+
+
+def note_asked(member: Member) -> None:
+    """Keep who is asked, for `asked_last`."""
+    block = known.prepared.get(member.asker.model)
+    if block is not None:
+        block.asked = member
 
 
 def keep(block: dict[Hashable, Any], found: Settled) -> None:

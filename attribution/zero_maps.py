@@ -32,7 +32,11 @@ def zero_maps(maps: Maps, kind: Kind, named: Labels, guards: Guards) -> str:
     Raises:
         AttributionError: See `Guards.settle`.
     """
-    if not guards.late and all(len(map_) == 1 and guards.seen(map_) for map_ in maps.values()) and kind != "heatmap":
+    if (
+        kind != "heatmap"
+        and not guards.late
+        and all(map_.shape[:1] == (1,) and guards.seen(map_) for map_ in maps.values())
+    ):
         return ""
     axes = 2 if kind == "heatmap" and all(map_.ndim > 2 for map_ in maps.values()) else 1
     pieces = [map_.flatten(axes) if map_.ndim > axes else map_[..., None] for map_ in maps.values()]

@@ -12,18 +12,27 @@ from torch import Tensor, nn
 from attribution import (
     Activations,
     Attribution,
+    Attributor,
     Execution,
     GradCAM,
     InputError,
     ModelError,
     NonFiniteError,
     Saliency,
+    TargetError,
     Technique,
     explain,
+    explain_many,
     prepared,
+    register,
+    registry,
 )
 from attribution import calls as answering
 from attribution.isolation.known import known
+from attribution.registry import unregister
+from attribution.run import Run
+from attribution.running import torch_internals
+from attribution.technique import Maps
 from attribution.testing import guard, small_residual
 from tests.conftest import noise
 
@@ -221,6 +230,97 @@ def test_answers_are_nobody_elses(again: list[object]) -> None:
         assert torch.equal(x, X)
         assert torch.equal(explain(model, x, technique).map, X)
     assert len(again) == 2
+
+
+class Times(Attributor[Activations]):
+    """The inputs so many times, by one of two classes of one name."""
+
+    technique_type, backend, by = Activations, "times", 2.0
+
+    def compute(self, run: Run[Activations]) -> Maps:
+        """Without the model."""
+        return {"input": self.by * run.inputs.tensor}
+
+
+class Thrice(Times):
+    """Another class of the same name."""
+
+    by = 3.0
+
+
+def _taken_back(technique: Technique) -> tuple[Tensor, Tensor]:
+    """The answers of two classes that are registered by one name, one after the other, inside of one block."""
+    found = []
+    model, asked = small_residual(), Execution()
+    with prepared(model):
+        for cls in (Times, Thrice):
+            register(cls)
+            try:
+                found += [explain(model, X, technique, backend="times", execution=asked).map for _ in range(2)]
+            finally:
+                unregister(cls)
+    assert torch.equal(found[0], found[1])
+    return found[1], found[3]
+
+
+def test_a_class_that_was_taken_back_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    technique = Activations(layers=("body",))
+    twice, thrice = _taken_back(technique)
+    assert torch.equal(twice, 2 * X)
+    assert torch.equal(thrice, 3 * X)
+    monkeypatch.setattr(registry, "lasting", lambda attributor: True)  # a mutant: the name means the first class
+    assert torch.equal(_taken_back(technique)[1], 2 * X)
+
+
+def test_who_is_asked_apart_is_not_asked_by_explain() -> None:
+    """An attributor that the user made may be of any class and hold anything."""
+    model, technique, execution = small_residual(), Activations(layers=("body",)), Execution()
+    plain = explain(model, X, technique)
+    with prepared(model):
+        for _ in range(2):
+            mine = Times(model, technique, execution)
+            mine.backend = "hooks"  # type: ignore[misc]
+            assert torch.equal(mine.attribute(X).map, 2 * X)
+            _same(explain(model, X, technique, execution=execution), plain)
+
+
+def test_equal_targets_of_another_type_are_read_anew() -> None:
+    model, technique = small_residual(), Saliency()
+    with prepared(model):
+        explain(model, X, technique, target=1)
+        with pytest.raises(TargetError):
+            explain(model, X, technique, target=True)
+        with pytest.raises(InputError, match="give an instance"):
+            explain(model, X, Saliency)  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match=r"give a torch\.nn\.Module"):
+            explain("model", X, technique, target=1)  # type: ignore[arg-type]
+
+
+def _mode_after(technique: Technique, *, on: bool) -> list[bool]:
+    model, found = small_residual(), []
+    with prepared(model), torch.set_grad_enabled(on):
+        for _ in range(3):
+            explain(model, X, technique, **_asked(technique))
+            found.append(torch.is_grad_enabled())
+    return found
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda each: each.name)
+def test_the_gradient_mode_is_as_found(technique: Technique, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _mode_after(technique, on=True) == [True] * 3
+    assert _mode_after(technique, on=False) == [False] * 3
+    monkeypatch.setattr(answering, "set_modes", lambda undo, execution, device: torch_internals.set_gradients(True))
+    assert _mode_after(technique, on=True) == [False] * 3  # a mutant: nobody noted the mode
+
+
+def test_gradients_follow_activations_in_one_call() -> None:
+    model = small_residual()
+    asked = {"first": Activations(layers=("body",)), "then": GradCAM(layers=("body",)), "last": Saliency()}
+    found = explain_many(model, X, asked, target=1)
+    for name, technique in asked.items():
+        expected = explain(model, X, technique, **_asked(technique))
+        assert torch.equal(found[name].map, expected.map)
+        assert found[name].map.any()
 
 
 def test_nothing_is_settled_outside_in_another_thread_or_by_a_copy_that_was_interrupted(again: list[object]) -> None:

@@ -17,6 +17,9 @@ AXES = {2: "n f", 3: "n c t", 4: "n c h w", 5: "n c d h w"}
 PER_EXAMPLE, CONSTANT = "n", ""
 """Axes of a value that is not explained: its rows belong to the examples; it is the same for all."""
 
+_TOLD = ("explained", "plain", "shape", "dtype", "device", "kind", "_beside")
+"""All that inputs find out once about themselves, but for tensors."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Inputs:
@@ -81,6 +84,24 @@ class Inputs:
             axes={names[name]: each for name, each in found.items() if each is not None},
             call="keyword" if call == "keyword" else "positional",
         )
+
+    @classmethod
+    def formed(cls, tensor: Tensor, axes: Mapping[str, str], told: Mapping[str, Any]) -> Self:
+        """A tensor as the only one, of the form of earlier inputs.
+
+        Args:
+            tensor: Of the same shape, dtype and device as theirs.
+            axes: Theirs.
+            told: `told` of them.
+        """
+        found = cls(values={"input": tensor}, axes=axes)
+        vars(found).update(told)
+        return found
+
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What is known of a single tensor by its form, and holds of every other of that form."""
+        return {name: getattr(self, name) for name in _TOLD}
 
     @cached_property
     def explained(self) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from attribution.isolation.undo import Undo, undoing
 from attribution.isolation.unsupported import explained, refuse, scripted
 from attribution.running.execution import lost
 
+_PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+
 Example = Callable[[nn.Module], Inputs]
 """The first example of a call, given a model to make it for."""
 
@@ -31,9 +33,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The eager module inside ``torch.compile``, ``DistributedDataParallel`` and ``DataParallel``."""
     while True:
         modules = vars(model).get("_modules")
-        if isinstance(modules, dict) and isinstance(inner := modules.get("_orig_mod"), nn.Module):
+        modules = modules if isinstance(modules, dict) else {}
+        if isinstance(inner := modules.get("_orig_mod"), nn.Module):
             model = inner
-        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        elif "module" in modules and isinstance(model, _PARALLEL):  # an abstract class, which asks around
             model = model.module
         else:
             return model
@@ -45,10 +48,8 @@ def admit(model: nn.Module) -> None:
     Raises:
         ModelError: The model was never run and has lazy parameters, or it lies on the meta device.
     """
-    model = unwrap(model)
-    if model in _known.shadows:
-        return
-    refuse(model)
+    if model not in _known.shadows and (inner := unwrap(model)) not in _known.shadows:
+        refuse(inner)
 
 
 def isolate(

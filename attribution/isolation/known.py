@@ -18,10 +18,12 @@ class Block:
 
     Attributes:
         depth: How many blocks are open, one inside of the other.
+        asked: Who was asked last: a technique of `explain`, with all that it was asked by.
         settled: What the calls inside have found out that further calls of the same question need not, by question.
     """
 
     depth: int = 0
+    asked: Any = None
     settled: dict[Hashable, Any] = field(default_factory=dict)
 
 

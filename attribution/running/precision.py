@@ -32,7 +32,8 @@ FLAGS: dict[str, Callable[[], Any]] = {
 
 def follows_flags(device: torch.device) -> bool:
     """Whether a device goes by these flags: CUDA, and one that torch does not know, which has no others."""
-    return device.type in ("cuda", torch_internals.simulated_device())
+    kind = device.type
+    return kind != "cpu" and kind in ("cuda", torch_internals.simulated_device())
 
 
 def tf32(inputs: Tensor | Inputs, *products: str) -> torch.dtype | None:

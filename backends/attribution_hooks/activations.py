@@ -10,6 +10,7 @@ from attribution.attributor import Attributor, Run
 from attribution.errors import LayerError
 from attribution.inputs.inputs import Inputs
 from attribution.layers import LayerName
+from attribution.running import torch_internals
 from attribution.technique import Maps
 from attribution.techniques import Activations
 from attribution_hooks.capture import Captured, capture
@@ -54,9 +55,14 @@ class HooksActivations(Attributor[Activations]):
             found = output.mean(dim=places, dtype=torch.promote_types(output.dtype, torch.float32))
             return found if axes.examples < axes.channels else found.T
 
-        with torch.no_grad(), capture(run.model, run.technique.layers, stop=stop, keep=mean if reduced else None) as c:
-            run.forward(run.inputs)
-        return c, refused
+        mode = torch.is_grad_enabled()
+        try:
+            torch_internals.set_gradients(False)  # torch's own block passes seven functions
+            with capture(run.model, run.technique.layers, stop=stop, keep=mean if reduced else None) as caught:
+                run.forward(run.inputs)
+        finally:
+            torch_internals.set_gradients(mode)
+        return caught, refused
 
 
 def _maps(run: Run[Activations], caught: Captured) -> Maps | None:

@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from attribution import layers
 from attribution.layers import LayerName
+from attribution.running import torch_internals
 from attribution.running.nested import tensors
 from attribution.running.torch_internals import storage_of
 from attribution.running.values import alone
@@ -204,7 +205,7 @@ def capture(
     finally:
         armed = False
         if not late:
-            torch.set_grad_enabled(mode)
+            torch_internals.set_gradients(mode)
         for handle in handles:
             handle.remove()
 

@@ -1,5 +1,6 @@
 """What a model may be given: forms, what is explained in them, and how examples are taken, repeated and replaced."""
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pytest
@@ -160,3 +161,19 @@ def test_the_callers_tensors_are_neither_kept_nor_written() -> None:
     explain(Writes().eval(), (images, ages), GradCAM(layers=("stem",)), target=1)
     assert torch.equal(images, IMAGES)
     assert torch.equal(ages, AGES)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 17, 23), (3, 3, 17, 23), (2, 5), (1, 2, 4, 5, 6)])
+def test_what_is_told_of_a_form_holds_of_every_tensor_of_it(shape: tuple[int, ...]) -> None:
+    first, other = Inputs.of(torch.rand(shape)), Inputs.of(torch.rand(shape))
+    formed = Inputs.formed(other.tensor, first.axes, first.told)
+    assert formed.tensor is other.tensor
+    assert formed.told == other.told
+    assert len(formed) == shape[0]
+    assert Inputs.formed(torch.rand(9, 9), first.axes, first.told).told != Inputs.of(torch.rand(9, 9)).told  # a mutant
+    assert not [each for each in first.told.values() if isinstance(each, Tensor)]
+
+
+def test_all_that_inputs_find_out_once_is_told() -> None:
+    once = {name for name, each in vars(Inputs).items() if isinstance(each, cached_property)}
+    assert once - {"first"} == Inputs.of(torch.rand(1, 2)).told.keys()
