@@ -31,7 +31,6 @@ from attribution import calls as answering
 from attribution.isolation.known import known
 from attribution.registry import unregister
 from attribution.run import Run
-from attribution.running import torch_internals
 from attribution.technique import Maps
 from attribution.testing import guard, small_residual
 from tests.conftest import noise
@@ -309,8 +308,8 @@ def _mode_after(technique: Technique, *, on: bool) -> list[bool]:
 def test_the_gradient_mode_is_as_found(technique: Technique, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _mode_after(technique, on=True) == [True] * 3
     assert _mode_after(technique, on=False) == [False] * 3
-    monkeypatch.setattr(answering, "set_modes", lambda undo, execution, device: torch_internals.set_gradients(True))
-    assert _mode_after(technique, on=True) == [False] * 3  # a mutant: nobody noted the mode
+    monkeypatch.setattr(answering, "leave", lambda *noted: None)
+    assert _mode_after(technique, on=True) == [False] * 3  # a mutant: nobody gave the mode back
 
 
 def test_gradients_follow_activations_in_one_call() -> None:
