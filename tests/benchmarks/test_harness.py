@@ -15,6 +15,7 @@ import torch
 from attribution import Attributor, GradCAM, Occlusion, Run, registry
 from attribution.agreement import agree
 from attribution.technique import Maps
+from attribution_hooks.gradient.guided_backprop import HooksGuidedBackprop
 from benchmarks import charts, clock, conftest, report
 from benchmarks.cases import cases, strangers
 from benchmarks.models import SUBJECTS
@@ -134,6 +135,24 @@ def test_every_installed_backend_takes_part_and_one_that_disagrees_is_not_timed(
     assert row(settled, "wrong")["agreement"]["holds"] is False
     pairs = settled.agreements["captum", "hooks"]
     assert all(pair.holds and not pair.degenerate for pair in pairs)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_gradients_that_differ_by_kinks_are_judged_against_float64(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tolerance that nothing meets; a backend that is off by 1 % is not put down to rounding."""
+    (case,) = [case for case in cases("smoke", "cpu", "guided_backprop") if case.model == "SqueezeNet 1.1"]
+    monkeypatch.setattr("attribution.technique.relative_tolerance", lambda dtype, host=True: 1e-12)
+    own, factor = HooksGuidedBackprop.compute_many.__func__, 1.01 if wrong else 1 + 3e-7  # type: ignore[attr-defined]
+
+    def off(cls: Any, asked: Any) -> list[Maps]:
+        return [{name: factor * map_ for name, map_ in maps.items()} for maps in own(cls, asked)]
+
+    monkeypatch.setattr(HooksGuidedBackprop, "compute_many", classmethod(off))
+    settled = settle(case, "cpu", sweep=False)
+    assert bool(settled.disagreement("hooks")) is wrong
+    assert ("off float64 by rounding" in row(settled, "hooks")["agreement"]["stated"]) is not wrong
 
 
 def test_a_strangers_technique_is_asked_on_the_small_model() -> None:
