@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attribution.attributor import Run
+from attribution.lowered.products import held
 from attribution.running.precision import tf32
 from attribution.techniques.perturbation.lattice import Lattice
 from attribution_hooks.chunks import fitting, in_parts
@@ -29,6 +30,9 @@ CUDA_WINDOWS = 1024
 
 WINDOWS = 32
 """Windows at once on a CPU: fewer pay too often for each layer's set-up, more gain nothing (``docs/benchmarks.md``)."""
+
+ROWS = 128
+"""Windows that large linear layers on a CPU are given at once: their weights are read once for all of these."""
 
 Pair = tuple[int, int]
 
@@ -63,7 +67,8 @@ def differences(
     always = run.execution.incremental == "always"
     if (reason := known.reason(question) or (None if always else known.reason(weighed))) is not None:
         raise Untraceable(reason)
-    program, maps, output = build(run.model, known.traced(run.model), inputs[:1])
+    products = held(run.model.modules()) <= budget // 4
+    program, maps, output = build(run.model, known.traced(run.model), inputs[:1], products=products)
     plan, readings = known.planned(program, lattice)
     at_once = max(1, budget // (2 * sum(m.numel() * m.element_size() for m in maps)))
     most = WINDOWS if inputs.device.type == "cpu" else CUDA_WINDOWS
@@ -71,6 +76,7 @@ def differences(
     if not always and (reason := _dull(run, program, plan, readings, size, chunk, precision)) is not None:
         known.dull[weighed] = reason
         raise Untraceable(reason)
+    waiting = _waiting(program, maps, budget) if inputs.device.type == "cpu" else 0
     if len(inputs) > 1:
         maps, output = [], None  # of one image; they would lie beside the proof's forwards
     proof = Proof.of(run, lattice, covers, logits, chunk)
@@ -88,7 +94,7 @@ def differences(
             engine, size = fitting(size, partial(Engine, program, plan, readings, maps, covers=covers))
             used, maps = min(used, size), []
             pairs = [(window, image - first) for window, image in (proof.pairs[row] for row in proof.rows(part))]
-            sink = Sink(run, program, clean, part, len(lattice), used, pairs)
+            sink = Sink(run, program, clean, part, len(lattice), max(used, waiting), pairs)
             for group in plan.groups:
                 used = _group(engine, group, sink, used, advance)
             sink.flush()
@@ -197,6 +203,12 @@ def _group(engine: Engine, group: Group, sink: Sink, size: int, advance: Callabl
 
     fitted = in_parts(pairs, even, work, advance)
     return size if fitted == even else fitted
+
+
+def _waiting(program: Program, maps: Sequence[Tensor], budget: int) -> int:
+    """Windows that may wait until the rest runs, in less memory than it reads of weights each time."""
+    each = sum(maps[source].nbytes // len(maps[source]) for source in set(program.exits.values()))
+    return min(ROWS, min(program.reads, budget // 4) // max(2 * each, 1))
 
 
 def _tile_bytes(plan: Plan, maps: Sequence[Tensor]) -> int:

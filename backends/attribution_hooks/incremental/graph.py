@@ -106,6 +106,14 @@ class Program:
         held = any(next(module.parameters(), None) is not None for module in called)
         return held or any(node.op == "get_attr" for node, _ in self.rest)
 
+    @property
+    def reads(self) -> int:
+        """Bytes of weights in the rest, where a row multiplies each once at most: reading them is what takes time."""
+        called = dict.fromkeys(str(node.target) for node, _ in self.rest if node.op == "call_module")
+        weights = [weight for name in called for weight in self.modules[name].parameters()]
+        each = self.rest_macs <= sum(weight.numel() for weight in weights)
+        return sum(weight.nbytes for weight in weights) if each else 0
+
     def clean(self, images: Tensor) -> tuple[list[Tensor], Any]:
         """Each step's output for whole images (N, C, H, W), and what the model returns."""
         maps = [plain(images.contiguous(memory_format=torch.channels_last))]
@@ -122,13 +130,16 @@ class Program:
         return map_arg(self.output, lambda node: values[node])
 
 
-def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, list[Tensor], Any]:
+def build(
+    model: nn.Module, graph: fx.Graph, images: Tensor, *, products: bool = False
+) -> tuple[Program, list[Tensor], Any]:
     """Run a traced model once on whole images, recognising its local layers on the way.
 
     Args:
         model: Eval mode.
         graph: Of the model.
         images: (N, C, H, W); nothing is written into them.
+        products: Whether convolutions may be those of matrices, which hold weights of their own.
 
     Returns:
         The program, each step's output for the images, and what the model returns for them.
@@ -137,7 +148,7 @@ def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, l
         Untraceable: The model changes maps that are read again.
     """
     modules = dict(model.named_modules())
-    builder = _Builder(Program(modules), images, folding.folds(graph, modules))
+    builder = _Builder(Program(modules), images, folding.folds(graph, modules), products=products)
     for node in graph.nodes:
         builder.add(node)
     builder.check(graph)
@@ -147,7 +158,10 @@ def build(model: nn.Module, graph: fx.Graph, images: Tensor) -> tuple[Program, l
 class _Builder:
     """One walk along a graph."""
 
-    def __init__(self, program: Program, images: Tensor, folds: Mapping[fx.Node, folding.Fold]) -> None:
+    def __init__(
+        self, program: Program, images: Tensor, folds: Mapping[fx.Node, folding.Fold], *, products: bool
+    ) -> None:
+        self.products = products
         self.program = program
         self.images = images
         self.values: dict[fx.Node, Any] = {}
@@ -220,7 +234,7 @@ class _Builder:
             if node in self.folded:
                 return steps.after_norm(module, source)
             layout, fold = self.program.steps[source].layout, self.folds.get(node)
-            return steps.of_module(module, source, layout, self.maps[source], fold)
+            return steps.of_module(module, source, layout, self.maps[source], fold, products=self.products)
         return functions.of_call(node, self.local, self.program.steps, self.values)
 
     def _run_whole(self, node: fx.Node) -> None:

@@ -1,7 +1,7 @@
 """The layers whose outputs depend on a neighbourhood: what each computes on a tile, and where its neighbours are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attribution.lowered.convolutions import pair, plain
 from attribution.lowered.norms import activation, is_batch_norm, is_timm
+from attribution.lowered.products import product
 
 Pair = tuple[int, int]
 Layout = Literal["nchw", "nhwc"]
@@ -62,8 +63,13 @@ def pointwise(
     return Step((source,), call, call, layout=layout, inplace=inplace)
 
 
-def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, Tensor] | None) -> Step | None:
-    """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros."""
+def convolution(
+    source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, Tensor] | None, *, products: bool = False
+) -> Step | None:
+    """A convolution, with the batch norm that follows folded into its weights; ``None`` where padding is no zeros.
+
+    With ``products`` it is one of matrices where that is faster.
+    """
     if module.padding_mode != "zeros":
         return None
     kernel, stride, dilation = pair(module.kernel_size), pair(module.stride), pair(module.dilation)
@@ -91,9 +97,14 @@ def convolution(source: int, module: nn.Conv2d, size: Pair, fold: tuple[Tensor, 
         x = F.pad(x, (before[1], after[1], before[0], after[0]))
         return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
 
-    return Step(
+    step = Step(
         (source,), call, whole, kernel=kernel, stride=stride, dilation=dilation, padding=before, macs=weight.numel()
     )
+    if products and (found := product(weight, bias, steps, dilation, groups)) is not None:
+        strided = found if steps == stride else product(weight, bias, stride, dilation, groups)
+        assert strided is not None
+        return replace(step, call=lambda x: found(x, (0, 0), (0, 0)), whole=lambda x: strided(x, before, after))
+    return step
 
 
 def pooling(
@@ -171,7 +182,13 @@ def after_norm(module: nn.Module, source: int) -> Step | int:
 
 
 def of_module(
-    module: nn.Module, source: int, layout: Layout, x: Tensor, fold: tuple[Tensor, Tensor] | None = None
+    module: nn.Module,
+    source: int,
+    layout: Layout,
+    x: Tensor,
+    fold: tuple[Tensor, Tensor] | None = None,
+    *,
+    products: bool = False,
 ) -> Step | int | None:
     """A layer as a step, its source where it changes nothing, or ``None`` where it is not known to be local.
 
@@ -181,6 +198,7 @@ def of_module(
         layout: Of its input.
         x: Its input for whole images; only its shape is used.
         fold: By what a batch norm that follows multiplies the weights of a convolution, and the bias afterwards.
+        products: Whether a convolution may be one of matrices.
     """
     kind = type(module)
     it: Any = module
@@ -194,7 +212,7 @@ def of_module(
         return _of_channels_last(module, source, x)
     size = (x.shape[2], x.shape[3])
     if kind is nn.Conv2d or is_timm(module, "Conv2dSame"):
-        return convolution(source, it, size, fold)
+        return convolution(source, it, size, fold, products=products)
     if is_batch_norm(module):
         return pointwise(source, module.forward, layout)
     if kind is nn.MaxPool2d and not it.return_indices:

@@ -48,9 +48,9 @@ class Disguised(Base):
 def test_a_trace_that_says_something_else_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[tuple[int, ...]] = []
 
-    def counted(model: nn.Module, graph: fx.Graph, images: Tensor) -> Any:
+    def counted(model: nn.Module, graph: fx.Graph, images: Tensor, **how: Any) -> Any:
         tried.append(tuple(images.shape))
-        return build(model, graph, images)
+        return build(model, graph, images, **how)
 
     monkeypatch.setattr(incremental, "build", counted)
     model, x = Disguised().double().eval(), image(2)

@@ -163,8 +163,8 @@ def test_batches(execution: Execution) -> None:
 def test_a_wrong_halo_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     right = steps.convolution
 
-    def wrong(*args: Any) -> Any:
-        step = right(*args)
+    def wrong(*args: Any, **kwargs: Any) -> Any:
+        step = right(*args, **kwargs)
         assert step is not None
         return steps.Step(step.inputs, step.call, step.whole, step.kernel, step.stride, step.dilation, (0, 0))
 
