@@ -214,7 +214,7 @@ def test_attributes_of_a_model_that_cannot_be_copied(fail: bool) -> None:
         with guard(model, INPUTS):
             if fail:
                 with pytest.raises(
-                    ModelError, match=r"failed on inputs of shape \(\d, 3, 17, 23\), torch.float32: ValueError: mine"
+                    ModelError, match=r"failed on inputs of shape \(\d+, 3, 17, 23\), torch.float32: ValueError: mine"
                 ):
                     ask(("occlusion", backend), model, technique=question)
             else:
