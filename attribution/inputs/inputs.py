@@ -87,13 +87,7 @@ class Inputs:
 
     @classmethod
     def formed(cls, tensor: Tensor, axes: Mapping[str, str], told: Mapping[str, Any]) -> Self:
-        """A tensor as the only one, of the form of earlier inputs.
-
-        Args:
-            tensor: Of the same shape, dtype and device as theirs.
-            axes: Theirs.
-            told: `told` of them.
-        """
+        """A tensor as the only one, of the shape, dtype and device of an earlier one; its axes and `told` are given."""
         found = cls(values={"input": tensor}, axes=axes)
         vars(found).update(told)
         return found
