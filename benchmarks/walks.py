@@ -27,7 +27,7 @@ OURS = (str(ROOT / "attribution"), str(ROOT / "backends"))
 LIMITS = {
     "grad_cam by hooks": (221, 55, 167),
     "grad_cam by a plugin": (170, 45, 133),
-    "occlusion by hooks": (978, 74, 580),
+    "occlusion by hooks": (988, 75, 589),
     "activations": (162, 45, 128),
     "activations, prepared": (109, 34, 89),
 }
