@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attribution.lowered import products
 from attribution.lowered.folding import Fold
 from attribution.running.torch_internals import pack_convolution, packed_convolution
 
@@ -27,7 +28,7 @@ def plain(x: Tensor) -> Tensor:
 
 
 class Packed:
-    """F.conv2d(x, weight, bias, …), in float32 on a CPU, to channels last.
+    """F.conv2d(x, weight, bias, …), in float32 on a CPU, to channels last; a wide one by `products.of_images`.
 
     Activations that stand behind are left to torch, but for SiLU: the others of oneDNN turn NaN into a number.
 
@@ -46,9 +47,10 @@ class Packed:
         assert pack_convolution is not None  # see `can_pack`
         self.channels = weight.shape[1] * groups
         self._kernel = (weight.shape[0], weight.shape[2], weight.shape[3])
-        self._bias = bias
+        self._bias, self._padding = bias, padding
         self._how = ([*padding], [*stride], [*dilation], groups)
         self._weight = pack_convolution(weight.contiguous().to_mkldnn(), *self._how)
+        self._product = products.of_images(weight, bias, stride, dilation, groups)
 
     @classmethod
     def of(cls, module: nn.Conv2d, fold: Fold | None = None) -> "Packed":
@@ -68,6 +70,8 @@ class Packed:
         """
         if x.ndim != 4 or x.shape[1] != self.channels or x.dtype != torch.float32 or x.layout != torch.strided:
             raise ValueError(f"a convolution of {self.channels} channels is given {tuple(x.shape)}, {x.dtype}")
+        if self._product is not None and not silu:
+            return self._product(x, self._padding, self._padding)
         found: Tensor = packed_convolution(  # type: ignore[misc]
             plain(x), self._weight, self._bias, *self._how, "swish" if silu else "none", [], ""
         )

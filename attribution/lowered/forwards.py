@@ -13,6 +13,7 @@ from attribution.inputs.inputs import Inputs
 from attribution.isolation.notes import notes
 from attribution.isolation.torch_modes import devices_of, note_random
 from attribution.isolation.undo import Undo
+from attribution.lowered import products
 from attribution.lowered.convolutions import can_pack
 from attribution.lowered.network import Network, lower
 from attribution.lowered.rounding import allowed
@@ -40,7 +41,9 @@ def held(run: Run[Any], rows: int) -> int:
 
 
 def _bytes(run: Run[Any]) -> int:
-    return sum(module.weight.nbytes for module in run.model.modules() if isinstance(module, nn.Conv2d))
+    modules = [*run.model.modules()]
+    packed = sum(module.weight.nbytes for module in modules if isinstance(module, nn.Conv2d))
+    return packed + products.held(modules, outputs=products.WIDEST)
 
 
 def forwarding(run: Run[Any], clean: Tensor, rows: int, work: Callable[[Forward], T]) -> T:

@@ -22,6 +22,9 @@ LARGE = 2**18
 WIDE = 256
 """Channels read and given from which on `Winograd` is faster; for fewer its own sums take what it saves."""
 
+WIDEST = 512
+"""Channels given from which on it is faster than a packed convolution of whole images, too."""
+
 ROWS = 100
 """Blocks at once: fewer read the weights too often, more leave the cache between one sum and the next."""
 
@@ -40,12 +43,26 @@ def product(weight: Tensor, bias: Tensor | None, stride: Pair, dilation: Pair, g
     return None
 
 
-def held(modules: Iterable[nn.Module]) -> int:
-    """Bytes of the weights that products of a model's convolutions hold beside its own."""
+def of_images(weight: Tensor, bias: Tensor | None, stride: Pair, dilation: Pair, groups: int) -> Product | None:
+    """A convolution of whole images likewise; ``None`` where a packed one is as fast."""
+    if len(weight) < WIDEST or not exact(weight.device) or not _is_winograd(weight, stride, dilation, groups):
+        return None
+    return Winograd(weight, bias)
+
+
+def held(modules: Iterable[nn.Module], *, outputs: int = 0) -> int:
+    """Bytes of the weights that products of a model's convolutions hold beside its own.
+
+    Args:
+        modules: Of the model.
+        outputs: Channels that a convolution gives at least: `WIDEST` for whole images.
+    """
     return sum(
         module.weight.nbytes * 16 // 9
         for module in modules
-        if isinstance(module, nn.Conv2d) and _is_winograd(module.weight, module.stride, module.dilation, module.groups)
+        if isinstance(module, nn.Conv2d)
+        and len(module.weight) >= outputs
+        and _is_winograd(module.weight, module.stride, module.dilation, module.groups)
     )
 
 

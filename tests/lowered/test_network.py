@@ -75,6 +75,7 @@ def test_mutants_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.filterwarnings("ignore:Using padding=.same.")
 @pytest.mark.parametrize("kind", [nets.Base, nets.Silu, nets.Shortcuts, nets.Odd])
 def test_what_is_not_finite_stays_so(kind: type[nn.Module], broken: float) -> None:
     """oneDNN's own ReLU makes a number of NaN, so that it is left to torch."""

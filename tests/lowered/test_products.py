@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attribution import Execution
 from attribution.lowered import products
+from attribution.lowered.convolutions import Packed
 from attribution.lowered.products import Winograd, held, product
 from attribution_hooks.incremental import differences, graph
 from tests.backends.occlusion.truth import Net, ask, error, net
@@ -189,3 +190,32 @@ def test_a_budget_that_has_no_room_for_their_weights(monkeypatch: pytest.MonkeyP
     for budget in (8 * held(model.modules()), 8 * held(model.modules()) - 8):
         ask(model, x, execution=Execution(memory_budget=budget))
     assert made == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "stride", "groups", "taken"),
+    [(512, 1, 1, True), (511, 1, 1, False), (512, 2, 1, False), (512, 1, 2, False)],
+)
+def test_images_get_a_product_where_it_is_faster_than_a_packed_convolution(
+    kernels: int, stride: int, groups: int, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Conv2d(256 * groups, kernels * groups, 3, stride=stride, padding=1, groups=groups).eval()
+    ran: list[int] = []
+    own = Winograd.__call__
+
+    def call(self: Winograd, *given: Any) -> Tensor:
+        ran.append(1)
+        return own(self, *given)
+
+    monkeypatch.setattr(Winograd, "__call__", call)
+    with torch.no_grad():
+        x, packed = noise(3, 256 * groups, 15, 18), Packed.of(module)
+        how: Any = {"stride": stride, "padding": 1, "groups": groups}
+        assert off(packed(x), x, module.weight, module.bias, **how) < 5e-6
+        assert len(ran) == taken
+        other = noise(*packed(x).shape, seed=5)
+        assert off(packed.plus(x, other) - other, x, module.weight, module.bias, **how) < 5e-6
+        assert bool(held([module], outputs=products.WIDEST)) is taken
+        if taken:  # a product whose zeros lie elsewhere would be seen
+            packed._padding = (0, 0)
+            assert packed(x).shape != F.conv2d(x, module.weight, module.bias, padding=1).shape
