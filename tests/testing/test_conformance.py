@@ -36,8 +36,8 @@ def placed(each: Any) -> Any:
     return pytest.param(check, id=each.id, marks=[*each.marks, pytest.mark.device])
 
 
-EVERY_RUN = [placed(each) for each in some(CHECKS, 0.1, whole=(*WHOLE, *ONLY.values()))]
-"""Four attributors whole, a tenth of every other's checks, and each check at least once."""
+EVERY_RUN = [placed(each) for each in some(CHECKS, 0.07, whole=(*WHOLE, *ONLY.values()))]
+"""Four attributors whole, a fourteenth of every other's checks, and each check at least once."""
 
 
 def test_what_every_run_takes_has_each_check_and_each_attributor() -> None:
