@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from attribution import ClassScore, Technique, registry
+from benchmarks.device_questions import DEVICE
 from benchmarks.devices import on_host
 from benchmarks.models import MODELS, SMALL, Subject
-from benchmarks.questions import ALL_CLASSES, DEVICE, QUESTIONS, SLOW_IN_BATCHES, Question, Size
+from benchmarks.questions import ALL_CLASSES, QUESTIONS, SLOW_IN_BATCHES, Question, Size
 
 
 @dataclass(frozen=True)

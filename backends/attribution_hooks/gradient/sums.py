@@ -185,9 +185,10 @@ class _Sums:
         output = self._output(run, shown, leaves, examples)
         del shown  # where the model keeps it not, its memory is for the gradients
         if scored:
-            clean = output[:count] if isinstance(output, Tensor) else run.forward(run.inputs, numbers)
-            for each in self._runs:
-                each.scores(clean, numbers)
+            with torch.no_grad():
+                clean = output[:count] if isinstance(output, Tensor) else run.forward(run.inputs, numbers)
+                for each in self._runs:
+                    each.scores(clean, numbers)
         found_scores = run.scores(output, examples)
         columns = found_scores.unbind(1)
         if scored:
