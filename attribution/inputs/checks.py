@@ -104,6 +104,11 @@ def _check_tensor(inputs: Tensor, model: nn.Module, *, autocast: bool) -> None:
         raise InputError("inputs are on the meta device, where tensors have no values; make them on the CPU")
 
 
+# Torch makes an operation ready when it first runs, under a lock that a fork keeps for good if it comes just then. The
+# look at the inputs is the first operation of a call: a process that forks beside a first call would meet it there.
+torch.zeros(1, device="cpu").sum()
+
+
 def finite(tensor: Tensor) -> float | complex | None:
     """The sum of a tensor of which no value is NaN or infinite; ``None`` where one is.
 
